@@ -1,0 +1,54 @@
+//! What a kernel needs from whoever launches it.
+
+/// Shared memory one CTA may use on Hopper and on data-centre Blackwell, in bytes
+/// (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
+pub const MAX_SHARED_BYTES: u32 = 232_448;
+
+/// Registers of one multiprocessor; the compiler divides them among the threads of a CTA.
+pub const REGISTERS_PER_SM: u32 = 65_536;
+
+/// Threads in a warp.
+pub const WARP_THREADS: u32 = 32;
+
+/// Threads in a warpgroup, the unit that issues `wgmma`.
+pub const WARPGROUP_THREADS: u32 = 128;
+
+/// The launch contract of one kernel entry.
+///
+/// It stands once: the PTX build writes it into the module as directives, the manifest repeats it, the host launches
+/// with it and the kernel's own constants are asserted against it at compile time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaunchContract {
+    /// Name of the `.entry` in the PTX module.
+    pub entry: &'static str,
+    /// Threads of a CTA (`.maxntid`).
+    pub threads: u32,
+    /// CTAs that must fit on one multiprocessor (`.minnctapersm`).
+    pub min_ctas_per_sm: u32,
+    /// CTAs of a cluster (`.reqnctapercluster`), 1 for none.
+    pub cluster: u32,
+    /// Dynamic shared memory, in bytes.
+    pub shared_bytes: u32,
+    /// Alignment of the parameter block, in bytes: 64 where it holds a tensor map, else 8.
+    pub param_align: u32,
+}
+
+impl LaunchContract {
+    /// Registers a thread has at entry: what ptxas may allocate under these launch bounds.
+    pub const fn registers_at_entry(&self) -> u32 {
+        let even = REGISTERS_PER_SM / (self.threads * self.min_ctas_per_sm);
+        let rounded = even / 8 * 8;
+        if rounded > 255 { 255 } else { rounded }
+    }
+
+    /// Checks the contract against the device's limits; meant for `const` contexts, where a violation stops the build.
+    pub const fn checked(self) -> Self {
+        assert!(self.threads > 0 && self.threads <= 1024, "a CTA has 1..=1024 threads");
+        assert!(self.threads.is_multiple_of(WARP_THREADS), "a CTA is a whole number of warps");
+        assert!(self.min_ctas_per_sm > 0, "at least one CTA per multiprocessor");
+        assert!(self.cluster > 0 && self.cluster <= 8, "the portable cluster size is at most 8");
+        assert!(self.shared_bytes * self.min_ctas_per_sm <= MAX_SHARED_BYTES, "more shared memory than an SM has");
+        assert!(self.param_align == 8 || self.param_align == 64, "parameters are aligned to 8 or 64 bytes");
+        self
+    }
+}
