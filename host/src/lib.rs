@@ -1,1 +1,36 @@
-//! Placeholder.
+//! Multi-head latent attention (MLA), dense and sparse, on bf16, fp16 and FP8 paged caches.
+//!
+//! The path is the same for every operation:
+//!
+//! 1. describe it once as a *problem* ([`DenseDecode`], [`SparseDecode`], [`SparsePrefill`]), which is validated when
+//!    it is built;
+//! 2. turn it into a *plan* for a [`Device`]: kernel choice, schedule, workspace size. Everything that happens once
+//!    happens here, and a plan can be kept across layers and steps;
+//! 3. `run` the plan on a [`Stream`] with inputs, outputs and workspace the caller owns. A run neither allocates nor
+//!    synchronises, so it can be captured in a CUDA graph.
+//!
+//! A plan is `Send + Sync`. Tensors are [`TensorView`]s: a pointer, a shape and strides, made from slices, from
+//! cudarc's device slices or from raw pointers.
+
+#[cfg(feature = "case-file")]
+pub mod case_file;
+#[cfg(feature = "cpu")]
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod device;
+mod error;
+mod ops;
+mod tensor;
+
+pub use device::{Device, DeviceInfo, KernelInfo, Stream, Workspace};
+pub use error::{Error, InvalidProblem};
+pub use ops::dense_decode::{DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan};
+pub use ops::sparse_decode::{
+    KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan,
+};
+pub use ops::sparse_prefill::{
+    SparsePrefill, SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan,
+};
+pub use oximla_types::kv_cache::KvFormat;
+pub use tensor::{Element, Half, Memory, TensorView, TensorViewMut};

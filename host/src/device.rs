@@ -1,0 +1,141 @@
+//! Where a plan runs: a GPU or the CPU.
+
+use crate::Error;
+
+/// A place where plans run. Cheap to clone; clones share the context and the loaded kernels.
+#[derive(Clone, Debug)]
+pub struct Device(pub(crate) Backend);
+
+#[derive(Clone, Debug)]
+pub(crate) enum Backend {
+    #[cfg(feature = "cpu")]
+    Cpu,
+    #[cfg(feature = "cuda")]
+    Cuda(std::sync::Arc<crate::cuda::CudaDevice>),
+}
+
+/// What [`Device::info`] tells.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// `"cpu"` or `"cuda"`.
+    pub backend: &'static str,
+    /// The processor's name.
+    pub name: String,
+    /// Driver version as `major.minor`, on a GPU.
+    pub driver: Option<String>,
+    /// Multiprocessors, or threads of the pool on the CPU.
+    pub units: u32,
+    /// Compute capability, on a GPU.
+    pub compute_capability: Option<(u32, u32)>,
+    /// Loaded kernels; empty on the CPU.
+    pub kernels: Vec<KernelInfo>,
+}
+
+/// A loaded kernel and what the driver says it uses.
+#[derive(Clone, Debug)]
+pub struct KernelInfo {
+    /// Entry point.
+    pub entry: &'static str,
+    /// Registers a thread.
+    pub registers: u32,
+    /// Local memory a thread, in bytes: 0 unless registers spilled.
+    pub local_bytes: u32,
+    /// Dynamic shared memory a CTA, in bytes.
+    pub shared_bytes: u32,
+    /// Threads of a CTA.
+    pub threads: u32,
+}
+
+/// The order in which a device does its work.
+///
+/// On the CPU a run is finished when it returns.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream(pub(crate) StreamHandle);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StreamHandle {
+    Host,
+    #[cfg(feature = "cuda")]
+    Cuda(cudarc::driver::sys::CUstream),
+}
+
+// SAFETY: a CUDA stream handle may be used from any thread (CUDA Driver API, "API synchronization behavior").
+unsafe impl Send for Stream {}
+// SAFETY: as above; the handle itself is never written.
+unsafe impl Sync for Stream {}
+
+/// Scratch memory of one run, owned by the caller. Its contents mean nothing between runs.
+#[derive(Debug)]
+pub struct Workspace<'a> {
+    pub(crate) address: u64,
+    pub(crate) bytes: usize,
+    lifetime: std::marker::PhantomData<&'a mut [u8]>,
+}
+
+impl Workspace<'_> {
+    /// No workspace, for plans whose `workspace_bytes` is 0.
+    pub fn none() -> Self {
+        Self { address: 0, bytes: 0, lifetime: std::marker::PhantomData }
+    }
+
+    /// A workspace at a device address.
+    ///
+    /// # Safety
+    /// `bytes` bytes at `address` are the device's memory and used by nothing else until the run that gets this
+    /// workspace is finished.
+    pub unsafe fn from_raw(address: u64, bytes: usize) -> Self {
+        Self { address, bytes, lifetime: std::marker::PhantomData }
+    }
+}
+
+impl Device {
+    /// The CPU, all threads of rayon's current pool.
+    #[cfg(feature = "cpu")]
+    pub fn cpu() -> Self {
+        Self(Backend::Cpu)
+    }
+
+    /// GPU number `ordinal`, on its primary context. Loads the driver and the kernels for that GPU.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where there is no driver, no such GPU, or no kernel for it.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(ordinal: usize) -> Result<Self, Error> {
+        Ok(Self(Backend::Cuda(std::sync::Arc::new(crate::cuda::CudaDevice::new(ordinal)?))))
+    }
+
+    /// The first GPU that has kernels here, else the CPU.
+    #[cfg(all(feature = "cpu", feature = "cuda"))]
+    pub fn auto() -> Self {
+        Self::cuda(0).unwrap_or_else(|_| Self::cpu())
+    }
+
+    /// What this device is.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] where the driver does not answer.
+    pub fn info(&self) -> Result<DeviceInfo, Error> {
+        match &self.0 {
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => Ok(crate::cpu::info()),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(device) => device.info(),
+        }
+    }
+}
+
+impl Stream {
+    /// The CPU's only stream.
+    pub fn host() -> Self {
+        Self(StreamHandle::Host)
+    }
+
+    /// A CUDA stream by its driver handle (`CUstream`; null is the legacy default stream).
+    ///
+    /// # Safety
+    /// The handle is a live stream of the context that the plans run on it were made for, and stays so while used.
+    #[cfg(feature = "cuda")]
+    pub unsafe fn from_cuda_handle(handle: *mut std::ffi::c_void) -> Self {
+        Self(StreamHandle::Cuda(handle.cast()))
+    }
+}
