@@ -1,0 +1,1 @@
+//! Token-level sparse MLA decode over an FP8 cache.

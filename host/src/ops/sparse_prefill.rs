@@ -1,0 +1,1 @@
+//! Token-level sparse MLA prefill over bf16 keys.
