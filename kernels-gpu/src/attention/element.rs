@@ -1,0 +1,70 @@
+//! The 16-bit element types, as the tensor cores see them.
+
+use crate::ptx::{math, wgmma};
+use oximla_types::descriptor::wgmma::SharedDescriptor;
+
+/// A 16-bit floating-point type that `wgmma` multiplies.
+pub trait Element {
+    /// Two values rounded to this type, `low` in the lower half.
+    fn pack(low: f32, high: f32) -> u32;
+
+    /// `scores (+)= A·Bᵀ` for 64 query rows, 64 keys and 16 columns, both operands K-major in shared memory.
+    ///
+    /// # Safety
+    /// As for the `wgmma` wrappers.
+    unsafe fn multiply_scores<const ACCUMULATE: bool>(
+        scores: &mut [f32; 32],
+        queries: SharedDescriptor,
+        keys: SharedDescriptor,
+    );
+
+    /// `output += A·B` for 64 query rows, 16 keys and 256 columns, A K-major and B MN-major in shared memory.
+    ///
+    /// # Safety
+    /// As for the `wgmma` wrappers.
+    unsafe fn multiply_values(
+        output: &mut [f32; 128],
+        probabilities: SharedDescriptor,
+        values: SharedDescriptor,
+    );
+}
+
+/// bfloat16.
+pub struct Bf16;
+
+/// IEEE half precision.
+pub struct Fp16;
+
+macro_rules! element {
+    ($ty:ty, $pack:ident, $scores:ident, $values:ident) => {
+        impl Element for $ty {
+            #[inline(always)]
+            fn pack(low: f32, high: f32) -> u32 {
+                math::$pack(low, high)
+            }
+
+            #[inline(always)]
+            unsafe fn multiply_scores<const ACCUMULATE: bool>(
+                scores: &mut [f32; 32],
+                queries: SharedDescriptor,
+                keys: SharedDescriptor,
+            ) {
+                // SAFETY: as the caller promises.
+                unsafe { wgmma::$scores::<ACCUMULATE>(scores, queries, keys) }
+            }
+
+            #[inline(always)]
+            unsafe fn multiply_values(
+                output: &mut [f32; 128],
+                probabilities: SharedDescriptor,
+                values: SharedDescriptor,
+            ) {
+                // SAFETY: as the caller promises.
+                unsafe { wgmma::$values::<true>(output, probabilities, values) }
+            }
+        }
+    };
+}
+
+element!(Bf16, cvt_bf16x2, wgmma_m64n64k16_bf16, wgmma_m64n256k16_bf16_bt);
+element!(Fp16, cvt_f16x2, wgmma_m64n64k16_f16, wgmma_m64n256k16_f16_bt);

@@ -1,0 +1,20 @@
+//! The pieces of attention that kernels share.
+
+pub mod element;
+pub mod rows;
+pub mod softmax;
+
+/// Repeats a block with a constant counting up from 0.
+///
+/// Register arrays may be indexed with constants only: a runtime index would move them to local memory, and LLVM does
+/// not promise to unroll a loop.
+macro_rules! unroll {
+    ($i:ident in 4 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3) };
+    ($i:ident in 9 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8) };
+    ($i:ident in 32 => $body:block) => {
+        $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26
+            27 28 29 30 31)
+    };
+    (@ $i:ident $body:block $($n:literal)*) => { $({ const $i: usize = $n; $body })* };
+}
+pub(crate) use unroll;

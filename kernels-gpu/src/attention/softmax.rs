@@ -1,0 +1,120 @@
+//! Online softmax over accumulator fragments (Milakov and Gimelshein, 2018), in powers of two.
+//!
+//! A thread holds two rows of a 64×64 block of scores, 16 columns each; the four lanes of a quad hold a whole row. The
+//! maximum starts at a finite floor instead of −∞, so that a fully masked row leaves 0 and never −∞ − −∞.
+
+use super::unroll;
+use crate::ptx::{math, warp};
+
+/// Where the running maximum starts: below any score that occurs, and finite.
+const MAX_FLOOR: f32 = -1e30;
+
+/// Running softmax state of the two rows of a thread.
+pub struct OnlineSoftmax {
+    /// Maximum of the scaled scores, the same in all lanes of a quad.
+    max: [f32; 2],
+    /// This thread's share of the denominator.
+    sum: [f32; 2],
+}
+
+/// Which columns of a block each of a thread's two rows sees: those below the limit.
+#[derive(Clone, Copy)]
+pub struct ColumnLimits(pub [u32; 2]);
+
+/// Row (0 or 1) of element `e` of an accumulator fragment.
+pub const fn fragment_row(e: usize) -> usize {
+    (e / 2) & 1
+}
+
+/// Column of element `e` for quad lane 0.
+pub const fn fragment_column(e: usize) -> u32 {
+    (8 * (e / 4) + (e & 1)) as u32
+}
+
+impl OnlineSoftmax {
+    /// Before the first block.
+    #[inline(always)]
+    pub fn new() -> Self {
+        Self { max: [MAX_FLOOR; 2], sum: [0.0; 2] }
+    }
+
+    /// Turns a block of raw scores into probabilities relative to the new maximum, and returns what everything before
+    /// this block has to be multiplied by, per row.
+    ///
+    /// # Safety
+    /// The whole warp executes it.
+    #[inline(always)]
+    pub unsafe fn update(&mut self, scores: &mut [f32; 32], scale_log2: f32) -> [f32; 2] {
+        unroll!(E in 32 => { scores[E] *= scale_log2; });
+        // SAFETY: the whole warp is here.
+        unsafe { self.update_scaled(scores) }
+    }
+
+    /// As [`Self::update`], with the columns from each row's limit on masked out.
+    ///
+    /// # Safety
+    /// The whole warp executes it.
+    #[inline(always)]
+    pub unsafe fn update_masked(
+        &mut self,
+        scores: &mut [f32; 32],
+        scale_log2: f32,
+        limits: ColumnLimits,
+        first_column: u32,
+    ) -> [f32; 2] {
+        unroll!(E in 32 => {
+            let visible = first_column + fragment_column(E) < limits.0[fragment_row(E)];
+            scores[E] = if visible { scores[E] * scale_log2 } else { f32::NEG_INFINITY };
+        });
+        // SAFETY: the whole warp is here.
+        unsafe { self.update_scaled(scores) }
+    }
+
+    /// Per row, the softmax denominator relative to the maximum, and its base-2 logarithm plus the maximum.
+    /// Without any key the denominator is 0 and the logarithm −∞.
+    ///
+    /// # Safety
+    /// The whole warp executes it.
+    #[inline(always)]
+    pub unsafe fn finish(&self) -> [(f32, f32); 2] {
+        // SAFETY: the whole warp is here.
+        let total = unsafe { [quad_sum(self.sum[0]), quad_sum(self.sum[1])] };
+        [(total[0], math::lg2(total[0]) + self.max[0]), (total[1], math::lg2(total[1]) + self.max[1])]
+    }
+
+    #[inline(always)]
+    unsafe fn update_scaled(&mut self, scores: &mut [f32; 32]) -> [f32; 2] {
+        let mut max = self.max;
+        unroll!(E in 32 => { max[fragment_row(E)] = math::max(max[fragment_row(E)], scores[E]); });
+        // SAFETY: the whole warp is here.
+        max = unsafe { [quad_max(max[0]), quad_max(max[1])] };
+        let correction = [math::ex2(self.max[0] - max[0]), math::ex2(self.max[1] - max[1])];
+        let mut sum = [self.sum[0] * correction[0], self.sum[1] * correction[1]];
+        unroll!(E in 32 => {
+            scores[E] = math::ex2(scores[E] - max[fragment_row(E)]);
+            sum[fragment_row(E)] += scores[E];
+        });
+        *self = Self { max, sum };
+        correction
+    }
+}
+
+/// Maximum over the four lanes of a quad.
+#[inline(always)]
+unsafe fn quad_max(value: f32) -> f32 {
+    // SAFETY: the whole warp is here.
+    unsafe {
+        let pair = math::max(value, f32::from_bits(warp::shfl_bfly::<1>(value.to_bits())));
+        math::max(pair, f32::from_bits(warp::shfl_bfly::<2>(pair.to_bits())))
+    }
+}
+
+/// Sum over the four lanes of a quad.
+#[inline(always)]
+unsafe fn quad_sum(value: f32) -> f32 {
+    // SAFETY: the whole warp is here.
+    unsafe {
+        let pair = value + f32::from_bits(warp::shfl_bfly::<1>(value.to_bits()));
+        pair + f32::from_bits(warp::shfl_bfly::<2>(pair.to_bits()))
+    }
+}

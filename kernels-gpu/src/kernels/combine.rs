@@ -1,0 +1,140 @@
+//! Combines the partial results of split requests: `out = Σ 2^(lse_i − lse)·out_i`, `lse = log₂ Σ 2^lse_i`.
+//!
+//! A warp owns an output row, a lane 16 of its columns. Unsplit requests were finished by the decode kernel.
+
+use crate::attention::element::{Bf16, Element, Fp16};
+use crate::attention::unroll;
+use crate::ptx::{math, memory, special, warp};
+use oximla_types::kernels::combine::{CombineParams, ROWS_PER_CTA};
+use oximla_types::kernels::dense_decode::{HEAD_DIM_V, SplitRecord};
+use oximla_types::launch::WARP_THREADS;
+use oximla_types::schedule::split_slot;
+
+/// Columns a lane takes at a time: one 16-byte load.
+const VECTOR: u32 = 4;
+
+/// The kernel with bf16 outputs.
+///
+/// # Safety
+/// Launched under its contract after the decode kernel, grid `(⌈total_rows / 4⌉, batch)`, on the same workspace.
+#[unsafe(no_mangle)]
+pub unsafe extern "ptx-kernel" fn combine_bf16(params: CombineParams) {
+    // SAFETY: as the caller promises.
+    unsafe { combine::<Bf16>(&params) }
+}
+
+/// The kernel with fp16 outputs.
+///
+/// # Safety
+/// As for [`combine_bf16`].
+#[unsafe(no_mangle)]
+pub unsafe extern "ptx-kernel" fn combine_fp16(params: CombineParams) {
+    // SAFETY: as the caller promises.
+    unsafe { combine::<Fp16>(&params) }
+}
+
+#[inline(always)]
+unsafe fn combine<E: Element>(params: &CombineParams) {
+    let request = special::cta_y();
+    let thread = special::thread_x();
+    let lane = thread % WARP_THREADS;
+    let row = special::cta_x() * ROWS_PER_CTA + thread / WARP_THREADS;
+    let record = params.partial.splits + request as u64 * size_of::<SplitRecord>() as u64;
+    // SAFETY: there is a record for each request; rows within the total are within the tensors. Whole warps return.
+    unsafe {
+        let first = memory::ld_global_u32(record);
+        let count = memory::ld_global_u32(record + 4);
+        if count <= 1 || row >= params.total_rows {
+            return;
+        }
+        let slot = |split: u32| {
+            split_slot(first + split, request) as u64 * params.total_rows as u64 + row as u64
+        };
+        let partial_lse = |split: u32| memory::ld_global_f32(params.partial.lse + 4 * slot(split));
+
+        let log = log_sum_exp2(count, lane, partial_lse);
+        let mut columns: [[f32; 4]; 4] = core::mem::zeroed();
+        let mut split = 0;
+        while split < count {
+            let lse = partial_lse(split);
+            // A split without keys has left a row of zeros, and weighs nothing.
+            let weight = if lse == f32::NEG_INFINITY { 0.0 } else { math::ex2(lse - log) };
+            let base = params.partial.out + 4 * (slot(split) * HEAD_DIM_V as u64 + (lane * VECTOR) as u64);
+            unroll!(PART in 4 => {
+                let values = memory::ld_global_f32x4(base + PART as u64 * part_bytes(4));
+                unroll!(I in 4 => { columns[PART][I] += weight * values[I]; });
+            });
+            split += 1;
+        }
+
+        let row_in_head = row % params.rows;
+        let head = row / params.rows * params.group + row_in_head % params.group;
+        let token = row_in_head / params.group;
+        let [batch_stride, token_stride, head_stride] = params.out_strides;
+        let offset = request as i64 * batch_stride
+            + token as i64 * token_stride
+            + head as i64 * head_stride
+            + (lane * VECTOR) as i64;
+        let out = params.out.wrapping_add((offset * 2) as u64);
+        unroll!(PART in 4 => {
+            let [a, b, c, d] = columns[PART];
+            let address = out + PART as u64 * part_bytes(2);
+            // Rows of `out` are aligned to 16 bytes, and a lane's part to 8.
+            memory::st_global_u32x2(address, E::pack(a, b), E::pack(c, d));
+        });
+        if lane == 0 {
+            let [batch_stride, head_stride, token_stride] = params.lse_strides;
+            let offset =
+                request as i64 * batch_stride + head as i64 * head_stride + token as i64 * token_stride;
+            let empty = log == f32::NEG_INFINITY;
+            let lse = if empty { f32::INFINITY } else { log * core::f32::consts::LN_2 };
+            memory::st_global_f32(params.lse.wrapping_add((offset * 4) as u64), lse);
+        }
+    }
+}
+
+/// Bytes from one of a lane's four parts to the next, for elements of `element_bytes`.
+const fn part_bytes(element_bytes: u64) -> u64 {
+    (WARP_THREADS * VECTOR) as u64 * element_bytes
+}
+
+/// `log₂ Σ 2^lse` over the splits, −∞ where none had a key.
+///
+/// # Safety
+/// The whole warp calls it.
+#[inline(always)]
+unsafe fn log_sum_exp2(count: u32, lane: u32, lse: impl Fn(u32) -> f32) -> f32 {
+    let mut max = f32::NEG_INFINITY;
+    let mut split = lane;
+    while split < count {
+        max = math::max(max, lse(split));
+        split += WARP_THREADS;
+    }
+    // SAFETY: the whole warp is here.
+    max = unsafe { warp_reduce(max, math::max) };
+    if max == f32::NEG_INFINITY {
+        return max;
+    }
+    let mut sum = 0.0;
+    let mut split = lane;
+    while split < count {
+        sum += math::ex2(lse(split) - max);
+        split += WARP_THREADS;
+    }
+    // SAFETY: the whole warp is here, as `max` is the same in all lanes.
+    sum = unsafe { warp_reduce(sum, |a, b| a + b) };
+    math::lg2(sum) + max
+}
+
+/// Reduces over the warp; every lane gets the result.
+#[inline(always)]
+unsafe fn warp_reduce(mut value: f32, op: impl Fn(f32, f32) -> f32) -> f32 {
+    macro_rules! step {
+        ($($mask:literal)*) => { $({
+            // SAFETY: the whole warp is here.
+            value = op(value, f32::from_bits(unsafe { warp::shfl_bfly::<$mask>(value.to_bits()) }));
+        })* };
+    }
+    step!(16 8 4 2 1);
+    value
+}

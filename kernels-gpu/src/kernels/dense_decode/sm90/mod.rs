@@ -1,0 +1,140 @@
+//! Dense decode for Hopper.
+//!
+//! ```text
+//! for each request of the partition            (see `schedule`)
+//!     O, m, l = 0, floor, 0
+//!     for each block of 64 keys
+//!         S = Q·Kᵀ                              64×64, 36 steps of 16 columns
+//!         m' = max(m, rowmax S);  P = 2^(S−m');  l = l·2^(m−m') + rowsum P
+//!         O = O·2^(m−m') + P·V                  64×512; V is the first 512 columns of K, in place
+//!     out = O / l,  lse = ln l + m·ln 2
+//! ```
+//!
+//! Scores and the softmax of block `j + 1` run beside the values of block `j`, in different warpgroups:
+//!
+//! | role        | warpgroup | consumes            | produces                     |
+//! |-------------|-----------|---------------------|------------------------------|
+//! | scores      | 0         | Q, K tiles          | P, row scales, norms, lse    |
+//! | values left | 1         | P, K tiles 0..4     | O columns 0..256, K 0..4     |
+//! | values right| 2         | P, K tiles 4..8     | O columns 256..512, K 4..9   |
+//!
+//! One thread of each value warpgroup also asks the copy engine for its tiles of the block after next, as soon as its
+//! own multiplication has let go of the stage; it runs ahead into the next request, so that copies never pause.
+//!
+//! | barrier          | completes when                    | arrivals                        |
+//! |------------------|-----------------------------------|---------------------------------|
+//! | `KEYS_FULL[s][t]`| tile `t` of stage `s` has landed  | 1, and the tile's bytes         |
+//! | `P_FULL`         | P and row scales are written      | the scores warpgroup            |
+//! | `P_FREE`         | both halves have multiplied P     | both value warpgroups           |
+//! | `NORM_FULL`      | the row norms are written         | the scores warpgroup            |
+//! | `NORM_FREE`      | the row norms have been read      | both value warpgroups           |
+//!
+//! A stage needs no barrier of its own to be free: its tiles are last read by the value warpgroup that refills them
+//! (the scores of the block were finished before its `P_FULL`).
+//!
+//! 384 threads get 168 registers each at entry, enough for 128 accumulators, so registers are not moved between roles.
+
+mod keys;
+mod scores;
+mod values;
+
+use super::segments::Segments;
+use crate::attention::element::{Bf16, Element, Fp16};
+use crate::attention::rows::QueryRows;
+use crate::ptx::{fence, special};
+use crate::sync::{Handoff, cta_barrier};
+use oximla_types::kernels::dense_decode::{
+    DenseDecodeParams, SM90_BF16, SharedPlan, TILE_ROWS, WARPGROUPS,
+};
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+
+const VALUE_THREADS: u32 = (WARPGROUPS - 1) * WARPGROUP_THREADS;
+
+/// Probabilities and row scales, from the scores warpgroup to both value warpgroups.
+const PROBABILITIES: Handoff = Handoff {
+    full: SharedPlan::P_FULL,
+    free: SharedPlan::P_FREE,
+    producers: WARPGROUP_THREADS,
+    consumers: VALUE_THREADS,
+};
+
+/// Row norms, likewise.
+const NORMS: Handoff = Handoff {
+    full: SharedPlan::NORM_FULL,
+    free: SharedPlan::NORM_FREE,
+    producers: WARPGROUP_THREADS,
+    consumers: VALUE_THREADS,
+};
+
+/// What every role knows: the parameters and this CTA's place in the grid.
+struct Cta<'a> {
+    params: &'a DenseDecodeParams,
+    /// Generic address of the cache's tensor map.
+    kv_map: u64,
+    /// Base of the shared memory.
+    shared: u32,
+    /// Key/value head.
+    kv_head: u32,
+    /// First row of the tile.
+    first_row: u32,
+    rows: QueryRows,
+    partition: u32,
+}
+
+/// The bf16 kernel.
+///
+/// # Safety
+/// Launched under its contract, grid `(h_kv · row_tiles, partitions)`, with parameters that describe live tensors.
+#[unsafe(no_mangle)]
+pub unsafe extern "ptx-kernel" fn dense_decode_sm90_bf16(params: DenseDecodeParams) {
+    let kv_map = special::parameter_address!("dense_decode_sm90_bf16");
+    // SAFETY: as the caller promises.
+    unsafe { dense_decode::<Bf16>(&params, kv_map) }
+}
+
+/// The fp16 kernel.
+///
+/// # Safety
+/// As for [`dense_decode_sm90_bf16`].
+#[unsafe(no_mangle)]
+pub unsafe extern "ptx-kernel" fn dense_decode_sm90_fp16(params: DenseDecodeParams) {
+    let kv_map = special::parameter_address!("dense_decode_sm90_fp16");
+    // SAFETY: as the caller promises.
+    unsafe { dense_decode::<Fp16>(&params, kv_map) }
+}
+
+#[inline(always)]
+unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
+    let shared = special::dynamic_shared();
+    let thread = special::thread_x();
+    let kv_head = special::cta_x() / params.row_tiles;
+    let rows = QueryRows {
+        group: params.group,
+        count: params.rows,
+        s_q: params.s_q,
+        causal: params.causal != 0,
+    };
+    let first_row = special::cta_x() % params.row_tiles * TILE_ROWS;
+    let cta = Cta { params, kv_map, shared, kv_head, first_row, rows, partition: special::cta_y() };
+
+    // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
+    // roles come after it. Roles are whole warpgroups.
+    unsafe {
+        if thread == 0 {
+            keys::init_barriers(shared);
+            PROBABILITIES.init(shared);
+            NORMS.init(shared);
+            fence::fence_mbarrier_init();
+        }
+        cta_barrier(SM90_BF16.threads);
+
+        let lane = thread % WARP_THREADS;
+        let last_row = first_row + TILE_ROWS - 1;
+        let segments = Segments::new(params, cta.partition, rows, last_row, lane);
+        match thread / WARPGROUP_THREADS {
+            0 => scores::run::<E>(&cta, segments, thread),
+            1 => values::run::<E, 0>(&cta, segments, thread - WARPGROUP_THREADS),
+            _ => values::run::<E, 1>(&cta, segments, thread - 2 * WARPGROUP_THREADS),
+        }
+    }
+}

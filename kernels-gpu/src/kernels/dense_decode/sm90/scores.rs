@@ -1,0 +1,253 @@
+//! The scores role: S = Q·Kᵀ and the softmax, one block ahead of the values.
+
+use super::super::segments::{Segment, Segments};
+use super::keys::{self, KeyTile};
+use super::{Cta, NORMS, PROBABILITIES};
+use crate::attention::element::Element;
+use crate::attention::softmax::{ColumnLimits, OnlineSoftmax};
+use crate::attention::unroll;
+use crate::ptx::{copy, fence, matrix, memory, wgmma};
+use crate::sync::warpgroup_barrier;
+use oximla_types::descriptor::wgmma::SharedDescriptor;
+use oximla_types::kernels::dense_decode::{
+    HEAD_DIM, SharedPlan, SplitRecord, TILE_BYTES, TILE_ROWS, TILES,
+};
+use oximla_types::launch::WARP_THREADS;
+use oximla_types::schedule::{BLOCK_KEYS, split_slot};
+
+/// The named barrier of this warpgroup; the value warpgroups have the next two.
+const BARRIER: u32 = 1;
+
+/// Bytes of 16 columns of a 16-bit type: one step of `wgmma` along a K-major operand.
+const STEP_BYTES: u32 = 32;
+
+/// Natural logarithm of 2.
+const LN_2: f32 = core::f32::consts::LN_2;
+
+/// Where this thread's part of the score fragment lies.
+#[derive(Clone, Copy)]
+struct Fragment {
+    /// Its first row in the tile; the second is 8 below.
+    row: u32,
+    /// Its first column.
+    column: u32,
+    /// Address that it gives to `stmatrix` for columns 0..16 of P; its row and 16-byte chunk.
+    row_address: u32,
+    chunk: u32,
+}
+
+/// Runs the role.
+///
+/// # Safety
+/// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
+/// initialised.
+#[inline(always)]
+pub unsafe fn run<E: Element>(cta: &Cta, mut segments: Segments, thread: u32) {
+    let (lane, warp) = (thread % WARP_THREADS, thread / WARP_THREADS);
+    let store_row = 16 * warp + lane % 16;
+    let fragment = Fragment {
+        row: 16 * warp + lane / 4,
+        column: 2 * (lane % 4),
+        row_address: cta.shared + SharedPlan::P + store_row * 128,
+        chunk: (lane / 16) ^ (store_row & 7),
+    };
+    // SAFETY: the roles follow one protocol, told at the top of the kernel.
+    unsafe {
+        let mut probabilities = PROBABILITIES.producer(cta.shared);
+        let mut norms = NORMS.producer(cta.shared);
+        let mut block_count = 0;
+        while let Some(segment) = segments.next() {
+            load_queries(cta, segment.request, thread);
+            let visible = [
+                cta.rows.visible_keys(cta.first_row + fragment.row, segment.len),
+                cta.rows.visible_keys(cta.first_row + fragment.row + 8, segment.len),
+            ];
+            // The tile's first row sees the fewest keys: blocks below them need no mask.
+            let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
+            let mut softmax = OnlineSoftmax::new();
+            let mut block = segment.blocks.begin;
+            while block < segment.blocks.end {
+                let page = keys::page_of(cta.params, segment.request, block);
+                let mut scores: [f32; 32] = core::mem::zeroed();
+                multiply::<E>(cta, block_count, &mut scores);
+
+                let first_key = block * BLOCK_KEYS;
+                let correction = if keys::is_present(page) && first_key + BLOCK_KEYS <= all_see {
+                    softmax.update(&mut scores, cta.params.scale_log2)
+                } else {
+                    let limit = |keys: u32| {
+                        if keys::is_present(page) { keys.saturating_sub(first_key) } else { 0 }
+                    };
+                    let limits = ColumnLimits([limit(visible[0]), limit(visible[1])]);
+                    softmax.update_masked(&mut scores, cta.params.scale_log2, limits, fragment.column)
+                };
+
+                probabilities.acquire();
+                store_probabilities::<E>(fragment, &scores);
+                store_rows(cta, SharedPlan::ROW_SCALE, fragment, lane, correction);
+                fence::fence_proxy_async_shared();
+                probabilities.publish();
+                block += 1;
+                block_count += 1;
+            }
+            let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
+            norms.acquire();
+            store_rows(cta, SharedPlan::ROW_NORM, fragment, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
+            norms.publish();
+            if lane % 4 == 0 {
+                store_lse(cta, &segment, fragment.row, log_0);
+                store_lse(cta, &segment, fragment.row + 8, log_1);
+            }
+            if thread == 0 && segment.opens {
+                record_splits(cta, &segment);
+            }
+        }
+    }
+}
+
+/// `scores = Q·Kᵀ` over all tiles, each as soon as it has landed.
+#[inline(always)]
+unsafe fn multiply<E: Element>(cta: &Cta, block_count: u32, scores: &mut [f32; 32]) {
+    // SAFETY: the query tiles are visible to the tensor cores since `load_queries`, the key tiles since they landed.
+    unsafe {
+        unroll!(TILE in 9 => {
+            const { assert!(TILES == 9) };
+            let keys = KeyTile::new(cta.shared, block_count, TILE as u32);
+            keys.wait();
+            let a = SharedDescriptor::k_major_sw128(cta.shared + SharedPlan::Q + TILE as u32 * TILE_BYTES);
+            let b = SharedDescriptor::k_major_sw128(keys.address);
+            wgmma::wgmma_fence();
+            if TILE == 0 {
+                E::multiply_scores::<false>(scores, a, b);
+            } else {
+                E::multiply_scores::<true>(scores, a, b);
+            }
+            E::multiply_scores::<true>(scores, a.advance(STEP_BYTES), b.advance(STEP_BYTES));
+            E::multiply_scores::<true>(scores, a.advance(2 * STEP_BYTES), b.advance(2 * STEP_BYTES));
+            E::multiply_scores::<true>(scores, a.advance(3 * STEP_BYTES), b.advance(3 * STEP_BYTES));
+            wgmma::wgmma_commit_group();
+        });
+        wgmma::wgmma_wait_all_32(scores);
+    }
+}
+
+/// Copies the tile's query rows to shared memory, swizzled; rows past the end become zeros.
+#[inline(always)]
+unsafe fn load_queries(cta: &Cta, request: u32, thread: u32) {
+    const CHUNK_BYTES: u32 = 16;
+    const CHUNKS: u32 = 8;
+    const ROWS_AT_A_TIME: u32 = 16;
+    let chunk = thread % CHUNKS;
+    let [batch_stride, token_stride, head_stride] = cta.params.q_strides;
+    // SAFETY: rows within `count` are within the tensor; no score multiplication is in flight.
+    unsafe {
+        unroll!(PASS in 4 => {
+            const { assert!(4 * ROWS_AT_A_TIME == TILE_ROWS) };
+            let tile_row = thread / CHUNKS + PASS as u32 * ROWS_AT_A_TIME;
+            let row = cta.first_row + tile_row;
+            let bytes = if row < cta.rows.count { CHUNK_BYTES } else { 0 };
+            let row = if row < cta.rows.count { row } else { 0 };
+            let head = cta.kv_head * cta.rows.group + cta.rows.head(row);
+            let offset = request as i64 * batch_stride
+                + cta.rows.token(row) as i64 * token_stride
+                + head as i64 * head_stride;
+            let source = cta.params.q.wrapping_add((offset * 2) as u64) + (chunk * CHUNK_BYTES) as u64;
+            let target = cta.shared + SharedPlan::Q
+                + tile_row * 128
+                + (chunk ^ (tile_row & 7)) * CHUNK_BYTES;
+            unroll!(TILE in 9 => {
+                const { assert!(TILES as usize * 64 == HEAD_DIM as usize) };
+                copy::cp_async_16(target + TILE as u32 * TILE_BYTES, source + TILE as u64 * 128, bytes);
+            });
+        });
+        copy::cp_async_wait_all();
+        fence::fence_proxy_async_shared();
+        warpgroup_barrier::<BARRIER>();
+    }
+}
+
+/// Rounds the probabilities and stores them as one swizzled tile.
+#[inline(always)]
+unsafe fn store_probabilities<E: Element>(fragment: Fragment, p: &[f32; 32]) {
+    unroll!(STEP in 4 => {
+        // Sixteen columns of accumulators are one A fragment (PTX ISA, "Register Fragments for wgmma.m64nNk16").
+        let matrices = [
+            E::pack(p[8 * STEP], p[8 * STEP + 1]),
+            E::pack(p[8 * STEP + 2], p[8 * STEP + 3]),
+            E::pack(p[8 * STEP + 4], p[8 * STEP + 5]),
+            E::pack(p[8 * STEP + 6], p[8 * STEP + 7]),
+        ];
+        let chunk = fragment.chunk ^ (2 * STEP as u32);
+        // SAFETY: the address lies in the P tile, which this role owns until it publishes.
+        unsafe { matrix::stmatrix_x4(fragment.row_address + chunk * 16, matrices) };
+    });
+}
+
+/// Stores one value a row; the four lanes of a quad hold the same.
+#[inline(always)]
+unsafe fn store_rows(cta: &Cta, offset: u32, fragment: Fragment, lane: u32, values: [f32; 2]) {
+    if lane % 4 == 0 {
+        let address = cta.shared + offset + fragment.row * 4;
+        // SAFETY: within the plan's 64 rows.
+        unsafe {
+            memory::st_shared_f32(address, values[0]);
+            memory::st_shared_f32(address + 8 * 4, values[1]);
+        }
+    }
+}
+
+/// 1/x, and 0 where there was no key: the output then is 0.
+#[inline(always)]
+fn reciprocal(sum: f32) -> f32 {
+    if sum == 0.0 { 0.0 } else { crate::ptx::math::rcp(sum) }
+}
+
+/// Stores a row's log-sum-exp: the final one in natural units, a partial one in base 2.
+#[inline(always)]
+unsafe fn store_lse(cta: &Cta, segment: &Segment, tile_row: u32, log: f32) {
+    let row = cta.first_row + tile_row;
+    if row >= cta.rows.count {
+        return;
+    }
+    // SAFETY: the row is within the tensors.
+    unsafe {
+        if segment.splits.count == 1 {
+            let [batch_stride, head_stride, token_stride] = cta.params.lse_strides;
+            let head = cta.kv_head * cta.rows.group + cta.rows.head(row);
+            let offset = segment.request as i64 * batch_stride
+                + head as i64 * head_stride
+                + cta.rows.token(row) as i64 * token_stride;
+            let lse = if log == f32::NEG_INFINITY { f32::INFINITY } else { log * LN_2 };
+            memory::st_global_f32(cta.params.lse.wrapping_add((offset * 4) as u64), lse);
+        } else {
+            let address = cta.params.partial.lse + 4 * cta.partial_row(segment, row);
+            memory::st_global_f32(address, log);
+        }
+    }
+}
+
+/// Tells the combine kernel how the request was split.
+#[inline(always)]
+unsafe fn record_splits(cta: &Cta, segment: &Segment) {
+    if cta.kv_head == 0 && cta.first_row == 0 {
+        let record = segment.request as u64 * size_of::<SplitRecord>() as u64;
+        // SAFETY: there is a record for each request.
+        unsafe {
+            memory::st_global_u32x2(
+                cta.params.partial.splits + record,
+                segment.splits.first,
+                segment.splits.count,
+            );
+        }
+    }
+}
+
+impl Cta<'_> {
+    /// Index of a row's partial result.
+    #[inline(always)]
+    pub(super) fn partial_row(&self, segment: &Segment, row: u32) -> u64 {
+        let slot = split_slot(self.partition, segment.request) as u64;
+        let total_rows = self.params.total_rows as u64;
+        slot * total_rows + (self.kv_head * self.rows.count + row) as u64
+    }
+}

@@ -1,0 +1,207 @@
+//! The values role: O = O·scale + P·V for one half of the columns, and the copies of that half's tiles.
+
+use super::super::segments::{Segment, Segments};
+use super::keys::{KeyTile, Loader};
+use super::{Cta, NORMS, PROBABILITIES};
+use crate::attention::element::Element;
+use crate::attention::unroll;
+use crate::ptx::{fence, memory, warp, wgmma};
+use crate::sync::warpgroup_barrier;
+use oximla_types::descriptor::wgmma::SharedDescriptor;
+use oximla_types::kernels::dense_decode::{
+    HEAD_DIM_V, STAGES, SharedPlan, TILE_BYTES, TILE_ROWS, VALUE_TILES,
+};
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::schedule::BLOCK_KEYS;
+
+/// Bytes of 16 keys of a tile: one step of `wgmma` along V.
+const STEP_BYTES: u32 = 16 * 128;
+
+/// Runs the role for the left (0) or right (1) half of the value columns.
+///
+/// # Safety
+/// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
+/// initialised.
+#[inline(always)]
+pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, mut segments: Segments, thread: u32) {
+    let (lane, warp) = (thread % WARP_THREADS, thread / WARP_THREADS);
+    let row = 16 * warp + lane / 4;
+    // SAFETY: the roles follow one protocol, told at the top of the kernel.
+    unsafe {
+        let mut probabilities = PROBABILITIES.consumer(cta.shared);
+        let mut norms = NORMS.consumer(cta.shared);
+        let mut loader = Loader::new(segments.clone());
+        if thread == 0 {
+            let mut stage = 0;
+            while stage < STAGES {
+                loader.issue::<HALF>(cta);
+                stage += 1;
+            }
+        }
+        let mut block_count = 0;
+        while let Some(segment) = segments.next() {
+            let mut output: [f32; 128] = core::mem::zeroed();
+            let mut block = segment.blocks.begin;
+            while block < segment.blocks.end {
+                probabilities.wait();
+                rescale(cta, row, &mut output);
+                let first_key = block * BLOCK_KEYS;
+                if first_key + BLOCK_KEYS > segment.len {
+                    clear_unused_values::<HALF>(cta, block_count, segment.len - first_key, thread);
+                }
+                multiply::<E, HALF>(cta, block_count, &mut output);
+                probabilities.release();
+                barrier::<HALF>();
+                if thread == 0 {
+                    loader.issue::<HALF>(cta);
+                }
+                block += 1;
+                block_count += 1;
+            }
+            norms.wait();
+            let norm = load_rows(cta, SharedPlan::ROW_NORM, row);
+            norms.release();
+            store::<E, HALF>(cta, &segment, row, lane, &output, norm);
+        }
+    }
+}
+
+/// Multiplies the output by the row scales; skipped where no row of the warp has a new maximum.
+#[inline(always)]
+unsafe fn rescale(cta: &Cta, row: u32, output: &mut [f32; 128]) {
+    // SAFETY: the row scales are full; the whole warp is here.
+    unsafe {
+        let scale = load_rows(cta, SharedPlan::ROW_SCALE, row);
+        if warp::ballot(scale[0] != 1.0 || scale[1] != 1.0) != 0 {
+            unroll!(I in 32 => {
+                output[4 * I] *= scale[0];
+                output[4 * I + 1] *= scale[0];
+                output[4 * I + 2] *= scale[1];
+                output[4 * I + 3] *= scale[1];
+            });
+        }
+    }
+}
+
+/// Zeroes the values of keys past the request's end in this half: their probability is 0, but 0·NaN is not.
+#[inline(always)]
+unsafe fn clear_unused_values<const HALF: u32>(cta: &Cta, block_count: u32, used_keys: u32, thread: u32) {
+    const CHUNKS: u32 = 8;
+    // SAFETY: whole rows of 128 bytes within this half's tiles; only this warpgroup reads them from here on.
+    unsafe {
+        let mut key = used_keys + thread / CHUNKS;
+        while key < BLOCK_KEYS {
+            let mut tile = HALF * VALUE_TILES;
+            while tile < (HALF + 1) * VALUE_TILES {
+                let base = KeyTile::new(cta.shared, block_count, tile).address;
+                memory::st_shared_zero_x4(base + key * 128 + thread % CHUNKS * 16);
+                tile += 1;
+            }
+            key += WARPGROUP_THREADS / CHUNKS;
+        }
+        fence::fence_proxy_async_shared();
+        barrier::<HALF>();
+    }
+}
+
+/// `output += P·V`.
+#[inline(always)]
+unsafe fn multiply<E: Element, const HALF: u32>(cta: &Cta, block_count: u32, output: &mut [f32; 128]) {
+    const P_STEP_BYTES: u32 = 32;
+    let values = KeyTile::new(cta.shared, block_count, HALF * VALUE_TILES).address;
+    let a = SharedDescriptor::k_major_sw128(cta.shared + SharedPlan::P);
+    let b = SharedDescriptor::mn_major_sw128(values, TILE_BYTES);
+    // SAFETY: P is full and fenced; the tiles landed before the scores of this block were computed.
+    unsafe {
+        wgmma::wgmma_fence();
+        E::multiply_values(output, a, b);
+        E::multiply_values(output, a.advance(P_STEP_BYTES), b.advance(STEP_BYTES));
+        E::multiply_values(output, a.advance(2 * P_STEP_BYTES), b.advance(2 * STEP_BYTES));
+        E::multiply_values(output, a.advance(3 * P_STEP_BYTES), b.advance(3 * STEP_BYTES));
+        wgmma::wgmma_commit_group();
+        wgmma::wgmma_wait_all_128(output);
+    }
+}
+
+/// Stores this thread's part of the normalised output: final, or partial where the request is split.
+#[inline(always)]
+unsafe fn store<E: Element, const HALF: u32>(
+    cta: &Cta,
+    segment: &Segment,
+    tile_row: u32,
+    lane: u32,
+    output: &[f32; 128],
+    norm: [f32; 2],
+) {
+    let column = HALF * (HEAD_DIM_V / 2) + 2 * (lane % 4);
+    let rows = [cta.first_row + tile_row, cta.first_row + tile_row + 8];
+    let stored = [rows[0] < cta.rows.count, rows[1] < cta.rows.count];
+    // SAFETY: stored rows are within the tensors.
+    unsafe {
+        if segment.splits.count == 1 {
+            let base = [cta.output_row(segment, rows[0], column), cta.output_row(segment, rows[1], column)];
+            unroll!(I in 32 => {
+                if stored[0] {
+                    let pair = E::pack(output[4 * I] * norm[0], output[4 * I + 1] * norm[0]);
+                    memory::st_global_u32(base[0] + 16 * I as u64, pair);
+                }
+                if stored[1] {
+                    let pair = E::pack(output[4 * I + 2] * norm[1], output[4 * I + 3] * norm[1]);
+                    memory::st_global_u32(base[1] + 16 * I as u64, pair);
+                }
+            });
+        } else {
+            let partial = |row| {
+                let element = cta.partial_row(segment, row) * HEAD_DIM_V as u64 + column as u64;
+                cta.params.partial.out + 4 * element
+            };
+            let base = [partial(rows[0]), partial(rows[1])];
+            unroll!(I in 32 => {
+                if stored[0] {
+                    memory::st_global_f32x2(
+                        base[0] + 32 * I as u64, output[4 * I] * norm[0], output[4 * I + 1] * norm[0]);
+                }
+                if stored[1] {
+                    memory::st_global_f32x2(
+                        base[1] + 32 * I as u64, output[4 * I + 2] * norm[1], output[4 * I + 3] * norm[1]);
+                }
+            });
+        }
+    }
+}
+
+/// This thread's two of 64 per-row values.
+#[inline(always)]
+unsafe fn load_rows(cta: &Cta, offset: u32, row: u32) -> [f32; 2] {
+    const { assert!(TILE_ROWS == 64) };
+    let address = cta.shared + offset + row * 4;
+    // SAFETY: within the plan's 64 rows.
+    unsafe { [memory::ld_shared_f32(address), memory::ld_shared_f32(address + 8 * 4)] }
+}
+
+/// Waits for this half's warpgroup.
+#[inline(always)]
+unsafe fn barrier<const HALF: u32>() {
+    // SAFETY: barrier 1 is the scores warpgroup's, 2 and 3 are the halves'.
+    unsafe {
+        if HALF == 0 {
+            warpgroup_barrier::<2>();
+        } else {
+            warpgroup_barrier::<3>();
+        }
+    }
+}
+
+impl Cta<'_> {
+    /// Address of an output element.
+    #[inline(always)]
+    fn output_row(&self, segment: &Segment, row: u32, column: u32) -> u64 {
+        let [batch_stride, token_stride, head_stride] = self.params.out_strides;
+        let head = self.kv_head * self.rows.group + self.rows.head(row);
+        let offset = segment.request as i64 * batch_stride
+            + self.rows.token(row) as i64 * token_stride
+            + head as i64 * head_stride
+            + column as i64;
+        self.params.out.wrapping_add((offset * 2) as u64)
+    }
+}

@@ -1,0 +1,4 @@
+//! The entry points, one module a kernel.
+
+pub mod combine;
+pub mod dense_decode;

@@ -1,0 +1,23 @@
+//! oximla's GPU kernels, in Rust, compiled to PTX by rustc's own `nvptx64-nvidia-cuda` target.
+//!
+//! * [`ptx`]: one thin wrapper an instruction; the only place with `asm!`;
+//! * [`sync`]: barriers as types;
+//! * [`attention`]: the pieces of attention that kernels share;
+//! * [`kernels`]: the entry points.
+//!
+//! For any other target the crate is empty, so that the workspace builds with stable Rust.
+#![cfg(target_arch = "nvptx64")]
+#![no_std]
+#![feature(abi_ptx, asm_experimental_arch, link_llvm_intrinsics, stdarch_nvptx)]
+#![allow(internal_features)]
+
+pub mod attention;
+pub mod kernels;
+pub mod ptx;
+pub mod sync;
+
+/// Kernels have no bounds checks or unwraps left, so nothing reaches this; the PTX lint makes sure.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    ptx::special::trap()
+}

@@ -1,0 +1,17 @@
+//! Named barriers ("Parallel Synchronization and Communication Instructions: barrier").
+
+unsafe extern "C" {
+    // The intrinsic is convergent, so LLVM neither duplicates it nor moves it across control flow.
+    #[link_name = "llvm.nvvm.barrier.cta.sync.aligned.count"]
+    fn llvm_barrier_cta_sync_aligned_count(id: u32, threads: u32);
+}
+
+/// `barrier.cta.sync.aligned`: waits until `threads` threads have arrived at barrier `ID`.
+///
+/// # Safety
+/// Every thread of the warp executes it, `threads` is a multiple of 32, and all participants name the same count.
+#[inline(always)]
+pub unsafe fn barrier_cta_sync<const ID: u32>(threads: u32) {
+    // SAFETY: as the caller promises.
+    unsafe { llvm_barrier_cta_sync_aligned_count(ID, threads) }
+}

@@ -1,0 +1,51 @@
+//! Asynchronous copies ("Data Movement and Conversion Instructions: Asynchronous copy").
+
+use core::arch::asm;
+
+/// `cp.async.cg.shared.global`: copies 16 bytes; with `bytes` 0 writes 16 zero bytes and reads nothing.
+///
+/// # Safety
+/// Both addresses are 16-byte aligned and valid for 16 bytes (`source` only if `bytes` is 16).
+#[inline(always)]
+pub unsafe fn cp_async_16(destination: u32, source: u64, bytes: u32) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("cp.async.cg.shared.global [{}], [{}], 16, {};",
+            in(reg32) destination, in(reg64) source, in(reg32) bytes, options(nostack))
+    }
+}
+
+/// `cp.async.wait_all`: waits for every `cp.async` of this thread.
+#[inline(always)]
+pub fn cp_async_wait_all() {
+    // SAFETY: it only waits.
+    unsafe { asm!("cp.async.wait_all;", options(nostack)) }
+}
+
+/// `cp.async.bulk.tensor.4d`: copies the box at `coordinates` (innermost first) and completes on `barrier`.
+/// Whatever lies outside the tensor arrives as zeros and counts as transferred.
+///
+/// # Safety
+/// `map` is the generic address of a valid tensor map of rank 4, `destination` has room for its box, aligned as its
+/// swizzle asks, and `barrier` expects the bytes of a whole box.
+#[inline(always)]
+pub unsafe fn cp_async_bulk_tensor_4d(destination: u32, map: u64, coordinates: [i32; 4], barrier: u32) {
+    let [c0, c1, c2, c3] = coordinates;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes \
+              [{}], [{}, {{{}, {}, {}, {}}}], [{}];",
+            in(reg32) destination, in(reg64) map,
+            in(reg32) c0, in(reg32) c1, in(reg32) c2, in(reg32) c3, in(reg32) barrier, options(nostack))
+    }
+}
+
+/// `prefetch.tensormap`: brings a tensor map into the copy engine's cache.
+///
+/// # Safety
+/// `map` is the generic address of a valid tensor map.
+#[inline(always)]
+pub unsafe fn prefetch_tensormap(map: u64) {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("prefetch.tensormap [{}];", in(reg64) map, options(nostack)) }
+}

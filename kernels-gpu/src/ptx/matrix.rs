@@ -1,0 +1,18 @@
+//! Moving matrix fragments between registers and shared memory ("Warp-level matrix instructions").
+
+use core::arch::asm;
+
+/// `stmatrix.sync.aligned.m8n8.x4.shared.b16`: stores four 8×8 matrices of 16-bit elements. Lane `8i + r` gives the
+/// address of row `r` of matrix `i`.
+///
+/// # Safety
+/// The whole warp executes it; each address is 16-byte aligned and valid for 16 bytes.
+#[inline(always)]
+pub unsafe fn stmatrix_x4(row_address: u32, matrices: [u32; 4]) {
+    let [a, b, c, d] = matrices;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("stmatrix.sync.aligned.m8n8.x4.shared.b16 [{}], {{{}, {}, {}, {}}};",
+            in(reg32) row_address, in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d, options(nostack))
+    }
+}

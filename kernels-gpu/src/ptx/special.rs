@@ -1,0 +1,59 @@
+//! Special registers, the shared-memory window, parameters, `trap`.
+
+use core::arch::{asm, global_asm, nvptx};
+
+// Rust has no extern shared array; the module declares one, aligned for 128-byte swizzled tiles.
+global_asm!(".extern .shared .align 1024 .b8 dynamic_shared[];");
+
+/// Address of the CTA's dynamic shared memory in the `.shared` window.
+#[inline(always)]
+pub fn dynamic_shared() -> u32 {
+    let address: u32;
+    // SAFETY: it only takes an address.
+    unsafe { asm!("mov.b32 {}, dynamic_shared;", out(reg32) address, options(pure, nomem, nostack)) }
+    address
+}
+
+/// `%tid.x`
+#[inline(always)]
+pub fn thread_x() -> u32 {
+    // SAFETY: it reads a special register.
+    unsafe { nvptx::_thread_idx_x() as u32 }
+}
+
+/// `%ctaid.x`
+#[inline(always)]
+pub fn cta_x() -> u32 {
+    // SAFETY: it reads a special register.
+    unsafe { nvptx::_block_idx_x() as u32 }
+}
+
+/// `%ctaid.y`
+#[inline(always)]
+pub fn cta_y() -> u32 {
+    // SAFETY: it reads a special register.
+    unsafe { nvptx::_block_idx_y() as u32 }
+}
+
+/// `trap`: aborts the kernel.
+pub fn trap() -> ! {
+    // SAFETY: it does not return.
+    unsafe { asm!("trap;", options(noreturn, nostack)) }
+}
+
+/// Generic address of the first parameter of an entry, without the local copy that taking its address in Rust makes.
+///
+/// Must expand inside the entry it names.
+macro_rules! parameter_address {
+    ($entry:literal) => {{
+        let address: u64;
+        // SAFETY: it only takes an address.
+        unsafe {
+            core::arch::asm!(
+                concat!("mov.b64 {0}, ", $entry, "_param_0; cvta.param.u64 {0}, {0};"),
+                out(reg64) address, options(pure, nomem, nostack))
+        }
+        address
+    }};
+}
+pub(crate) use parameter_address;

@@ -1,0 +1,63 @@
+//! Exchange within a warp ("shfl.sync", "vote.sync"). All 32 lanes take part.
+
+use core::arch::asm;
+
+/// `shfl.sync.bfly.b32`: the value of the lane whose number differs by `MASK`.
+///
+/// # Safety
+/// The whole warp executes it.
+#[inline(always)]
+pub unsafe fn shfl_bfly<const MASK: u32>(value: u32) -> u32 {
+    let other: u32;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("shfl.sync.bfly.b32 {}, {}, {}, 31, 0xffffffff;",
+            out(reg32) other, in(reg32) value, const MASK, options(nostack))
+    }
+    other
+}
+
+/// `shfl.sync.up.b32`: the value of the lane `DELTA` below; lanes without one get their own.
+///
+/// # Safety
+/// The whole warp executes it.
+#[inline(always)]
+pub unsafe fn shfl_up<const DELTA: u32>(value: u32) -> u32 {
+    let other: u32;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("shfl.sync.up.b32 {}, {}, {}, 0, 0xffffffff;",
+            out(reg32) other, in(reg32) value, const DELTA, options(nostack))
+    }
+    other
+}
+
+/// `shfl.sync.idx.b32`: the value of lane `lane`.
+///
+/// # Safety
+/// The whole warp executes it.
+#[inline(always)]
+pub unsafe fn shfl_idx(value: u32, lane: u32) -> u32 {
+    let other: u32;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("shfl.sync.idx.b32 {}, {}, {}, 31, 0xffffffff;",
+            out(reg32) other, in(reg32) value, in(reg32) lane, options(nostack))
+    }
+    other
+}
+
+/// `vote.sync.ballot.b32`: one bit per lane.
+///
+/// # Safety
+/// The whole warp executes it.
+#[inline(always)]
+pub unsafe fn ballot(predicate: bool) -> u32 {
+    let lanes: u32;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("{{ .reg .pred p; setp.ne.b32 p, {}, 0; vote.sync.ballot.b32 {}, p, 0xffffffff; }}",
+            in(reg32) u32::from(predicate), out(reg32) lanes, options(nostack))
+    }
+    lanes
+}

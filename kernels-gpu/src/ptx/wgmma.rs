@@ -1,0 +1,95 @@
+//! Warpgroup matrix multiply ("Asynchronous Warpgroup Level Matrix Instructions").
+//!
+//! All four warps of a warpgroup execute these together. An accumulator belongs to the tensor core from the first
+//! `wgmma` to the `wgmma.wait_group` that covers it: in between it must not be read, written or moved.
+
+use core::arch::asm;
+use oximla_types::descriptor::wgmma::SharedDescriptor;
+
+/// `wgmma.fence`: orders earlier accesses to accumulators before the following `wgmma`s.
+///
+/// # Safety
+/// The whole warpgroup executes it.
+#[inline(always)]
+pub unsafe fn wgmma_fence() {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("wgmma.fence.sync.aligned;", options(nostack)) }
+}
+
+/// `wgmma.commit_group`: closes a group of the `wgmma`s issued so far.
+///
+/// # Safety
+/// The whole warpgroup executes it.
+#[inline(always)]
+pub unsafe fn wgmma_commit_group() {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("wgmma.commit_group.sync.aligned;", options(nostack)) }
+}
+
+macro_rules! wait_group {
+    ($name:ident, $len:literal, [$($register:literal)*]) => {
+        /// `wgmma.wait_group 0`: waits for every group. The accumulator passes through, so that no use of it can be
+        /// scheduled before the wait.
+        ///
+        /// # Safety
+        /// The whole warpgroup executes it.
+        #[inline(always)]
+        pub unsafe fn $name(accumulator: &mut [f32; $len]) {
+            // SAFETY: as the caller promises.
+            unsafe {
+                asm!("wgmma.wait_group.sync.aligned 0;",
+                    $(inout(reg32) accumulator[$register],)* options(nostack))
+            }
+        }
+    };
+}
+
+macro_rules! mma {
+    ($name:ident, $len:literal, $instruction:literal, $transpose:literal, $scale:literal,
+     [$first:literal $($register:literal)*]) => {
+        #[doc = concat!("`", $instruction, "`: accumulator (+)= A·B; `ACCUMULATE` false drops its old value.")]
+        ///
+        /// # Safety
+        /// The whole warpgroup executes it, after `wgmma_fence`; the descriptors describe shared memory that holds
+        /// the operands and is visible to the asynchronous proxy.
+        #[inline(always)]
+        pub unsafe fn $name<const ACCUMULATE: bool>(
+            accumulator: &mut [f32; $len],
+            a: SharedDescriptor,
+            b: SharedDescriptor,
+        ) {
+            // SAFETY: as the caller promises.
+            unsafe {
+                asm!(
+                    concat!("{{ .reg .pred accumulate; setp.ne.b32 accumulate, {", $scale, "}, 0; ",
+                        $instruction, " {{ {", $first, "}" $(, ", {", $register, "}")*,
+                        " }}, {a}, {b}, accumulate, 1, 1, ", $transpose, "; }}"),
+                    inout(reg32) accumulator[$first],
+                    $(inout(reg32) accumulator[$register],)*
+                    const ACCUMULATE as i32,
+                    a = in(reg64) a.bits(), b = in(reg64) b.bits(), options(nostack))
+            }
+        }
+    };
+}
+
+macro_rules! shapes {
+    ($callback:ident!($($arguments:tt)*), 32) => {
+        $callback!($($arguments)*, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
+            30 31]);
+    };
+    ($callback:ident!($($arguments:tt)*), 128) => {
+        $callback!($($arguments)*, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
+            30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65
+            66 67 68 69 70 71 72 73 74 75 76 77 78 79 80 81 82 83 84 85 86 87 88 89 90 91 92 93 94 95 96 97 98 99 100
+            101 102 103 104 105 106 107 108 109 110 111 112 113 114 115 116 117 118 119 120 121 122 123 124 125 126
+            127]);
+    };
+}
+
+shapes!(wait_group!(wgmma_wait_all_32, 32), 32);
+shapes!(wait_group!(wgmma_wait_all_128, 128), 128);
+shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0", 32), 32);
+shapes!(mma!(wgmma_m64n64k16_f16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0, 0", 32), 32);
+shapes!(mma!(wgmma_m64n256k16_bf16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16", "0, 1", 128), 128);
+shapes!(mma!(wgmma_m64n256k16_f16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16", "0, 1", 128), 128);

@@ -1,0 +1,86 @@
+//! Barriers as types.
+
+mod handoff;
+
+pub use handoff::{Consumer, Handoff, Producer};
+
+use crate::ptx::{barrier, mbarrier};
+use oximla_types::launch::WARPGROUP_THREADS;
+
+/// An mbarrier in the CTA's shared memory.
+#[derive(Clone, Copy)]
+pub struct Barrier(u32);
+
+impl Barrier {
+    /// The barrier at a shared-memory address.
+    ///
+    /// # Safety
+    /// The kernel's shared-memory plan sets these 8 bytes aside for one barrier.
+    #[inline(always)]
+    pub unsafe fn at(address: u32) -> Self {
+        Self(address)
+    }
+
+    /// Makes phases complete after `arrivals` arrivals.
+    ///
+    /// # Safety
+    /// One thread does this, before any other use; others use the barrier only after a CTA barrier.
+    #[inline(always)]
+    pub unsafe fn init(self, arrivals: u32) {
+        // SAFETY: the plan owns the address, and the caller comes first.
+        unsafe { mbarrier::mbarrier_init(self.0, arrivals) }
+    }
+
+    /// Arrives, releasing this thread's accesses to the waiters.
+    ///
+    /// # Safety
+    /// The protocol expects this arrival in the current phase.
+    #[inline(always)]
+    pub unsafe fn arrive(self) {
+        // SAFETY: as the caller promises.
+        unsafe { mbarrier::mbarrier_arrive(self.0) }
+    }
+
+    /// Arrives and makes the phase wait for `bytes` copied bytes as well.
+    ///
+    /// # Safety
+    /// As for [`Self::arrive`]; copies of exactly `bytes` bytes complete on this barrier.
+    #[inline(always)]
+    pub unsafe fn arrive_expecting(self, bytes: u32) {
+        // SAFETY: as the caller promises.
+        unsafe { mbarrier::mbarrier_arrive_expect_tx(self.0, bytes) }
+    }
+
+    /// Waits until the phase of `parity` is complete. A fresh barrier is in phase 0: waiting for parity 1 passes.
+    #[inline(always)]
+    pub fn wait(self, parity: u32) {
+        // SAFETY: a `Barrier` stands for an initialised one.
+        while unsafe { !mbarrier::mbarrier_try_wait_parity(self.0, parity) } {}
+    }
+
+    /// The shared-memory address, for copies that complete on the barrier.
+    #[inline(always)]
+    pub fn address(self) -> u32 {
+        self.0
+    }
+}
+
+/// Waits for all threads of the calling thread's warpgroup.
+///
+/// # Safety
+/// All threads of the warpgroup call it with one `ID`, which no other group of threads uses.
+#[inline(always)]
+pub unsafe fn warpgroup_barrier<const ID: u32>() {
+    // SAFETY: as the caller promises.
+    unsafe { barrier::barrier_cta_sync::<ID>(WARPGROUP_THREADS) }
+}
+
+/// Waits for all `threads` threads of the CTA.
+///
+/// # Safety
+/// All threads of the CTA call it.
+#[inline(always)]
+pub unsafe fn cta_barrier(threads: u32) {
+    // SAFETY: barrier 0 is used for nothing else.
+    unsafe { barrier::barrier_cta_sync::<0>(threads) }
+}

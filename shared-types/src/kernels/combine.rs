@@ -1,0 +1,50 @@
+//! Combining the partial results of split requests.
+
+use super::dense_decode::PartialResults;
+use crate::launch::{LaunchContract, WARP_THREADS};
+
+/// Output rows of a CTA: one a warp.
+pub const ROWS_PER_CTA: u32 = 4;
+
+/// Parameters of the kernel. Strides are in elements.
+#[derive(Clone, Copy, Debug)]
+#[derive(bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct CombineParams {
+    /// The partial results.
+    pub partial: PartialResults,
+    /// Output `[batch, s_q, h_q, 512]`.
+    pub out: u64,
+    /// Natural log of the softmax denominators `[batch, h_q, s_q]` f32.
+    pub lse: u64,
+    /// Strides of `out` by batch, query token, head.
+    pub out_strides: [i64; 3],
+    /// Strides of `lse` by batch, head, query token.
+    pub lse_strides: [i64; 3],
+    /// Query rows that share a key/value head.
+    pub rows: u32,
+    /// Query heads that share a key/value head.
+    pub group: u32,
+    /// Query rows of a request: `h_kv · rows`.
+    pub total_rows: u32,
+    /// Zero; fills the struct to its alignment.
+    pub reserved: u32,
+}
+
+const fn contract(entry: &'static str) -> LaunchContract {
+    LaunchContract {
+        entry,
+        threads: ROWS_PER_CTA * WARP_THREADS,
+        min_ctas_per_sm: 1,
+        cluster: 1,
+        shared_bytes: 0,
+        param_align: 8,
+    }
+    .checked()
+}
+
+/// With bf16 outputs.
+pub const BF16: LaunchContract = contract("combine_bf16");
+
+/// With fp16 outputs.
+pub const FP16: LaunchContract = contract("combine_fp16");

@@ -1,0 +1,175 @@
+//! Dense MLA decode: what the host passes, and how the CTA uses its shared memory.
+
+use super::{TENSOR_MAP_ALIGN, TensorMap};
+use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARPGROUP_THREADS};
+use crate::schedule::BLOCK_KEYS;
+
+/// Elements of a query and of a key.
+pub const HEAD_DIM: u32 = 576;
+
+/// Elements of a value: the head of each key.
+pub const HEAD_DIM_V: u32 = 512;
+
+/// Query rows a CTA computes, the M of `wgmma`.
+pub const TILE_ROWS: u32 = 64;
+
+/// Columns of a shared-memory tile: one 128-byte swizzle row of 16-bit elements.
+pub const TILE_COLUMNS: u32 = 64;
+
+/// Tiles across a query or a key.
+pub const TILES: u32 = HEAD_DIM / TILE_COLUMNS;
+
+/// Tiles of values that one of the two value warpgroups owns.
+pub const VALUE_TILES: u32 = HEAD_DIM_V / TILE_COLUMNS / 2;
+
+/// Bytes of a tile of 16-bit elements.
+pub const TILE_BYTES: u32 = TILE_ROWS * TILE_COLUMNS * 2;
+
+/// Key blocks in shared memory at a time.
+pub const STAGES: u32 = 2;
+
+/// Warpgroups of a CTA: one for scores, two for values.
+pub const WARPGROUPS: u32 = 3;
+
+const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
+
+/// Byte offsets in the CTA's shared memory.
+///
+/// Tiles come first, as their 128-byte swizzle needs them aligned to 1024 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedPlan;
+
+impl SharedPlan {
+    /// Query tiles.
+    pub const Q: u32 = 0;
+    /// Key tiles, stage by stage.
+    pub const K: u32 = Self::Q + TILES * TILE_BYTES;
+    /// The probabilities of one block, one tile.
+    pub const P: u32 = Self::K + STAGES * TILES * TILE_BYTES;
+    /// Per row, f32: what the output so far is multiplied by before the block is added.
+    pub const ROW_SCALE: u32 = Self::P + TILE_BYTES;
+    /// Per row, f32: the reciprocal of the softmax denominator.
+    pub const ROW_NORM: u32 = Self::ROW_SCALE + TILE_ROWS * 4;
+    /// Key tiles have landed: one barrier a stage and tile.
+    pub const KEYS_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
+    /// Probabilities and row scales are written.
+    pub const P_FULL: u32 = Self::KEYS_FULL + STAGES * TILES * BARRIER_BYTES;
+    /// Probabilities and row scales are used up.
+    pub const P_FREE: u32 = Self::P_FULL + BARRIER_BYTES;
+    /// Row norms are written.
+    pub const NORM_FULL: u32 = Self::P_FREE + BARRIER_BYTES;
+    /// Row norms are used up.
+    pub const NORM_FREE: u32 = Self::NORM_FULL + BARRIER_BYTES;
+    /// Bytes in all.
+    pub const BYTES: u32 = Self::NORM_FREE + BARRIER_BYTES;
+}
+
+/// Bytes of an mbarrier.
+const BARRIER_BYTES: u32 = 8;
+
+const _: () = {
+    assert!(HEAD_DIM.is_multiple_of(TILE_COLUMNS) && HEAD_DIM_V.is_multiple_of(2 * TILE_COLUMNS));
+    assert!(BLOCK_KEYS == TILE_ROWS, "a key block is a column of square tiles");
+    assert!(SharedPlan::K.is_multiple_of(1024) && SharedPlan::P.is_multiple_of(1024));
+    assert!(SharedPlan::KEYS_FULL.is_multiple_of(BARRIER_BYTES));
+    assert!(SharedPlan::BYTES <= MAX_SHARED_BYTES);
+};
+
+/// Parameters of the kernel. Addresses are generic device addresses; strides are in elements.
+#[derive(Clone, Copy, Debug)]
+#[derive(bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct DenseDecodeParams {
+    /// The cache `[num_pages, h_kv, 64 keys, 576]` in boxes of one tile. First, where its alignment holds.
+    pub kv_map: TensorMap,
+    /// Queries `[batch, s_q, h_q, 576]`.
+    pub q: u64,
+    /// Page table `[batch, max_pages]` i32.
+    pub block_table: u64,
+    /// Keys of each request `[batch]` i32.
+    pub cache_seqlens: u64,
+    /// Output `[batch, s_q, h_q, 512]`.
+    pub out: u64,
+    /// Natural log of the softmax denominators `[batch, h_q, s_q]` f32.
+    pub lse: u64,
+    /// Partial results of split requests.
+    pub partial: PartialResults,
+    /// Strides of `q` by batch, query token, head.
+    pub q_strides: [i64; 3],
+    /// Strides of `out` by batch, query token, head.
+    pub out_strides: [i64; 3],
+    /// Strides of `lse` by batch, head, query token.
+    pub lse_strides: [i64; 3],
+    /// Stride of `block_table` by batch.
+    pub block_table_stride: i64,
+    /// Stride of `cache_seqlens`.
+    pub cache_seqlens_stride: i64,
+    /// Requests.
+    pub batch: u32,
+    /// Query tokens per request.
+    pub s_q: u32,
+    /// Query heads that share a key/value head.
+    pub group: u32,
+    /// Query rows that share a key/value head: `s_q · group`.
+    pub rows: u32,
+    /// Query rows of a request: `h_kv · rows`.
+    pub total_rows: u32,
+    /// Tiles of query rows: `⌈rows / 64⌉`.
+    pub row_tiles: u32,
+    /// Pages in the cache.
+    pub num_pages: u32,
+    /// Pages in a row of the page table.
+    pub max_pages: u32,
+    /// Partitions of the work line.
+    pub partitions: u32,
+    /// Softmax scale times log₂ e, so that the kernel can use powers of two.
+    pub scale_log2: f32,
+    /// 1 for causal masking, else 0.
+    pub causal: u32,
+    /// Zero; fills the struct to its alignment.
+    pub reserved: u32,
+}
+
+/// Where partial results of split requests lie, in the workspace. `rows` counts `h_q · s_q` rows.
+#[derive(Clone, Copy, Debug)]
+#[derive(bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct PartialResults {
+    /// Normalised partial outputs `[slots, h_kv · rows, 512]` f32.
+    pub out: u64,
+    /// Base-2 logarithms of the partial denominators `[slots, h_kv · rows]` f32; −∞ where there was no key.
+    pub lse: u64,
+    /// First partition and count of each request's splits `[batch]` of [`SplitRecord`].
+    pub splits: u64,
+}
+
+/// Which partitions a request was split over, as the decode kernel tells the combine kernel.
+#[derive(Clone, Copy, Debug)]
+#[derive(bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct SplitRecord {
+    /// Partition with the first block.
+    pub first: u32,
+    /// Number of partitions.
+    pub count: u32,
+}
+
+const fn contract(entry: &'static str) -> LaunchContract {
+    let contract = LaunchContract {
+        entry,
+        threads: THREADS,
+        min_ctas_per_sm: 1,
+        cluster: 1,
+        shared_bytes: SharedPlan::BYTES,
+        param_align: TENSOR_MAP_ALIGN,
+    };
+    // ptxas wants 158 registers at entry for `wgmma` with 256 columns.
+    assert!(contract.registers_at_entry() >= 160);
+    contract.checked()
+}
+
+/// The bf16 kernel for Hopper.
+pub const SM90_BF16: LaunchContract = contract("dense_decode_sm90_bf16");
+
+/// The fp16 kernel for Hopper.
+pub const SM90_FP16: LaunchContract = contract("dense_decode_sm90_fp16");
