@@ -1,1 +1,33 @@
-//! Placeholder.
+//! The float64 oracle: multi-head latent attention as naive loops that follow the definitions.
+//!
+//! Nothing here is shared with the kernels or the host library, so that an error in a layout, a format or a
+//! formula cannot cancel itself in a comparison. Inputs are contiguous row-major slices: bf16 and fp16
+//! tensors widened to f64 by the caller, FP8 caches as raw bytes.
+//!
+//! | operation | input | keys of a query |
+//! |---|---|---|
+//! | [`DenseDecode`] | paged bf16/fp16 cache | a prefix of the request, through its page table |
+//! | [`SparseDecode`] | paged FP8 cache ([`v32`] or [`model1`]), perhaps two | listed slots |
+//! | [`SparsePrefill`] | contiguous bf16 keys | listed rows |
+//!
+//! Conventions common to all three:
+//! - The value of a key is its first `head_dim_v` elements.
+//! - `lse` and `max_logits` are natural-log units and do not include the attention sink.
+//! - A query without a key has `out` 0, `lse` +inf and `max_logits` -inf, with or without a sink.
+//! - The data of a key that is masked or never named is not read: it may be NaN. A NaN in a key that takes
+//!   part spreads as arithmetic has it.
+//!
+//! Shapes that contradict each other panic: this is a test oracle, its callers are tests.
+
+mod attention;
+mod dense_decode;
+pub mod fp8;
+pub mod model1;
+mod sparse_decode;
+mod sparse_prefill;
+pub mod v32;
+
+pub use attention::Attention;
+pub use dense_decode::DenseDecode;
+pub use sparse_decode::{Fp8Format, Scope, SparseDecode};
+pub use sparse_prefill::SparsePrefill;
