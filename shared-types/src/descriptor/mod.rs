@@ -1,0 +1,3 @@
+//! Descriptors of operands that tensor-core instructions read from shared memory.
+
+pub mod wgmma;
