@@ -1,7 +1,7 @@
 //! Bank conflicts of shared memory.
 //!
 //! Shared memory has 32 banks of 4-byte words and serves one word of each bank a cycle. A warp's access takes as many
-//! *phases* as its bytes need at least: all 32 lanes at once for 4 bytes a lane, 16 lanes for 8 bytes, 8 lanes for 16
+//! *phases* as its bytes need at least: all 32 lanes at once for up to 4 bytes a lane, 16 lanes for 8 bytes, 8 lanes for 16
 //! bytes. `ldmatrix` and `stmatrix` take 8 lanes a phase too: the rows of one 8×8 matrix. Lanes of one phase conflict
 //! where they want different words of one bank.
 
@@ -13,9 +13,13 @@ pub const BANKS: u32 = 32;
 /// Bytes of a bank's word.
 pub const WORD_BYTES: u32 = 4;
 
-/// The conflict degree of a warp's access to `bytes` consecutive bytes (4, 8 or 16) at each lane's address: the
-/// largest number of different words that a phase wants of one bank. 1 is free of conflicts.
+/// The conflict degree of a warp's access to `bytes` consecutive bytes at each lane's address: the largest number of
+/// different words that a phase wants of one bank. 1 is free of conflicts.
+///
+/// # Panics
+/// If `bytes` is not 2, 4, 8 or 16: there is no such access.
 pub const fn conflict_degree(addresses: &[u32; WARP_THREADS as usize], bytes: u32) -> u32 {
+    assert!(matches!(bytes, 2 | 4 | 8 | 16), "an access has 2, 4, 8 or 16 bytes");
     let words = bytes.div_ceil(WORD_BYTES);
     let lanes_per_phase = WARP_THREADS / words;
     let mut worst = 0;
