@@ -9,15 +9,15 @@
 //! | 62..64 | swizzle             | 0 none, 1 128 bytes, 2 64 bytes, 3 32 bytes |
 //!
 //! The base offset stays 0: tiles are aligned to their swizzle pattern. What the two byte offsets mean depends on
-//! which dimension of the operand runs along the rows of the [`Tile`]. *MN* is the dimension of the result (M of A, N of
-//! B), *K* the dimension that is summed over:
+//! which dimension of the operand runs along the rows of the [`Tile`]. *MN* is the dimension that the result keeps (M of
+//! A, N of B), *K* the one that is summed over; panels are the [`Tile`]'s:
 //!
-//! | operand  | tile row  | swizzle | leading byte offset           | stride byte offset            |
-//! |----------|-----------|---------|-------------------------------|-------------------------------|
-//! | K-major  | one of MN | any     | ignored                       | next 8 of MN (8 rows)         |
-//! | K-major  | one of MN | none    | next 8 of K (a panel)         | next 8 of MN (8 rows)         |
-//! | MN-major | one of K  | any     | next of MN past the panel     | next 8 of K (8 rows)          |
-//! | MN-major | one of K  | none    | next 8 of K (8 rows)          | next 8 of MN (a panel)        |
+//! | operand  | a tile row is | swizzle | leading byte offset to | stride byte offset to |
+//! |----------|---------------|---------|------------------------|-----------------------|
+//! | K-major  | one of MN     | 32..128 | ignored                | the next 8 rows of MN |
+//! | K-major  | one of MN     | none    | the next panel of K    | the next 8 rows of MN |
+//! | MN-major | one of K      | 32..128 | the next panel of MN   | the next 8 rows of K  |
+//! | MN-major | one of K      | none    | the next 8 rows of K   | the next panel of MN  |
 
 use crate::layout::swizzle::{CHUNK_BYTES, Swizzle};
 use crate::layout::tile::Tile;
