@@ -13,6 +13,8 @@
 //! Where a request starts on the line follows from a prefix sum of [`request_work`], so that a CTA finds its own piece
 //! without a schedule in memory. Host and device call the same functions. All ranges are half-open.
 
+use core::num::NonZeroU32;
+
 /// Keys in a block: the unit of scheduling, and of one step of the kernels.
 pub const BLOCK_KEYS: u32 = 64;
 
@@ -20,7 +22,7 @@ pub const BLOCK_KEYS: u32 = 64;
 pub const REQUEST_OVERHEAD: u32 = 2;
 
 /// The shortest piece of the work line, in blocks: shorter ones would cost more to combine than they save.
-pub const MIN_PAYLOAD: u32 = 4;
+pub const MIN_PAYLOAD: NonZeroU32 = NonZeroU32::new(4).unwrap();
 
 /// Longest work line that the 32-bit arithmetic carries without overflow.
 pub const MAX_TOTAL_WORK: u64 = 1 << 31;
@@ -28,7 +30,7 @@ pub const MAX_TOTAL_WORK: u64 = 1 << 31;
 /// The division of a work line into equal pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitKv {
-    payload: u32,
+    payload: NonZeroU32,
 }
 
 /// Blocks `begin..end` of a request.
@@ -59,18 +61,24 @@ impl BlockRange {
 impl SplitKv {
     /// Cuts a line of `total_work` units into at most `partitions` pieces.
     pub const fn new(total_work: u32, partitions: u32) -> Self {
-        let payload = total_work.div_ceil(if partitions == 0 { 1 } else { partitions });
-        Self { payload: if payload < MIN_PAYLOAD { MIN_PAYLOAD } else { payload } }
+        let partitions = match NonZeroU32::new(partitions) {
+            Some(partitions) => partitions.get(),
+            None => 1,
+        };
+        match NonZeroU32::new(total_work.div_ceil(partitions)) {
+            Some(payload) if payload.get() > MIN_PAYLOAD.get() => Self { payload },
+            _ => Self { payload: MIN_PAYLOAD },
+        }
     }
 
     /// Units of the line in each piece.
     pub const fn payload(self) -> u32 {
-        self.payload
+        self.payload.get()
     }
 
     /// First unit of `partition`'s piece.
     pub const fn piece_start(self, partition: u32) -> u32 {
-        partition.saturating_mul(self.payload)
+        partition.saturating_mul(self.payload.get())
     }
 
     /// The blocks that `partition` computes of a request of `blocks` blocks that starts at unit `request_start`.
@@ -87,8 +95,8 @@ impl SplitKv {
     /// The partitions that share a request of `blocks` blocks that starts at unit `request_start`.
     pub const fn partitions(self, request_start: u32, blocks: u32) -> PartitionRange {
         let first_block = request_start + REQUEST_OVERHEAD;
-        let first = first_block / self.payload;
-        let last = (first_block + at_least_one(blocks) - 1) / self.payload;
+        let first = first_block / self.payload.get();
+        let last = (first_block + at_least_one(blocks) - 1) / self.payload.get();
         PartitionRange { first, count: last - first + 1 }
     }
 }

@@ -1,10 +1,12 @@
 //! Query rows: how heads and tokens that share a key/value head are packed, and which keys each row sees.
 
+use core::num::NonZeroU32;
+
 /// The rows of one key/value head, token by token, head by head.
 #[derive(Clone, Copy)]
 pub struct QueryRows {
     /// Heads that share the key/value head.
-    pub group: u32,
+    pub group: NonZeroU32,
     /// Rows: `s_q · group`.
     pub count: u32,
     /// Query tokens.

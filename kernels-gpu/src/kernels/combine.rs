@@ -5,6 +5,7 @@
 use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::unroll;
 use crate::ptx::{math, memory, special, warp};
+use core::num::NonZeroU32;
 use oximla_types::kernels::combine::{CombineParams, ROWS_PER_CTA};
 use oximla_types::kernels::dense_decode::{HEAD_DIM_V, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
@@ -67,9 +68,12 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
             split += 1;
         }
 
-        let row_in_head = row % params.rows;
-        let head = row / params.rows * params.group + row_in_head % params.group;
-        let token = row_in_head / params.group;
+        // A launch has at least one row.
+        let rows = NonZeroU32::new_unchecked(params.rows);
+        let group = NonZeroU32::new_unchecked(params.group);
+        let row_in_head = row % rows;
+        let head = row / rows * group.get() + row_in_head % group;
+        let token = row_in_head / group;
         let [batch_stride, token_stride, head_stride] = params.out_strides;
         let offset = request as i64 * batch_stride
             + token as i64 * token_stride
@@ -80,7 +84,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
             let [a, b, c, d] = columns[PART];
             let address = out + PART as u64 * part_bytes(2);
             // Rows of `out` are aligned to 16 bytes, and a lane's part to 8.
-            memory::st_global_u32x2(address, E::pack(a, b), E::pack(c, d));
+            memory::st_global_u32x2(address, [E::pack(a, b), E::pack(c, d)]);
         });
         if lane == 0 {
             let [batch_stride, head_stride, token_stride] = params.lse_strides;

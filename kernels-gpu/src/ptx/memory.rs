@@ -90,7 +90,7 @@ pub unsafe fn ld_global_f32x4(address: u64) -> [f32; 4] {
 /// # Safety
 /// The address is 8-byte aligned and valid for 8 bytes; no other thread accesses it unordered.
 #[inline(always)]
-pub unsafe fn st_global_f32x2(address: u64, a: f32, b: f32) {
+pub unsafe fn st_global_f32x2(address: u64, [a, b]: [f32; 2]) {
     // SAFETY: as the caller promises.
     unsafe {
         asm!("st.global.v2.b32 [{}], {{{}, {}}};", in(reg64) address, in(reg32) a, in(reg32) b,
@@ -103,7 +103,7 @@ pub unsafe fn st_global_f32x2(address: u64, a: f32, b: f32) {
 /// # Safety
 /// As for [`st_global_f32x2`].
 #[inline(always)]
-pub unsafe fn st_global_u32x2(address: u64, a: u32, b: u32) {
+pub unsafe fn st_global_u32x2(address: u64, [a, b]: [u32; 2]) {
     // SAFETY: as the caller promises.
     unsafe {
         asm!("st.global.v2.b32 [{}], {{{}, {}}};", in(reg64) address, in(reg32) a, in(reg32) b,

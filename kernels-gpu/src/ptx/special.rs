@@ -6,11 +6,13 @@ use core::arch::{asm, global_asm, nvptx};
 global_asm!(".extern .shared .align 1024 .b8 dynamic_shared[];");
 
 /// Address of the CTA's dynamic shared memory in the `.shared` window.
+///
+/// Not `pure`, so that each use can take the address anew instead of keeping it in a register.
 #[inline(always)]
 pub fn dynamic_shared() -> u32 {
     let address: u32;
     // SAFETY: it only takes an address.
-    unsafe { asm!("mov.b32 {}, dynamic_shared;", out(reg32) address, options(pure, nomem, nostack)) }
+    unsafe { asm!("mov.b32 {}, dynamic_shared;", out(reg32) address, options(nomem, nostack)) }
     address
 }
 
@@ -33,6 +35,27 @@ pub fn cta_x() -> u32 {
 pub fn cta_y() -> u32 {
     // SAFETY: it reads a special register.
     unsafe { nvptx::_block_idx_y() as u32 }
+}
+
+/// `setmaxnreg.inc`: waits for and takes more registers for each thread of the warpgroup.
+///
+/// # Safety
+/// All warps of the warpgroup execute it once; `COUNT` is a multiple of 8 in 24..=256, and the CTA's warpgroups
+/// together never ask for more than it was launched with.
+#[inline(always)]
+pub unsafe fn setmaxnreg_inc<const COUNT: u32>() {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("setmaxnreg.inc.sync.aligned.u32 {};", const COUNT, options(nostack)) }
+}
+
+/// `setmaxnreg.dec`: gives back registers of each thread of the warpgroup.
+///
+/// # Safety
+/// As for [`setmaxnreg_inc`].
+#[inline(always)]
+pub unsafe fn setmaxnreg_dec<const COUNT: u32>() {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("setmaxnreg.dec.sync.aligned.u32 {};", const COUNT, options(nostack)) }
 }
 
 /// `trap`: aborts the kernel.

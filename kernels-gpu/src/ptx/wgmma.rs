@@ -37,7 +37,8 @@ macro_rules! wait_group {
         pub unsafe fn $name(accumulator: &mut [f32; $len]) {
             // SAFETY: as the caller promises.
             unsafe {
-                asm!("wgmma.wait_group.sync.aligned 0;",
+                // asm! wants every operand in the text: a comment will do.
+                asm!(concat!("wgmma.wait_group.sync.aligned 0; //" $(, " {", $register, "}")*),
                     $(inout(reg32) accumulator[$register],)* options(nostack))
             }
         }

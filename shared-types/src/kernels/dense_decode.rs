@@ -31,6 +31,12 @@ pub const STAGES: u32 = 2;
 /// Warpgroups of a CTA: one for scores, two for values.
 pub const WARPGROUPS: u32 = 3;
 
+/// Registers of a thread of the scores warpgroup, once roles have parted.
+pub const SCORES_REGISTERS: u32 = 104;
+
+/// Registers of a thread of a values warpgroup: 128 accumulators and their bookkeeping.
+pub const VALUES_REGISTERS: u32 = 200;
+
 const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
 
 /// Byte offsets in the CTA's shared memory.
@@ -163,6 +169,7 @@ const fn contract(entry: &'static str) -> LaunchContract {
         shared_bytes: SharedPlan::BYTES,
         param_align: TENSOR_MAP_ALIGN,
     };
+    assert!(SCORES_REGISTERS + 2 * VALUES_REGISTERS <= WARPGROUPS * contract.registers_at_entry());
     // ptxas wants 158 registers at entry for `wgmma` with 256 columns.
     assert!(contract.registers_at_entry() >= 160);
     contract.checked()

@@ -12,11 +12,11 @@
 //!
 //! Scores and the softmax of block `j + 1` run beside the values of block `j`, in different warpgroups:
 //!
-//! | role        | warpgroup | consumes            | produces                     |
-//! |-------------|-----------|---------------------|------------------------------|
-//! | scores      | 0         | Q, K tiles          | P, row scales, norms, lse    |
-//! | values left | 1         | P, K tiles 0..4     | O columns 0..256, K 0..4     |
-//! | values right| 2         | P, K tiles 4..8     | O columns 256..512, K 4..9   |
+//! | role         | warpgroup | registers | consumes        | produces                   |
+//! |--------------|-----------|-----------|-----------------|----------------------------|
+//! | scores       | 0         | 104       | Q, K tiles      | P, row scales, norms, lse  |
+//! | values left  | 1         | 200       | P, K tiles 0..4 | O columns 0..256, K 0..4   |
+//! | values right | 2         | 200       | P, K tiles 4..8 | O columns 256..512, K 4..9 |
 //!
 //! One thread of each value warpgroup also asks the copy engine for its tiles of the block after next, as soon as its
 //! own multiplication has let go of the stage; it runs ahead into the next request, so that copies never pause.
@@ -31,8 +31,6 @@
 //!
 //! A stage needs no barrier of its own to be free: its tiles are last read by the value warpgroup that refills them
 //! (the scores of the block were finished before its `P_FULL`).
-//!
-//! 384 threads get 168 registers each at entry, enough for 128 accumulators, so registers are not moved between roles.
 
 mod keys;
 mod scores;
@@ -43,10 +41,11 @@ use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::rows::QueryRows;
 use crate::ptx::{fence, special};
 use crate::sync::{Handoff, cta_barrier};
+use core::num::NonZeroU32;
 use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, SM90_BF16, SharedPlan, TILE_ROWS, WARPGROUPS,
+    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, SharedPlan, TILE_ROWS, VALUES_REGISTERS, WARPGROUPS,
 };
-use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::launch::WARPGROUP_THREADS;
 
 const VALUE_THREADS: u32 = (WARPGROUPS - 1) * WARPGROUP_THREADS;
 
@@ -105,36 +104,70 @@ pub unsafe extern "ptx-kernel" fn dense_decode_sm90_fp16(params: DenseDecodePara
 
 #[inline(always)]
 unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
-    let shared = special::dynamic_shared();
     let thread = special::thread_x();
-    let kv_head = special::cta_x() / params.row_tiles;
-    let rows = QueryRows {
-        group: params.group,
-        count: params.rows,
-        s_q: params.s_q,
-        causal: params.causal != 0,
-    };
-    let first_row = special::cta_x() % params.row_tiles * TILE_ROWS;
-    let cta = Cta { params, kv_map, shared, kv_head, first_row, rows, partition: special::cta_y() };
-
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
     // roles come after it. Roles are whole warpgroups.
     unsafe {
         if thread == 0 {
+            let shared = special::dynamic_shared();
             keys::init_barriers(shared);
             PROBABILITIES.init(shared);
             NORMS.init(shared);
             fence::fence_mbarrier_init();
         }
         cta_barrier(SM90_BF16.threads);
-
-        let lane = thread % WARP_THREADS;
-        let last_row = first_row + TILE_ROWS - 1;
-        let segments = Segments::new(params, cta.partition, rows, last_row, lane);
         match thread / WARPGROUP_THREADS {
-            0 => scores::run::<E>(&cta, segments, thread),
-            1 => values::run::<E, 0>(&cta, segments, thread - WARPGROUP_THREADS),
-            _ => values::run::<E, 1>(&cta, segments, thread - 2 * WARPGROUP_THREADS),
+            0 => {
+                special::setmaxnreg_dec::<SCORES_REGISTERS>();
+                scores::run::<E>(&Cta::new(params, kv_map), thread);
+            }
+            1 => {
+                special::setmaxnreg_inc::<VALUES_REGISTERS>();
+                values::run::<E, 0>(&Cta::new(params, kv_map), thread - WARPGROUP_THREADS);
+            }
+            _ => {
+                special::setmaxnreg_inc::<VALUES_REGISTERS>();
+                values::run::<E, 1>(&Cta::new(params, kv_map), thread - 2 * WARPGROUP_THREADS);
+            }
         }
+    }
+}
+
+impl<'a> Cta<'a> {
+    /// This CTA. Each role makes its own, which keeps nothing in registers across the start of the roles.
+    ///
+    /// # Safety
+    /// The host launches with at least one head and one tile.
+    #[inline(always)]
+    unsafe fn new(params: &'a DenseDecodeParams, kv_map: u64) -> Self {
+        // SAFETY: as the caller promises.
+        let (group, row_tiles) = unsafe {
+            (NonZeroU32::new_unchecked(params.group), NonZeroU32::new_unchecked(params.row_tiles))
+        };
+        Self {
+            params,
+            kv_map,
+            shared: special::dynamic_shared(),
+            kv_head: special::cta_x() / row_tiles,
+            first_row: special::cta_x() % row_tiles * TILE_ROWS,
+            rows: QueryRows {
+                group,
+                count: params.rows,
+                s_q: params.s_q,
+                causal: params.causal != 0,
+            },
+            partition: special::cta_y(),
+        }
+    }
+
+    /// What this CTA has to compute. Every warp finds out by itself.
+    ///
+    /// # Safety
+    /// The whole warp calls it.
+    #[inline(always)]
+    unsafe fn segments(&self, lane: u32) -> Segments<'a> {
+        let last_row = self.first_row + TILE_ROWS - 1;
+        // SAFETY: as the caller promises; the parameters describe live tensors.
+        unsafe { Segments::new(self.params, self.partition, self.rows, last_row, lane) }
     }
 }

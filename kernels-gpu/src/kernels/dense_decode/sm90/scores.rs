@@ -1,6 +1,6 @@
 //! The scores role: S = Q·Kᵀ and the softmax, one block ahead of the values.
 
-use super::super::segments::{Segment, Segments};
+use super::super::segments::Segment;
 use super::keys::{self, KeyTile};
 use super::{Cta, NORMS, PROBABILITIES};
 use crate::attention::element::Element;
@@ -42,7 +42,7 @@ struct Fragment {
 /// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
 /// initialised.
 #[inline(always)]
-pub unsafe fn run<E: Element>(cta: &Cta, mut segments: Segments, thread: u32) {
+pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     let (lane, warp) = (thread % WARP_THREADS, thread / WARP_THREADS);
     let store_row = 16 * warp + lane % 16;
     let fragment = Fragment {
@@ -55,6 +55,7 @@ pub unsafe fn run<E: Element>(cta: &Cta, mut segments: Segments, thread: u32) {
     unsafe {
         let mut probabilities = PROBABILITIES.producer(cta.shared);
         let mut norms = NORMS.producer(cta.shared);
+        let mut segments = cta.segments(lane);
         let mut block_count = 0;
         while let Some(segment) = segments.next() {
             load_queries(cta, segment.request, thread);
@@ -147,7 +148,7 @@ unsafe fn load_queries(cta: &Cta, request: u32, thread: u32) {
             let row = cta.first_row + tile_row;
             let bytes = if row < cta.rows.count { CHUNK_BYTES } else { 0 };
             let row = if row < cta.rows.count { row } else { 0 };
-            let head = cta.kv_head * cta.rows.group + cta.rows.head(row);
+            let head = cta.kv_head * cta.rows.group.get() + cta.rows.head(row);
             let offset = request as i64 * batch_stride
                 + cta.rows.token(row) as i64 * token_stride
                 + head as i64 * head_stride;
@@ -213,7 +214,7 @@ unsafe fn store_lse(cta: &Cta, segment: &Segment, tile_row: u32, log: f32) {
     unsafe {
         if segment.splits.count == 1 {
             let [batch_stride, head_stride, token_stride] = cta.params.lse_strides;
-            let head = cta.kv_head * cta.rows.group + cta.rows.head(row);
+            let head = cta.kv_head * cta.rows.group.get() + cta.rows.head(row);
             let offset = segment.request as i64 * batch_stride
                 + head as i64 * head_stride
                 + cta.rows.token(row) as i64 * token_stride;
@@ -235,8 +236,7 @@ unsafe fn record_splits(cta: &Cta, segment: &Segment) {
         unsafe {
             memory::st_global_u32x2(
                 cta.params.partial.splits + record,
-                segment.splits.first,
-                segment.splits.count,
+                [segment.splits.first, segment.splits.count],
             );
         }
     }

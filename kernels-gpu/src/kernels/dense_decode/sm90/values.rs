@@ -1,6 +1,6 @@
 //! The values role: O = O·scale + P·V for one half of the columns, and the copies of that half's tiles.
 
-use super::super::segments::{Segment, Segments};
+use super::super::segments::Segment;
 use super::keys::{KeyTile, Loader};
 use super::{Cta, NORMS, PROBABILITIES};
 use crate::attention::element::Element;
@@ -23,13 +23,14 @@ const STEP_BYTES: u32 = 16 * 128;
 /// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
 /// initialised.
 #[inline(always)]
-pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, mut segments: Segments, thread: u32) {
+pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
     let (lane, warp) = (thread % WARP_THREADS, thread / WARP_THREADS);
     let row = 16 * warp + lane / 4;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
         let mut probabilities = PROBABILITIES.consumer(cta.shared);
         let mut norms = NORMS.consumer(cta.shared);
+        let mut segments = cta.segments(lane);
         let mut loader = Loader::new(segments.clone());
         if thread == 0 {
             let mut stage = 0;
@@ -140,32 +141,36 @@ unsafe fn store<E: Element, const HALF: u32>(
     unsafe {
         if segment.splits.count == 1 {
             let base = [cta.output_row(segment, rows[0], column), cta.output_row(segment, rows[1], column)];
-            unroll!(I in 32 => {
-                if stored[0] {
+            if stored[0] {
+                unroll!(I in 32 => {
                     let pair = E::pack(output[4 * I] * norm[0], output[4 * I + 1] * norm[0]);
                     memory::st_global_u32(base[0] + 16 * I as u64, pair);
-                }
-                if stored[1] {
+                });
+            }
+            if stored[1] {
+                unroll!(I in 32 => {
                     let pair = E::pack(output[4 * I + 2] * norm[1], output[4 * I + 3] * norm[1]);
                     memory::st_global_u32(base[1] + 16 * I as u64, pair);
-                }
-            });
+                });
+            }
         } else {
             let partial = |row| {
                 let element = cta.partial_row(segment, row) * HEAD_DIM_V as u64 + column as u64;
                 cta.params.partial.out + 4 * element
             };
             let base = [partial(rows[0]), partial(rows[1])];
-            unroll!(I in 32 => {
-                if stored[0] {
-                    memory::st_global_f32x2(
-                        base[0] + 32 * I as u64, output[4 * I] * norm[0], output[4 * I + 1] * norm[0]);
-                }
-                if stored[1] {
-                    memory::st_global_f32x2(
-                        base[1] + 32 * I as u64, output[4 * I + 2] * norm[1], output[4 * I + 3] * norm[1]);
-                }
-            });
+            if stored[0] {
+                unroll!(I in 32 => {
+                    let pair = [output[4 * I] * norm[0], output[4 * I + 1] * norm[0]];
+                    memory::st_global_f32x2(base[0] + 32 * I as u64, pair);
+                });
+            }
+            if stored[1] {
+                unroll!(I in 32 => {
+                    let pair = [output[4 * I + 2] * norm[1], output[4 * I + 3] * norm[1]];
+                    memory::st_global_f32x2(base[1] + 32 * I as u64, pair);
+                });
+            }
         }
     }
 }
@@ -197,7 +202,7 @@ impl Cta<'_> {
     #[inline(always)]
     fn output_row(&self, segment: &Segment, row: u32, column: u32) -> u64 {
         let [batch_stride, token_stride, head_stride] = self.params.out_strides;
-        let head = self.kv_head * self.rows.group + self.rows.head(row);
+        let head = self.kv_head * self.rows.group.get() + self.rows.head(row);
         let offset = segment.request as i64 * batch_stride
             + self.rows.token(row) as i64 * token_stride
             + head as i64 * head_stride
