@@ -8,11 +8,11 @@ pub trait Element {
     /// Two values rounded to this type, `low` in the lower half.
     fn pack(low: f32, high: f32) -> u32;
 
-    /// `scores (+)= A·Bᵀ` for 64 query rows, 64 keys and 16 columns, both operands K-major in shared memory.
+    /// `scores += A·Bᵀ` for 64 query rows, 64 keys and 16 columns, both operands K-major in shared memory.
     ///
     /// # Safety
     /// As for the `wgmma` wrappers.
-    unsafe fn multiply_scores<const ACCUMULATE: bool>(
+    unsafe fn multiply_scores(
         scores: &mut [f32; 32],
         queries: SharedDescriptor,
         keys: SharedDescriptor,
@@ -44,13 +44,13 @@ macro_rules! element {
             }
 
             #[inline(always)]
-            unsafe fn multiply_scores<const ACCUMULATE: bool>(
+            unsafe fn multiply_scores(
                 scores: &mut [f32; 32],
                 queries: SharedDescriptor,
                 keys: SharedDescriptor,
             ) {
                 // SAFETY: as the caller promises.
-                unsafe { wgmma::$scores::<ACCUMULATE>(scores, queries, keys) }
+                unsafe { wgmma::$scores(scores, queries, keys) }
             }
 
             #[inline(always)]
@@ -60,7 +60,7 @@ macro_rules! element {
                 values: SharedDescriptor,
             ) {
                 // SAFETY: as the caller promises.
-                unsafe { wgmma::$values::<true>(output, probabilities, values) }
+                unsafe { wgmma::$values(output, probabilities, values) }
             }
         }
     };

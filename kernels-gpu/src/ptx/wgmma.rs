@@ -46,15 +46,15 @@ macro_rules! wait_group {
 }
 
 macro_rules! mma {
-    ($name:ident, $len:literal, $instruction:literal, $transpose:literal, $scale:literal,
+    ($name:ident, $len:literal, $instruction:literal, $transpose:literal,
      [$first:literal $($register:literal)*]) => {
-        #[doc = concat!("`", $instruction, "`: accumulator (+)= A·B; `ACCUMULATE` false drops its old value.")]
+        #[doc = concat!("`", $instruction, "`: accumulator += A·B.")]
         ///
         /// # Safety
         /// The whole warpgroup executes it, after `wgmma_fence`; the descriptors describe shared memory that holds
         /// the operands and is visible to the asynchronous proxy.
         #[inline(always)]
-        pub unsafe fn $name<const ACCUMULATE: bool>(
+        pub unsafe fn $name(
             accumulator: &mut [f32; $len],
             a: SharedDescriptor,
             b: SharedDescriptor,
@@ -62,12 +62,10 @@ macro_rules! mma {
             // SAFETY: as the caller promises.
             unsafe {
                 asm!(
-                    concat!("{{ .reg .pred accumulate; setp.ne.b32 accumulate, {", $scale, "}, 0; ",
-                        $instruction, " {{ {", $first, "}" $(, ", {", $register, "}")*,
-                        " }}, {a}, {b}, accumulate, 1, 1, ", $transpose, "; }}"),
+                    concat!($instruction, " {{ {", $first, "}" $(, ", {", $register, "}")*,
+                        " }}, {a}, {b}, 1, 1, 1, ", $transpose, ";"),
                     inout(reg32) accumulator[$first],
                     $(inout(reg32) accumulator[$register],)*
-                    const ACCUMULATE as i32,
                     a = in(reg64) a.bits(), b = in(reg64) b.bits(), options(nostack))
             }
         }
@@ -90,7 +88,7 @@ macro_rules! shapes {
 
 shapes!(wait_group!(wgmma_wait_all_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_all_128, 128), 128);
-shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0", 32), 32);
-shapes!(mma!(wgmma_m64n64k16_f16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0, 0", 32), 32);
-shapes!(mma!(wgmma_m64n256k16_bf16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16", "0, 1", 128), 128);
-shapes!(mma!(wgmma_m64n256k16_f16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16", "0, 1", 128), 128);
+shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0"), 32);
+shapes!(mma!(wgmma_m64n64k16_f16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0, 0"), 32);
+shapes!(mma!(wgmma_m64n256k16_bf16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16", "0, 1"), 128);
+shapes!(mma!(wgmma_m64n256k16_f16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16", "0, 1"), 128);

@@ -111,23 +111,20 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
 unsafe fn multiply<E: Element>(cta: &Cta, block_count: u32, scores: &mut [f32; 32]) {
     // SAFETY: the query tiles are visible to the tensor cores since `load_queries`, the key tiles since they landed.
     unsafe {
-        unroll!(TILE in 9 => {
-            const { assert!(TILES == 9) };
-            let keys = KeyTile::new(cta.shared, block_count, TILE as u32);
+        let mut tile = 0;
+        while tile < TILES {
+            let keys = KeyTile::new(cta.shared, block_count, tile);
             keys.wait();
-            let a = SharedDescriptor::k_major_sw128(cta.shared + SharedPlan::Q + TILE as u32 * TILE_BYTES);
+            let a = SharedDescriptor::k_major_sw128(cta.shared + SharedPlan::Q + tile * TILE_BYTES);
             let b = SharedDescriptor::k_major_sw128(keys.address);
             wgmma::wgmma_fence();
-            if TILE == 0 {
-                E::multiply_scores::<false>(scores, a, b);
-            } else {
-                E::multiply_scores::<true>(scores, a, b);
-            }
-            E::multiply_scores::<true>(scores, a.advance(STEP_BYTES), b.advance(STEP_BYTES));
-            E::multiply_scores::<true>(scores, a.advance(2 * STEP_BYTES), b.advance(2 * STEP_BYTES));
-            E::multiply_scores::<true>(scores, a.advance(3 * STEP_BYTES), b.advance(3 * STEP_BYTES));
+            E::multiply_scores(scores, a, b);
+            E::multiply_scores(scores, a.advance(STEP_BYTES), b.advance(STEP_BYTES));
+            E::multiply_scores(scores, a.advance(2 * STEP_BYTES), b.advance(2 * STEP_BYTES));
+            E::multiply_scores(scores, a.advance(3 * STEP_BYTES), b.advance(3 * STEP_BYTES));
             wgmma::wgmma_commit_group();
-        });
+            tile += 1;
+        }
         wgmma::wgmma_wait_all_32(scores);
     }
 }
