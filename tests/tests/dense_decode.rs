@@ -1,0 +1,130 @@
+//! Dense decode against the oracle, on every backend and in every layout that the backend takes.
+
+use oximla::KvFormat;
+use oximla_conformance::backend::Backend;
+use oximla_conformance::dense_decode::{Spec, answer, run};
+use oximla_conformance::strided::Views;
+use oximla_conformance::tolerance::DENSE_DECODE;
+use proptest::prelude::*;
+
+/// Page size of the GPU kernels.
+const GPU_PAGE: usize = 64;
+
+fn check(backend: &Backend, spec: &Spec, views: Views) {
+    let case = spec.case();
+    // The run comes before the answer is known to anyone.
+    let actual =
+        run(backend, &case, views).unwrap_or_else(|why| panic!("{} {spec:?}: {why}", backend.name()));
+    if let Err(why) = DENSE_DECODE.check(&actual, &answer(&case)) {
+        panic!("{} {views:?} {spec:?}: {why}", backend.name());
+    }
+}
+
+fn check_everywhere(spec: &Spec) {
+    for backend in Backend::all() {
+        if backend.is_gpu() && spec.page_size != GPU_PAGE {
+            continue;
+        }
+        check(&backend, spec, Views::Contiguous);
+        check(&backend, spec, Views::Padded);
+        if !backend.is_gpu() {
+            check(&backend, spec, Views::Unaligned);
+        }
+    }
+}
+
+#[test]
+fn one_key() {
+    check_everywhere(&Spec { lengths: vec![1], ..Spec::default() });
+}
+
+#[test]
+fn lengths_around_page_borders() {
+    let lengths = vec![63, 64, 65, 127, 128, 129, 192];
+    check_everywhere(&Spec { lengths, h_q: 8, ..Spec::default() });
+}
+
+#[test]
+fn zero_lengths() {
+    check_everywhere(&Spec { lengths: vec![0, 90, 0], s_q: 2, ..Spec::default() });
+    check_everywhere(&Spec { lengths: vec![0, 0], s_q: 2, causal: true, ..Spec::default() });
+}
+
+#[test]
+fn causal_queries_before_the_first_key() {
+    let spec = Spec { s_q: 4, causal: true, ..Spec::default() };
+    check_everywhere(&Spec { lengths: vec![1, 2, 3, 4, 5, 0, 66], ..spec });
+}
+
+/// The last queries see one more page than the first ones.
+#[test]
+fn causal_queries_on_both_sides_of_a_page_border() {
+    check_everywhere(&Spec { lengths: vec![65, 66, 67], s_q: 3, causal: true, ..Spec::default() });
+}
+
+#[test]
+fn few_keys_dominate() {
+    for format in [KvFormat::Bf16, KvFormat::Fp16] {
+        let spec = Spec { lengths: vec![300, 64], score_sd: 4.0, format, ..Spec::default() };
+        check_everywhere(&spec);
+    }
+}
+
+#[test]
+fn head_counts() {
+    for (h_q, h_kv) in [(1, 1), (3, 1), (9, 3), (63, 1), (64, 8), (126, 2), (128, 1)] {
+        check_everywhere(&Spec { h_q, h_kv, lengths: vec![70], seed: 7, ..Spec::default() });
+    }
+}
+
+#[test]
+fn page_sizes() {
+    for page_size in [1, 2, 53, 61, 64, 69, 256] {
+        let lengths = vec![139, 1, 0, 2 * page_size];
+        check_everywhere(&Spec { page_size, lengths, h_q: 4, s_q: 2, causal: true, ..Spec::default() });
+    }
+}
+
+#[test]
+fn requests_share_pages() {
+    check_everywhere(&Spec { lengths: vec![400, 300, 130], full_pages: 2, ..Spec::default() });
+}
+
+/// Enough keys that a request is divided among several workers, next to ones that are not.
+#[test]
+fn long_and_short_requests() {
+    let lengths = vec![2500, 3, 0, 700];
+    check_everywhere(&Spec { lengths, h_q: 4, format: KvFormat::Fp16, score_sd: 1.0, ..Spec::default() });
+}
+
+fn specs() -> impl Strategy<Value = (Spec, Views)> {
+    let heads = prop_oneof![
+        (1_usize..=20).prop_map(|h_q| (h_q, 1)),
+        (1_usize..=6, 2_usize..=4).prop_map(|(group, h_kv)| (group * h_kv, h_kv)),
+    ];
+    let page_size = prop_oneof![2 => Just(GPU_PAGE), 1 => 1_usize..=100];
+    let format = prop_oneof![Just(KvFormat::Bf16), Just(KvFormat::Fp16)];
+    let views = prop_oneof![Just(Views::Contiguous), Just(Views::Padded), Just(Views::Unaligned)];
+    let lengths = prop::collection::vec(prop_oneof![1 => Just(0_usize), 4 => 0_usize..=260], 1..=5);
+    let score_sd = prop_oneof![Just(0.01_f32), Just(1.0), Just(4.0)];
+    (1_usize..=4, heads, page_size, lengths, format, any::<bool>(), score_sd, any::<u64>(), views).prop_map(
+        |(s_q, (h_q, h_kv), page_size, lengths, format, causal, score_sd, seed, views)| {
+            let full_pages = usize::MAX;
+            let spec =
+                Spec { s_q, h_q, h_kv, page_size, lengths, format, causal, score_sd, full_pages, seed };
+            (spec, views)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn random_problems((spec, views) in specs()) {
+        for backend in Backend::all() {
+            if !backend.is_gpu() || (spec.page_size == GPU_PAGE && views != Views::Unaligned) {
+                check(&backend, &spec, views);
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Sparse decode against the oracle, on every backend that has it and in every layout that the backend takes.
+
+use oximla::Error;
+use oximla_conformance::backend::{Backend, report};
+use oximla_conformance::sparse_decode::{Invalid, ScopeSpec, Spec, answer, run};
+use oximla_conformance::strided::Views;
+use oximla_conformance::tolerance::SPARSE_DECODE;
+use oximla_reference::Fp8Format;
+use proptest::prelude::*;
+
+const FORMATS: [Fp8Format; 2] = [Fp8Format::V32, Fp8Format::Model1];
+const PAGE_SIZES: [usize; 7] = [1, 2, 53, 61, 64, 69, 256];
+
+fn check(backend: &Backend, spec: &Spec, views: Views) {
+    let case = spec.case();
+    // The run comes before the answer is known to anyone.
+    let actual = match run(backend, &case, views) {
+        Err(why @ Error::Unsupported { .. }) if backend.is_gpu() => {
+            return report(&format!("sparse decode on cuda skipped: {why}"));
+        }
+        result => result.unwrap_or_else(|why| panic!("{} {spec:?}: {why}", backend.name())),
+    };
+    if let Err(why) = SPARSE_DECODE.check(&actual, &answer(&case)) {
+        panic!("{} {views:?} {spec:?}: {why}", backend.name());
+    }
+}
+
+fn check_everywhere(spec: &Spec) {
+    for backend in Backend::all() {
+        check(&backend, spec, Views::Contiguous);
+        check(&backend, spec, Views::Padded);
+        if !backend.is_gpu() {
+            check(&backend, spec, Views::Unaligned);
+        }
+    }
+}
+
+/// `spec` in both formats.
+fn check_formats(spec: &Spec) {
+    for format in FORMATS {
+        check_everywhere(&Spec { format, ..spec.clone() });
+    }
+}
+
+#[test]
+fn head_counts() {
+    for h_q in [64, 128] {
+        check_formats(&Spec { h_q, s_q: 2, ..Spec::default() });
+    }
+}
+
+#[test]
+fn page_sizes() {
+    for page_size in PAGE_SIZES {
+        let scope = ScopeSpec { page_size, num_pages: 300_usize.div_ceil(page_size), ..ScopeSpec::default() };
+        check_formats(&Spec { scope, batch: 1, ..Spec::default() });
+    }
+}
+
+#[test]
+fn extreme_indices_are_masked() {
+    let scope = ScopeSpec { invalid: Invalid::Extreme, ..ScopeSpec::default() };
+    check_formats(&Spec { scope, s_q: 3, batch: 1, ..Spec::default() });
+}
+
+#[test]
+fn no_valid_index() {
+    let scope = ScopeSpec { invalid: Invalid::Always, ..ScopeSpec::default() };
+    for sinks in [false, true] {
+        check_formats(&Spec { scope: scope.clone(), sinks, ..Spec::default() });
+    }
+}
+
+#[test]
+fn infinite_sinks_with_and_without_keys() {
+    let scope = ScopeSpec { topk_length: Some(vec![0, 40, 64]), ..ScopeSpec::default() };
+    check_formats(&Spec { batch: 3, scope, sinks: true, ..Spec::default() });
+}
+
+#[test]
+fn every_list_length() {
+    let topk = 65;
+    for topk_length in [vec![0, 1, 2], vec![31, 32, 33], vec![63, 64, 65]] {
+        let scope = ScopeSpec { topk, topk_length: Some(topk_length), ..ScopeSpec::default() };
+        check_formats(&Spec { batch: 3, scope, ..Spec::default() });
+    }
+}
+
+/// GPU kernels want multiples of 64; the definition does not.
+#[test]
+fn odd_list_widths() {
+    let cpu = Backend::cpu();
+    for format in FORMATS {
+        for topk in [1, 3, 63, 100] {
+            let scope = ScopeSpec { topk, ..ScopeSpec::default() };
+            check(&cpu, &Spec { format, scope, batch: 1, ..Spec::default() }, Views::Padded);
+        }
+    }
+}
+
+#[test]
+fn a_second_scope() {
+    let extra =
+        ScopeSpec { page_size: 2, num_pages: 150, topk: 128, invalid: Invalid::Extreme, topk_length: None };
+    let spec = Spec { extra: Some(extra.clone()), sinks: true, ..Spec::default() };
+    check_formats(&spec);
+
+    // Either scope may be empty, or both.
+    let with_lengths = |scope: &ScopeSpec, lengths: [usize; 4]| ScopeSpec {
+        topk_length: Some(lengths.to_vec()),
+        ..scope.clone()
+    };
+    let scope = with_lengths(&spec.scope, [0, 50, 0, 64]);
+    let extra = Some(with_lengths(&extra, [0, 0, 77, 128]));
+    check_formats(&Spec { batch: 4, scope, extra, ..spec });
+}
+
+#[test]
+fn few_keys_dominate() {
+    check_formats(&Spec { score_sd: 4.0, sinks: true, ..Spec::default() });
+}
+
+/// Enough keys that a query is divided among several workers.
+#[test]
+fn long_lists() {
+    let scope = ScopeSpec { topk: 2048, num_pages: 20, ..ScopeSpec::default() };
+    check_formats(&Spec { scope, batch: 1, ..Spec::default() });
+}
+
+fn scopes(batch: usize) -> impl Strategy<Value = ScopeSpec> {
+    let page_size = prop::sample::select(&PAGE_SIZES[..]);
+    let invalid =
+        prop::sample::select(&[Invalid::Never, Invalid::Padding, Invalid::Extreme, Invalid::Always][..]);
+    (page_size, 64_usize..=300, 1_usize..=3, invalid).prop_flat_map(
+        move |(page_size, keys, blocks, invalid)| {
+            let topk = 64 * blocks;
+            let lengths = prop::option::of(prop::collection::vec(0..=topk, batch));
+            lengths.prop_map(move |topk_length| {
+                let num_pages = keys.div_ceil(page_size);
+                ScopeSpec { page_size, num_pages, topk, invalid, topk_length }
+            })
+        },
+    )
+}
+
+fn specs() -> impl Strategy<Value = (Spec, Views)> {
+    let views = prop::sample::select(&[Views::Contiguous, Views::Padded, Views::Unaligned][..]);
+    let score_sd = prop::sample::select(&[0.01_f32, 1.0, 4.0][..]);
+    (1_usize..=3).prop_flat_map(move |batch| {
+        let scalars = (1_usize..=2, prop::sample::select(&FORMATS[..]), any::<bool>(), any::<u64>());
+        (scalars, scopes(batch), prop::option::of(scopes(batch)), score_sd.clone(), views.clone()).prop_map(
+            move |((s_q, format, sinks, seed), scope, extra, score_sd, views)| {
+                (Spec { batch, s_q, h_q: 64, format, scope, extra, sinks, score_sd, seed }, views)
+            },
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #[test]
+    fn random_problems((spec, views) in specs()) {
+        for backend in Backend::all() {
+            if !backend.is_gpu() || views != Views::Unaligned {
+                check(&backend, &spec, views);
+            }
+        }
+    }
+}
