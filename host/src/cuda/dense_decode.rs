@@ -1,0 +1,319 @@
+//! Dense decode on CUDA: which kernels, how many partitions, what memory.
+
+use super::CudaDevice;
+use super::kernels::Kernel;
+use super::tensor_map::HalfTensor4;
+use crate::{DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, Error, Half, InvalidProblem, KvFormat, Workspace};
+use cudarc::driver::sys;
+use oximla_types::kernels::combine::{self, CombineParams, ROWS_PER_CTA};
+use oximla_types::kernels::dense_decode::{
+    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord, TILE_COLUMNS, TILE_ROWS,
+};
+use oximla_types::schedule::{self, BLOCK_KEYS, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
+use std::sync::Arc;
+
+/// Alignment of pointers and of the strides of rows that are read or written 16 bytes at a time.
+const ALIGNMENT: u64 = 16;
+
+/// Largest second grid dimension.
+const MAX_GRID_Y: usize = 65_535;
+
+/// A dense decode planned for a GPU.
+#[derive(Clone, Debug)]
+pub(crate) struct DensePlan {
+    device: Arc<CudaDevice>,
+    problem: DenseDecode,
+    format: KvFormat,
+    decode: Kernel,
+    combine: Kernel,
+    shape: LaunchShape,
+    workspace: WorkspacePlan,
+}
+
+/// How the grid covers the problem; a pure function of problem and multiprocessors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LaunchShape {
+    /// Rows that share a key/value head.
+    rows: u32,
+    row_tiles: u32,
+    /// Rows of a request.
+    total_rows: u32,
+    partitions: u32,
+}
+
+/// Byte offsets in the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WorkspacePlan {
+    splits: u64,
+    lse: u64,
+    out: u64,
+    bytes: usize,
+}
+
+impl DensePlan {
+    pub(crate) fn new(problem: &DenseDecode, format: KvFormat, device: &Arc<CudaDevice>) -> Result<Self, Error> {
+        let (decode, combine) = match format {
+            KvFormat::Bf16 => (contract::SM90_BF16, combine::BF16),
+            KvFormat::Fp16 => (contract::SM90_FP16, combine::FP16),
+            other => return Err(unsupported("kv_format bf16 or fp16", other.name())),
+        };
+        let (head_dim, head_dim_v) = (HEAD_DIM as usize, HEAD_DIM_V as usize);
+        if (problem.head_dim, problem.head_dim_v) != (head_dim, head_dim_v) {
+            let have = format!("{} and {}", problem.head_dim, problem.head_dim_v);
+            return Err(unsupported(format!("head_dim {head_dim} and head_dim_v {head_dim_v}"), have));
+        }
+        if problem.page_size != BLOCK_KEYS as usize {
+            return Err(unsupported(format!("page_size {BLOCK_KEYS}"), problem.page_size));
+        }
+        let shape = LaunchShape::new(problem, device.multiprocessors)?;
+        let workspace = WorkspacePlan::new(problem, &shape)?;
+        let (decode, combine) = (device.kernels.get(&decode)?, device.kernels.get(&combine)?);
+        Ok(Self {
+            device: Arc::clone(device),
+            problem: problem.clone(),
+            format,
+            decode,
+            combine,
+            shape,
+            workspace,
+        })
+    }
+
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.workspace.bytes
+    }
+
+    pub(crate) fn kernel(&self) -> &'static str {
+        self.decode.contract.entry
+    }
+
+    pub(crate) fn run<T: Half>(
+        &self,
+        stream: sys::CUstream,
+        inputs: &DenseDecodeInputs<'_, T>,
+        outputs: &mut DenseDecodeOutputs<'_, T>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<(), Error> {
+        let (q, kv, out, lse) = (&inputs.q, &inputs.kv_cache, &outputs.out.view, &outputs.lse.view);
+        check_alignment("q", q.address, &q.strides[..3], size_of::<T>())?;
+        check_alignment("kv_cache", kv.address, &kv.strides[..3], size_of::<T>())?;
+        check_alignment("out", out.address, &out.strides[..3], size_of::<T>())?;
+        for (name, address) in [
+            ("lse", lse.address),
+            ("block_table", inputs.block_table.address),
+            ("cache_seqlens", inputs.cache_seqlens.address),
+        ] {
+            check_element_alignment(name, address, size_of::<f32>() as u64)?;
+        }
+        self.check_workspace(workspace)?;
+        if self.problem.batch == 0 || self.shape.rows == 0 {
+            return Ok(());
+        }
+
+        let partial = PartialResults {
+            out: workspace.address + self.workspace.out,
+            lse: workspace.address + self.workspace.lse,
+            splits: workspace.address + self.workspace.splits,
+        };
+        let decode = DenseDecodeParams {
+            kv_map: self.kv_map(kv)?,
+            q: q.address,
+            block_table: inputs.block_table.address,
+            cache_seqlens: inputs.cache_seqlens.address,
+            out: out.address,
+            lse: lse.address,
+            partial,
+            q_strides: [q.strides[0], q.strides[1], q.strides[2]],
+            out_strides: [out.strides[0], out.strides[1], out.strides[2]],
+            lse_strides: lse.strides,
+            block_table_stride: inputs.block_table.strides[0],
+            cache_seqlens_stride: inputs.cache_seqlens.strides[0],
+            batch: self.problem.batch as u32,
+            s_q: self.problem.s_q as u32,
+            group: self.group(),
+            rows: self.shape.rows,
+            total_rows: self.shape.total_rows,
+            row_tiles: self.shape.row_tiles,
+            num_pages: self.problem.num_pages as u32,
+            max_pages: self.problem.max_pages as u32,
+            partitions: self.shape.partitions,
+            scale_log2: self.problem.softmax_scale * std::f32::consts::LOG2_E,
+            causal: u32::from(self.problem.causal),
+            reserved: 0,
+        };
+        let combine = CombineParams {
+            partial,
+            out: decode.out,
+            lse: decode.lse,
+            out_strides: decode.out_strides,
+            lse_strides: decode.lse_strides,
+            rows: self.shape.rows,
+            group: self.group(),
+            total_rows: self.shape.total_rows,
+            reserved: 0,
+        };
+        let decode_grid = [self.shape.row_tiles * self.problem.h_kv as u32, self.shape.partitions];
+        let combine_grid = [self.shape.total_rows.div_ceil(ROWS_PER_CTA), decode.batch];
+        let _current = self.device.enter()?;
+        // SAFETY: the context is current; the parameters are the kernels' own types; the views promise live memory of
+        // the checked shapes, and the kernels reach no element outside them.
+        unsafe {
+            self.decode.launch(stream, decode_grid, &decode)?;
+            if self.shape.partitions > 1 {
+                self.combine.launch(stream, combine_grid, &combine)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn group(&self) -> u32 {
+        (self.problem.h_q / self.problem.h_kv) as u32
+    }
+
+    /// The cache in boxes of one tile: 64 columns of the 64 keys of a page.
+    fn kv_map<T: Half>(
+        &self,
+        kv: &crate::TensorView<'_, T, 4>,
+    ) -> Result<oximla_types::kernels::TensorMap, Error> {
+        let [pages, keys, heads, head_dim] = kv.shape;
+        let [page_stride, key_stride, head_stride, _] = kv.strides.map(|stride| stride as u64 * 2);
+        HalfTensor4 {
+            is_bf16: self.format == KvFormat::Bf16,
+            address: kv.address,
+            dims: [head_dim as u64, keys as u64, heads as u64, pages as u64],
+            strides: [key_stride, head_stride, page_stride],
+            box_dims: [TILE_COLUMNS, BLOCK_KEYS, 1, 1],
+        }
+        .encode()
+    }
+
+    fn check_workspace(&self, workspace: &Workspace<'_>) -> Result<(), InvalidProblem> {
+        if workspace.bytes < self.workspace.bytes {
+            let needed = format!("at least {} bytes", self.workspace.bytes);
+            return Err(InvalidProblem::new("workspace", format!("{} bytes", workspace.bytes), needed));
+        }
+        check_element_alignment("workspace", workspace.address, ALIGNMENT)
+    }
+}
+
+impl LaunchShape {
+    /// One CTA a multiprocessor: the rows' tiles side by side, the rest of the GPU split along the keys.
+    fn new(problem: &DenseDecode, multiprocessors: u32) -> Result<Self, Error> {
+        let limits = [
+            ("batch", problem.batch, MAX_GRID_Y),
+            ("num_pages", problem.num_pages, i32::MAX as usize),
+            ("max_pages", problem.max_pages, (i32::MAX as u32 / BLOCK_KEYS) as usize),
+            ("s_q · h_q", problem.s_q.saturating_mul(problem.h_q), i32::MAX as usize / TILE_ROWS as usize),
+        ];
+        for (argument, found, limit) in limits {
+            if found > limit {
+                return Err(InvalidProblem::new(argument, found, format!("at most {limit}")).into());
+            }
+        }
+        let work = problem.batch as u64 * (problem.max_pages as u64 + u64::from(REQUEST_OVERHEAD) + 1);
+        if work >= MAX_TOTAL_WORK {
+            let found = format!("{} · {}", problem.batch, problem.max_pages);
+            return Err(InvalidProblem::new("batch · max_pages", found, "less than 2³¹ pages").into());
+        }
+        let rows = (problem.s_q * problem.h_q / problem.h_kv) as u32;
+        let row_tiles = rows.div_ceil(TILE_ROWS).max(1);
+        let columns = row_tiles.saturating_mul(problem.h_kv as u32);
+        let total_rows = (problem.s_q * problem.h_q) as u32;
+        Ok(Self { rows, row_tiles, total_rows, partitions: (multiprocessors / columns).max(1) })
+    }
+}
+
+impl WorkspacePlan {
+    fn new(problem: &DenseDecode, shape: &LaunchShape) -> Result<Self, Error> {
+        let slots = schedule::split_slots(problem.batch as u32, shape.partitions) as usize;
+        let partial_rows = slots.checked_mul(shape.total_rows as usize);
+        let sizes = partial_rows.and_then(|rows| {
+            let splits = (problem.batch * size_of::<SplitRecord>()).next_multiple_of(ALIGNMENT as usize);
+            let lse = rows.checked_mul(size_of::<f32>())?.checked_next_multiple_of(ALIGNMENT as usize)?;
+            let out = rows.checked_mul(HEAD_DIM_V as usize * size_of::<f32>())?;
+            let bytes = splits.checked_add(lse)?.checked_add(out)?;
+            Some(Self { splits: 0, lse: splits as u64, out: (splits + lse) as u64, bytes })
+        });
+        sizes.ok_or_else(|| {
+            let found = format!("{slots} slots of {} rows", shape.total_rows);
+            InvalidProblem::new("workspace", found, "a size that 64 bits can count").into()
+        })
+    }
+}
+
+fn unsupported(need: impl ToString, have: impl ToString) -> Error {
+    Error::Unsupported { what: "dense decode on cuda", need: need.to_string(), have: have.to_string() }
+}
+
+/// Checks that every row starts at a multiple of 16 bytes.
+fn check_alignment(
+    name: &'static str,
+    address: u64,
+    row_strides: &[i64],
+    element_bytes: usize,
+) -> Result<(), InvalidProblem> {
+    check_element_alignment(name, address, ALIGNMENT)?;
+    let unaligned = |stride: &&i64| stride.unsigned_abs() * element_bytes as u64 % ALIGNMENT != 0;
+    match row_strides.iter().find(unaligned) {
+        None => Ok(()),
+        Some(stride) => {
+            let found = format!("{stride} elements of {element_bytes} bytes");
+            let needed = format!("a multiple of {ALIGNMENT} bytes");
+            Err(InvalidProblem::new(format!("{name} strides"), found, needed))
+        }
+    }
+}
+
+fn check_element_alignment(name: &'static str, address: u64, alignment: u64) -> Result<(), InvalidProblem> {
+    if address % alignment == 0 {
+        return Ok(());
+    }
+    Err(InvalidProblem::new(name, format!("at address {address:#x}"), format!("aligned to {alignment} bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(batch: usize, s_q: usize, h_q: usize, h_kv: usize) -> DenseDecode {
+        DenseDecode {
+            batch,
+            s_q,
+            h_q,
+            h_kv,
+            head_dim: 576,
+            head_dim_v: 512,
+            page_size: 64,
+            num_pages: 100,
+            max_pages: 10,
+            softmax_scale: 0.1,
+            causal: false,
+        }
+    }
+
+    #[test]
+    fn launch_shape_fills_the_gpu() {
+        let shape = LaunchShape::new(&problem(4, 1, 128, 1), 132).unwrap();
+        assert_eq!(shape, LaunchShape { rows: 128, row_tiles: 2, total_rows: 128, partitions: 66 });
+        let shape = LaunchShape::new(&problem(4, 2, 9, 3), 132).unwrap();
+        assert_eq!(shape, LaunchShape { rows: 6, row_tiles: 1, total_rows: 18, partitions: 44 });
+        let shape = LaunchShape::new(&problem(4, 70_000, 128, 1), 132).unwrap();
+        assert_eq!(shape.partitions, 1);
+    }
+
+    #[test]
+    fn limits_name_the_argument() {
+        let error = LaunchShape::new(&problem(70_000, 1, 1, 1), 132).unwrap_err();
+        assert!(error.to_string().starts_with("batch is 70000"), "{error}");
+    }
+
+    #[test]
+    fn workspace_parts_are_aligned_and_disjoint() {
+        let problem = problem(3, 1, 9, 3);
+        let shape = LaunchShape::new(&problem, 132).unwrap();
+        let plan = WorkspacePlan::new(&problem, &shape).unwrap();
+        assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse % 16 == 0);
+        assert!(plan.out >= plan.lse + 47 * 9 * 4 && plan.out % 16 == 0);
+        assert_eq!(plan.bytes as u64, plan.out + 47 * 9 * 512 * 4);
+    }
+}
