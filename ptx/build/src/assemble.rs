@@ -1,8 +1,8 @@
 //! Assembling a finished module with NVIDIA's ptxas, where there is one, and reading what it says.
 
-use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
+use std::{env, fs};
 
 use crate::{Arch, BuildError};
 
@@ -57,16 +57,19 @@ impl Ptxas {
         &self.path
     }
 
-    /// Assembles the module at `ptx` into a file at `cubin`.
+    /// Assembles the module at `ptx`, to see what comes of it.
     ///
     /// # Errors
     /// Where ptxas refuses the module, spills registers, or warns that `wgmma` is serialised or `setmaxnreg` ignored.
-    pub fn assemble(&self, ptx: &Path, cubin: &Path, arch: Arch) -> Result<Vec<EntryResources>, BuildError> {
+    pub fn assemble(&self, ptx: &Path, arch: Arch) -> Result<Vec<EntryResources>, BuildError> {
+        let cubin = env::temp_dir().join(format!("oximla-{}-{arch}.cubin", process::id()));
         let output = Command::new(&self.path)
             .args(["-v", "-arch", arch.name(), "-o"])
-            .args([cubin, ptx])
+            .args([&cubin, ptx])
             .output()
             .map_err(|error| BuildError::file(&self.path, error))?;
+        // Where ptxas fails it leaves no file.
+        let _ = fs::remove_file(&cubin);
         // Which stream it writes to has changed over time.
         let report =
             [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
@@ -197,9 +200,7 @@ ptxas fatal   : Ptx assembly aborted due to errors
 
     #[test]
     fn failing_and_missing_assemblers_are_errors() {
-        let assemble = |path: &str| {
-            Ptxas { path: path.into() }.assemble(Path::new("k.ptx"), Path::new("k.cubin"), Arch::Sm90a)
-        };
+        let assemble = |path: &str| Ptxas { path: path.into() }.assemble(Path::new("k.ptx"), Arch::Sm90a);
         assert!(
             matches!(assemble("false"), Err(BuildError::Assemble { problems, .. }) if problems.is_empty())
         );

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use oximla_types::launch::LaunchContract;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::BuildError;
@@ -55,10 +57,7 @@ impl Manifest {
     /// # Errors
     /// Where the file cannot be read or is no manifest.
     pub fn load(path: &Path) -> Result<Self, BuildError> {
-        match path.try_exists() {
-            Ok(false) => Ok(Self::default()),
-            _ => read_json(path),
-        }
+        read_json(path)
     }
 
     /// Writes the manifest.
@@ -90,9 +89,13 @@ pub fn entries(contracts: &[LaunchContract]) -> Vec<Entry> {
     entries
 }
 
-pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, BuildError> {
-    let text = fs::read(path).map_err(|error| BuildError::file(path, error))?;
-    serde_json::from_slice(&text).map_err(|error| BuildError::file(path, error))
+/// Reads a file; nothing where there is no file.
+pub(crate) fn read_json<T: Default + DeserializeOwned>(path: &Path) -> Result<T, BuildError> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|error| BuildError::file(path, error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(BuildError::file(path, error)),
+    }
 }
 
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), BuildError> {

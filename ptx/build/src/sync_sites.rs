@@ -35,12 +35,14 @@ pub fn sync_sites(ptx: &str) -> Result<SyncSites, MalformedPtx> {
 pub fn differences(expected: &SyncSites, found: &SyncSites) -> Vec<String> {
     let entries: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
     let mut differences = Vec::new();
+    let none = BTreeMap::new();
     for entry in entries {
-        let (Some(expected), Some(found)) = (expected.get(entry), found.get(entry)) else {
-            let change = if found.contains_key(entry) { "is new" } else { "is gone" };
-            differences.push(format!("{entry} {change}"));
-            continue;
-        };
+        match (expected.contains_key(entry), found.contains_key(entry)) {
+            (false, _) => differences.push(format!("{entry} is new")),
+            (_, false) => differences.push(format!("{entry} is gone")),
+            _ => {}
+        }
+        let [expected, found] = [expected, found].map(|sites| sites.get(entry).unwrap_or(&none));
         let instructions: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
         for instruction in instructions {
             let count = |sites: &BTreeMap<String, usize>| sites.get(instruction).copied().unwrap_or(0);
