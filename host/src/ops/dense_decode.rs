@@ -1,10 +1,15 @@
 //! Dense MLA decode over a paged bf16 or fp16 cache.
 
-use crate::{Device, Error, Half, InvalidProblem, Stream, TensorView, TensorViewMut, Workspace};
+use super::validate;
+use crate::device::{Backend, StreamHandle};
+use crate::{
+    Device, Error, Half, InvalidProblem, KvFormat, Memory, Stream, TensorView, TensorViewMut, Workspace,
+};
 
 /// The shape of a dense decode step.
 ///
-/// Every query head attends to all keys of its request; values are the first `head_dim_v` elements of each key.
+/// Every query head attends to all keys of its request; values are the first `head_dim_v` elements of each key. Query
+/// head `h` reads key/value head `h / (h_q / h_kv)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DenseDecode {
     /// Requests in the batch.
@@ -57,5 +62,186 @@ pub struct DenseDecodeOutputs<'a, T> {
 #[derive(Clone, Debug)]
 pub struct DenseDecodePlan {
     problem: DenseDecode,
-    device: Device,
+    format: KvFormat,
+    backend: BackendPlan,
+}
+
+#[derive(Clone, Debug)]
+enum BackendPlan {
+    #[cfg(feature = "cpu")]
+    Cpu,
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::dense_decode::DensePlan),
+}
+
+impl DenseDecode {
+    /// Checks the shape in itself.
+    ///
+    /// # Errors
+    /// [`InvalidProblem`] naming the first field that is wrong.
+    pub fn validate(&self) -> Result<(), InvalidProblem> {
+        validate::positive("s_q", self.s_q)?;
+        validate::positive("h_kv", self.h_kv)?;
+        validate::positive("h_q", self.h_q)?;
+        let divides = self.h_q.is_multiple_of(self.h_kv);
+        validate::require(divides, "h_q", self.h_q, format!("a multiple of h_kv = {}", self.h_kv))?;
+        validate::one_of("head_dim", self.head_dim, &[512, 576])?;
+        validate::one_of("head_dim_v", self.head_dim_v, &[512])?;
+        validate::positive("page_size", self.page_size)?;
+        validate::positive("num_pages", self.num_pages)?;
+        validate::finite_scale(self.softmax_scale)?;
+        validate::countable("q", &self.q_shape())?;
+        validate::countable("kv_cache", &self.kv_shape())?;
+        validate::countable("block_table", &self.table_shape())?;
+        validate::countable("out", &self.out_shape())?;
+        let keys = self.max_pages.checked_mul(self.page_size);
+        let found = format!("{} · {}", self.max_pages, self.page_size);
+        let countable = keys.is_some_and(|keys| i32::try_from(keys).is_ok());
+        validate::require(countable, "max_pages · page_size", found, "a length that i32 holds")
+    }
+
+    /// Floating-point operations for `total_keys` keys over the batch, masked ones included.
+    pub fn flop(&self, total_keys: usize) -> f64 {
+        2.0 * (self.s_q * self.h_q) as f64 * total_keys as f64 * (self.head_dim + self.head_dim_v) as f64
+    }
+
+    /// Bytes that must move: each key once, queries and outputs once.
+    pub fn bytes(&self, total_keys: usize) -> f64 {
+        let keys = total_keys as f64 * (self.h_kv * self.head_dim) as f64;
+        let rows = (self.batch * self.s_q * self.h_q) as f64 * (self.head_dim + self.head_dim_v) as f64;
+        (keys + rows) * 2.0
+    }
+
+    fn q_shape(&self) -> [usize; 4] {
+        [self.batch, self.s_q, self.h_q, self.head_dim]
+    }
+
+    fn kv_shape(&self) -> [usize; 4] {
+        [self.num_pages, self.page_size, self.h_kv, self.head_dim]
+    }
+
+    fn table_shape(&self) -> [usize; 2] {
+        [self.batch, self.max_pages]
+    }
+
+    fn out_shape(&self) -> [usize; 4] {
+        [self.batch, self.s_q, self.h_q, self.head_dim_v]
+    }
+}
+
+impl DenseDecodePlan {
+    /// Plans the problem for a device; `format` is the element type of queries, cache and output.
+    ///
+    /// # Errors
+    /// [`Error::InvalidProblem`] where the problem contradicts itself, [`Error::Unsupported`] where the device has no
+    /// kernel for it.
+    pub fn new(problem: &DenseDecode, format: KvFormat, device: &Device) -> Result<Self, Error> {
+        problem.validate()?;
+        let dense = matches!(format, KvFormat::Bf16 | KvFormat::Fp16);
+        validate::require(dense, "kv_format", format.name(), "bf16 or fp16")?;
+        let backend = match &device.0 {
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => BackendPlan::Cpu,
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(device) => {
+                BackendPlan::Cuda(crate::cuda::dense_decode::DensePlan::new(problem, format, device)?)
+            }
+        };
+        Ok(Self { problem: problem.clone(), format, backend })
+    }
+
+    /// The problem.
+    pub fn problem(&self) -> &DenseDecode {
+        &self.problem
+    }
+
+    /// Workspace a run needs, in bytes, aligned to 16.
+    pub fn workspace_bytes(&self) -> usize {
+        match &self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu => 0,
+            #[cfg(feature = "cuda")]
+            BackendPlan::Cuda(plan) => plan.workspace_bytes(),
+        }
+    }
+
+    /// What computes the problem.
+    pub fn kernel(&self) -> &'static str {
+        match &self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu => "dense_decode_cpu",
+            #[cfg(feature = "cuda")]
+            BackendPlan::Cuda(plan) => plan.kernel(),
+        }
+    }
+
+    /// Computes the attention. On a GPU this enqueues at most two kernels and returns: nothing is allocated, nothing
+    /// waits, and the call can be captured in a CUDA graph. On the CPU the result is there on return.
+    ///
+    /// The CPU refuses lengths and page-table entries that point outside the cache; a GPU, whose memory cannot be
+    /// looked at beforehand, clamps lengths to the page table and takes keys on pages outside the cache for absent.
+    ///
+    /// # Errors
+    /// [`Error::InvalidProblem`] naming the argument, before anything is launched or written;
+    /// [`Error::Driver`] where the launch fails.
+    pub fn run<T: Half>(
+        &self,
+        stream: &Stream,
+        inputs: &DenseDecodeInputs<'_, T>,
+        outputs: &mut DenseDecodeOutputs<'_, T>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<(), Error> {
+        validate::require(T::FORMAT == self.format, "q", T::NAME, self.format.name())?;
+        match (&self.backend, stream.0) {
+            #[cfg(feature = "cpu")]
+            (BackendPlan::Cpu, StreamHandle::Host) => {
+                let _ = workspace;
+                self.check(inputs, outputs, Memory::Host)?;
+                self.check_contents(inputs)?;
+                crate::cpu::dense_decode::run(&self.problem, inputs, outputs);
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            (BackendPlan::Cuda(plan), StreamHandle::Cuda(stream)) => {
+                self.check(inputs, outputs, Memory::Device)?;
+                plan.run(stream, inputs, outputs, workspace)
+            }
+            #[cfg(feature = "cuda")]
+            _ => Err(validate::wrong_stream(stream)),
+        }
+    }
+
+    fn check<T: Half>(
+        &self,
+        inputs: &DenseDecodeInputs<'_, T>,
+        outputs: &DenseDecodeOutputs<'_, T>,
+        memory: Memory,
+    ) -> Result<(), InvalidProblem> {
+        let problem = &self.problem;
+        validate::input("q", &inputs.q, problem.q_shape(), memory)?;
+        validate::input("kv_cache", &inputs.kv_cache, problem.kv_shape(), memory)?;
+        validate::input("block_table", &inputs.block_table, problem.table_shape(), memory)?;
+        validate::input("cache_seqlens", &inputs.cache_seqlens, [problem.batch], memory)?;
+        validate::output("out", &outputs.out, problem.out_shape(), memory)?;
+        validate::output("lse", &outputs.lse, [problem.batch, problem.h_q, problem.s_q], memory)
+    }
+
+    /// Lengths and the page-table entries that they bring into use; what lies behind may hold anything.
+    #[cfg(feature = "cpu")]
+    fn check_contents<T>(&self, inputs: &DenseDecodeInputs<'_, T>) -> Result<(), InvalidProblem> {
+        let problem = &self.problem;
+        validate::lengths("cache_seqlens", &inputs.cache_seqlens, problem.max_pages * problem.page_size)?;
+        for request in 0..problem.batch {
+            // SAFETY: `check` accepted the views.
+            let len = unsafe { validate::host_element(&inputs.cache_seqlens, [request]) } as usize;
+            for entry in 0..len.div_ceil(problem.page_size) {
+                // SAFETY: as above; the length keeps the entry within the table.
+                let page = unsafe { validate::host_element(&inputs.block_table, [request, entry]) };
+                let valid = usize::try_from(page).is_ok_and(|page| page < problem.num_pages);
+                let needed = format!("a page in 0..{}", problem.num_pages);
+                validate::require(valid, &format!("block_table[{request}][{entry}]"), page, needed)?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,1 +1,257 @@
 //! Token-level sparse MLA decode over an FP8 cache.
+
+use super::validate;
+use crate::device::{Backend, StreamHandle};
+use crate::{Device, Error, InvalidProblem, KvFormat, Memory, Stream, TensorView, TensorViewMut, Workspace};
+use half::bf16;
+
+/// The shape of a sparse decode step.
+///
+/// Every query attends to the tokens its index list names, in one cache or in two that share the softmax. There is one
+/// key/value head; values are the first 512 elements of each key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SparseDecode {
+    /// Requests in the batch.
+    pub batch: usize,
+    /// Query tokens per request.
+    pub s_q: usize,
+    /// Query heads.
+    pub h_q: usize,
+    /// Format of the caches, an FP8 one: [`KvFormat::V32Fp8`] or [`KvFormat::Model1Fp8`].
+    pub format: KvFormat,
+    /// The cache.
+    pub scope: KvScopeShape,
+    /// The second cache, if there is one.
+    pub extra: Option<KvScopeShape>,
+    /// Factor on `q·k` before the softmax.
+    pub softmax_scale: f32,
+}
+
+/// The shape of a cache and of the index lists into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvScopeShape {
+    /// Pages in the cache.
+    pub num_pages: usize,
+    /// Tokens per page.
+    pub page_size: usize,
+    /// Indices per query token.
+    pub topk: usize,
+}
+
+/// A cache and the index lists into it.
+#[derive(Clone, Copy, Debug)]
+pub struct KvScope<'a> {
+    /// Pages as [`KvFormat`] lays them out, `[num_pages, page_size, 1, bytes_per_token]`. Pages may be apart: the first
+    /// stride is the page stride in bytes; the others are those of a contiguous tensor.
+    pub kv_cache: TensorView<'a, u8, 4>,
+    /// Tokens `[batch, s_q, topk]`, each `page·page_size + offset`. A number that names no token is skipped; a token
+    /// named twice counts twice.
+    pub indices: TensorView<'a, i32, 3>,
+    /// How many indices of each request's lists count `[batch]`; all of them without this.
+    pub topk_length: Option<TensorView<'a, i32, 1>>,
+}
+
+/// What a sparse decode reads.
+#[derive(Clone, Copy, Debug)]
+pub struct SparseDecodeInputs<'a> {
+    /// Queries `[batch, s_q, h_q, head_dim]`, the format's `head_dim`.
+    pub q: TensorView<'a, bf16, 4>,
+    /// The cache.
+    pub scope: KvScope<'a>,
+    /// The second cache, given exactly if the problem has one.
+    pub extra: Option<KvScope<'a>>,
+    /// Natural-log weights `[h_q]` that join the softmax denominator of `out` but not `lse`. May be infinite.
+    pub attn_sink: Option<TensorView<'a, f32, 1>>,
+}
+
+/// What a sparse decode writes.
+#[derive(Debug)]
+pub struct SparseDecodeOutputs<'a> {
+    /// Attention output `[batch, s_q, h_q, 512]`; zero for a query without tokens.
+    pub out: TensorViewMut<'a, bf16, 4>,
+    /// Natural logarithm of the softmax denominator `[batch, h_q, s_q]`; +∞ for a query without tokens.
+    pub lse: TensorViewMut<'a, f32, 3>,
+}
+
+/// How a [`SparseDecode`] runs on a device.
+#[derive(Clone, Debug)]
+pub struct SparseDecodePlan {
+    problem: SparseDecode,
+    backend: BackendPlan,
+}
+
+#[derive(Clone, Debug)]
+enum BackendPlan {
+    #[cfg(feature = "cpu")]
+    Cpu(crate::cpu::sparse_decode::SparseDecodePlan),
+}
+
+impl SparseDecode {
+    /// Checks that the numbers describe a problem. [`SparseDecodePlan::new`] does it too.
+    ///
+    /// # Errors
+    /// The first field that is out of range: a dimension that is 0 or above `i32::MAX`, a format without FP8, a scale
+    /// that is not finite, a tensor larger than the address space.
+    pub fn validate(&self) -> Result<(), InvalidProblem> {
+        validate::dimensions(&[("batch", self.batch), ("s_q", self.s_q), ("h_q", self.h_q)])?;
+        if !self.format.is_fp8() {
+            return Err(InvalidProblem::new("format", self.format, "v32_fp8 or model1_fp8"));
+        }
+        validate::softmax_scale(self.softmax_scale)?;
+        validate::extent("q", &self.q_shape(), size_of::<bf16>())?;
+        for (name, scope) in self.scopes() {
+            let field = |field| format!("{name}.{field}");
+            validate::dimensions(&[
+                (&field("num_pages"), scope.num_pages),
+                (&field("page_size"), scope.page_size),
+                (&field("topk"), scope.topk),
+            ])?;
+            validate::extent(&field("kv_cache"), &self.kv_cache_shape(scope), size_of::<u8>())?;
+            validate::extent(&field("indices"), &self.indices_shape(scope), size_of::<i32>())?;
+        }
+        Ok(())
+    }
+
+    /// Floating-point operations of a step in which every index names a token:
+    /// `2·batch·s_q·h_q·(topk + extra topk)·(head_dim + head_dim_v)`.
+    pub fn flop(&self) -> f64 {
+        2.0 * self.h_q as f64 * self.selected() * self.dims()
+    }
+
+    /// Bytes that such a step has to move: each selected token, queries and output once.
+    pub fn bytes(&self) -> f64 {
+        let rows = self.batch as f64 * self.s_q as f64 * self.h_q as f64;
+        let tokens = self.selected() * f64::from(self.format.bytes_per_token());
+        tokens + rows * self.dims() * size_of::<bf16>() as f64
+    }
+
+    /// Indices in all lists.
+    fn selected(&self) -> f64 {
+        let topk: f64 = self.scopes().map(|(_, scope)| scope.topk as f64).sum();
+        self.batch as f64 * self.s_q as f64 * topk
+    }
+
+    /// Elements of a query and of its output.
+    fn dims(&self) -> f64 {
+        f64::from(self.format.head_dim()) + f64::from(self.format.head_dim_v())
+    }
+
+    /// The caches with their names in messages.
+    fn scopes(&self) -> impl Iterator<Item = (&'static str, &KvScopeShape)> {
+        std::iter::once(("scope", &self.scope)).chain(self.extra.iter().map(|extra| ("extra", extra)))
+    }
+
+    fn q_shape(&self) -> [usize; 4] {
+        [self.batch, self.s_q, self.h_q, self.format.head_dim() as usize]
+    }
+
+    fn kv_cache_shape(&self, scope: &KvScopeShape) -> [usize; 4] {
+        [scope.num_pages, scope.page_size, 1, self.format.bytes_per_token() as usize]
+    }
+
+    fn indices_shape(&self, scope: &KvScopeShape) -> [usize; 3] {
+        [self.batch, self.s_q, scope.topk]
+    }
+}
+
+impl SparseDecodePlan {
+    /// Plans `problem`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidProblem`] if the problem contradicts itself, [`Error::Unsupported`] if the device has no kernel
+    /// for it.
+    pub fn new(problem: &SparseDecode, device: &Device) -> Result<Self, Error> {
+        problem.validate()?;
+        let backend = match &device.0 {
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_decode::SparseDecodePlan::new(problem)?),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => return Err(super::cpu_only("sparse decode")),
+        };
+        Ok(Self { problem: problem.clone(), backend })
+    }
+
+    /// The problem that was planned.
+    pub fn problem(&self) -> &SparseDecode {
+        &self.problem
+    }
+
+    /// Bytes of workspace that a run needs.
+    pub fn workspace_bytes(&self) -> usize {
+        match self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu(ref plan) => plan.workspace_bytes(),
+        }
+    }
+
+    /// Name of the kernel that does the work.
+    pub fn kernel(&self) -> &'static str {
+        match self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu(_) => crate::cpu::KERNEL,
+        }
+    }
+
+    /// Computes one step. On the CPU it is finished on return.
+    ///
+    /// The CPU refuses a `topk_length` outside `0 ..= topk`. Indices beyond it are not read.
+    ///
+    /// # Errors
+    /// [`Error::InvalidProblem`] if a tensor is not what the problem says, before anything is written.
+    pub fn run(
+        &self,
+        stream: &Stream,
+        inputs: &SparseDecodeInputs<'_>,
+        outputs: &mut SparseDecodeOutputs<'_>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<(), Error> {
+        match (&self.backend, stream.0) {
+            #[cfg(feature = "cpu")]
+            (BackendPlan::Cpu(plan), StreamHandle::Host) => {
+                self.check(inputs, outputs, Memory::Host)?;
+                plan.run(inputs, outputs, workspace)
+            }
+            #[cfg(feature = "cuda")]
+            (_, handle) => Err(handle.of_another_device().into()),
+        }
+    }
+
+    fn check(
+        &self,
+        inputs: &SparseDecodeInputs<'_>,
+        outputs: &SparseDecodeOutputs<'_>,
+        memory: Memory,
+    ) -> Result<(), InvalidProblem> {
+        let p = &self.problem;
+        validate::input("q", &inputs.q, p.q_shape(), memory)?;
+        self.check_scope("scope", &inputs.scope, &p.scope, memory)?;
+        validate::presence("extra", inputs.extra.is_some(), p.extra.is_some())?;
+        if let (Some(scope), Some(shape)) = (&inputs.extra, &p.extra) {
+            self.check_scope("extra", scope, shape, memory)?;
+        }
+        if let Some(sink) = &inputs.attn_sink {
+            validate::input("attn_sink", sink, [p.h_q], memory)?;
+        }
+        let head_dim_v = p.format.head_dim_v() as usize;
+        validate::output("out", &outputs.out, [p.batch, p.s_q, p.h_q, head_dim_v], memory)?;
+        validate::output("lse", &outputs.lse, [p.batch, p.h_q, p.s_q], memory)
+    }
+
+    fn check_scope(
+        &self,
+        name: &str,
+        scope: &KvScope<'_>,
+        shape: &KvScopeShape,
+        memory: Memory,
+    ) -> Result<(), InvalidProblem> {
+        let field = |field| format!("{name}.{field}");
+        let p = &self.problem;
+        validate::input(&field("kv_cache"), &scope.kv_cache, p.kv_cache_shape(shape), memory)?;
+        validate::pages(&field("kv_cache"), &scope.kv_cache)?;
+        validate::input(&field("indices"), &scope.indices, p.indices_shape(shape), memory)?;
+        if let Some(lengths) = &scope.topk_length {
+            validate::input(&field("topk_length"), lengths, [p.batch], memory)?;
+        }
+        Ok(())
+    }
+}

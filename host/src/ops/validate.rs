@@ -1,1 +1,183 @@
-//! Checks that every operation shares.
+//! Checks that every operation shares. Each names the argument, what it was and what was needed.
+
+use crate::{Element, Error, InvalidProblem, Memory, TensorView, TensorViewMut};
+
+type Checked = Result<(), InvalidProblem>;
+
+/// `value` is at least 1.
+pub(super) fn positive(name: &str, value: usize) -> Checked {
+    require(value > 0, name, value, "at least 1")
+}
+
+/// `value` is one of `allowed`.
+pub(super) fn one_of(name: &str, value: usize, allowed: &[usize]) -> Checked {
+    require(allowed.contains(&value), name, value, format!("one of {allowed:?}"))
+}
+
+/// The softmax scale is a finite number.
+pub(super) fn finite_scale(scale: f32) -> Checked {
+    require(scale.is_finite(), "softmax_scale", scale, "a finite number")
+}
+
+/// No tensor of these dimensions has more elements than addresses can tell apart.
+pub(super) fn countable(name: &str, dims: &[usize]) -> Checked {
+    /// Room for 64-bit byte addresses of 16-byte-wide accesses.
+    const MAX_ELEMENTS: usize = isize::MAX as usize / 16;
+    let product = dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+    let small = product.is_some_and(|elements| elements <= MAX_ELEMENTS);
+    require(small, name, format!("shape {dims:?}"), format!("at most {MAX_ELEMENTS} elements"))
+}
+
+/// `view` can be read as a tensor of `shape` in `memory`, with contiguous innermost rows.
+pub(super) fn input<T: Element, const RANK: usize>(
+    name: &str,
+    view: &TensorView<'_, T, RANK>,
+    shape: [usize; RANK],
+    memory: Memory,
+) -> Checked {
+    require(view.memory == memory, name, format!("{:?} memory", view.memory), format!("{memory:?} memory"))?;
+    require(view.shape == shape, name, format!("of shape {:?}", view.shape), format!("shape {shape:?}"))?;
+    if shape.contains(&0) {
+        return Ok(());
+    }
+    let strides = view.strides;
+    let argument = format!("{name} strides");
+    if let Some(last) = RANK.checked_sub(1).filter(|_| RANK > 1) {
+        let contiguous = shape[last] == 1 || strides[last] == 1;
+        require(contiguous, &argument, format!("{strides:?}"), "1 along the innermost dimension")?;
+    }
+    require(strides.iter().all(|&s| s >= 0), &argument, format!("{strides:?}"), "none negative")?;
+    let extent = extent_bytes::<T, RANK>(shape, strides);
+    let end = extent.and_then(|bytes| view.address.checked_add(bytes));
+    require(end.is_some(), &argument, format!("{strides:?}"), "an extent that 64-bit addresses can span")?;
+    require(view.address != 0, name, "a null pointer", "the address of its elements")?;
+    let aligned = view.address.is_multiple_of(align_of::<T>() as u64);
+    let needed = format!("aligned to {} bytes", align_of::<T>());
+    require(aligned, name, format!("at address {:#x}", view.address), needed)
+}
+
+/// As [`input`], and no two indices name the same element.
+pub(super) fn output<T: Element, const RANK: usize>(
+    name: &str,
+    view: &TensorViewMut<'_, T, RANK>,
+    shape: [usize; RANK],
+    memory: Memory,
+) -> Checked {
+    let view = &view.view;
+    input(name, view, shape, memory)?;
+    if shape.contains(&0) {
+        return Ok(());
+    }
+    let mut dims: Vec<(i64, i64)> =
+        view.strides.iter().zip(shape).filter(|&(_, len)| len > 1).map(|(&s, len)| (s, len as i64)).collect();
+    dims.sort_unstable();
+    let mut span = 1_i64;
+    for (stride, len) in dims {
+        let needed = "no two indices at one element";
+        require(stride >= span, &format!("{name} strides"), format!("{:?}", view.strides), needed)?;
+        span += stride * (len - 1);
+    }
+    Ok(())
+}
+
+/// The elements of a rank-1 or rank-2 host tensor of i32, with their index.
+///
+/// # Safety
+/// The view passed [`input`] with [`Memory::Host`].
+pub(super) unsafe fn host_element<const RANK: usize>(
+    view: &TensorView<'_, i32, RANK>,
+    index: [usize; RANK],
+) -> i32 {
+    let offset: i64 = index.iter().zip(view.strides).map(|(&i, stride)| i as i64 * stride).sum();
+    // SAFETY: the index is within the shape, and a checked host view is readable there.
+    unsafe { *(view.address as *const i32).offset(offset as isize) }
+}
+
+/// Every length lies in `0..=limit`. On the host only: a GPU's memory cannot be looked at.
+pub(super) fn lengths(name: &str, view: &TensorView<'_, i32, 1>, limit: usize) -> Checked {
+    for index in 0..view.shape[0] {
+        // SAFETY: the caller checked the view.
+        let len = unsafe { host_element(view, [index]) };
+        let valid = usize::try_from(len).is_ok_and(|len| len <= limit);
+        require(valid, &format!("{name}[{index}]"), len, format!("in 0..={limit}"))?;
+    }
+    Ok(())
+}
+
+/// The error of running a plan on another device's stream.
+#[cfg(feature = "cuda")]
+pub(super) fn wrong_stream(stream: &crate::Stream) -> Error {
+    InvalidProblem::new("stream", format!("{stream:?}"), "a stream of the plan's device").into()
+}
+
+/// The error of planning an operation for a GPU that only the CPU has.
+#[cfg(feature = "cuda")]
+pub(super) fn not_on_cuda(what: &'static str) -> Error {
+    Error::Unsupported { what, need: "the cpu backend".into(), have: "a cuda device".into() }
+}
+
+/// An error about `name` unless `valid`.
+pub(super) fn require(
+    valid: bool,
+    name: &str,
+    found: impl std::fmt::Display,
+    needed: impl std::fmt::Display,
+) -> Checked {
+    if valid { Ok(()) } else { Err(InvalidProblem::new(name, found, needed)) }
+}
+
+/// Bytes from the first to one past the last element; none where they are too many.
+fn extent_bytes<T, const RANK: usize>(shape: [usize; RANK], strides: [i64; RANK]) -> Option<u64> {
+    let mut elements = 1_i64;
+    for (len, stride) in shape.into_iter().zip(strides) {
+        let steps = i64::try_from(len - 1).ok()?;
+        elements = elements.checked_add(stride.checked_mul(steps)?)?;
+    }
+    let bytes = elements.checked_mul(size_of::<T>() as i64)?;
+    u64::try_from(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view<const RANK: usize>(
+        data: &mut [f32],
+        shape: [usize; RANK],
+        strides: [i64; RANK],
+    ) -> TensorViewMut<'_, f32, RANK> {
+        // SAFETY: only the description is looked at here.
+        unsafe { TensorViewMut::from_raw(data.as_mut_ptr() as u64, shape, strides, Memory::Host) }
+    }
+
+    #[test]
+    fn overlapping_outputs_are_refused() {
+        let mut data = [0.0; 64];
+        let ok = view(&mut data, [2, 3, 4], [16, 5, 1]);
+        assert!(output("out", &ok, [2, 3, 4], Memory::Host).is_ok());
+        let transposed = view(&mut data, [3, 2, 4], [5, 16, 1]);
+        assert!(output("out", &transposed, [3, 2, 4], Memory::Host).is_ok());
+        for strides in [[16, 3, 1], [9, 5, 1], [0, 5, 1]] {
+            let bad = view(&mut data, [2, 3, 4], strides);
+            let error = output("out", &bad, [2, 3, 4], Memory::Host).unwrap_err();
+            assert_eq!(error.argument, "out strides");
+        }
+    }
+
+    #[test]
+    fn extents_do_not_wrap() {
+        let mut data = [0.0; 4];
+        let huge = view(&mut data, [3, 2], [i64::MAX / 2, 1]);
+        assert_eq!(output("out", &huge, [3, 2], Memory::Host).unwrap_err().argument, "out strides");
+    }
+
+    #[test]
+    fn memory_and_shape_are_named() {
+        let mut data = [0.0; 4];
+        let tensor = view(&mut data, [2, 2], [2, 1]);
+        let error = output("lse", &tensor, [2, 2], Memory::Device).unwrap_err();
+        assert_eq!(error.to_string(), "lse is Host memory; needed is Device memory");
+        let error = output("lse", &tensor, [2, 3], Memory::Host).unwrap_err();
+        assert_eq!(error.to_string(), "lse is of shape [2, 2]; needed is shape [2, 3]");
+    }
+}
