@@ -59,6 +59,18 @@ pub(crate) enum StreamHandle {
     Cuda(cudarc::driver::sys::CUstream),
 }
 
+impl StreamHandle {
+    /// The error of a plan that runs elsewhere.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of_another_device(self) -> crate::InvalidProblem {
+        let (found, needed) = match self {
+            Self::Host => ("the CPU's", "a CUDA stream, as the plan is for a GPU"),
+            Self::Cuda(_) => ("a CUDA stream", "the CPU's, as the plan is for the CPU"),
+        };
+        crate::InvalidProblem::new("stream", found, needed)
+    }
+}
+
 // SAFETY: a CUDA stream handle may be used from any thread (CUDA Driver API, "API synchronization behavior").
 unsafe impl Send for Stream {}
 // SAFETY: as above; the handle itself is never written.

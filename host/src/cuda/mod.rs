@@ -184,7 +184,7 @@ impl Event {
         // SAFETY: both events are live; the pointer is to a local.
         unsafe {
             check("cuEventSynchronize", sys::cuEventSynchronize(self.0))?;
-            check("cuEventElapsedTime", sys::cuEventElapsedTime(&mut milliseconds, begin.0, self.0))?;
+            check("cuEventElapsedTime", sys::cuEventElapsedTime_v2(&mut milliseconds, begin.0, self.0))?;
         }
         Ok(milliseconds)
     }

@@ -5,6 +5,7 @@ use crate::device::{Backend, StreamHandle};
 use crate::{
     Device, Error, Half, InvalidProblem, KvFormat, Memory, Stream, TensorView, TensorViewMut, Workspace,
 };
+use half::bf16;
 
 /// The shape of a dense decode step.
 ///
@@ -80,20 +81,23 @@ impl DenseDecode {
     /// # Errors
     /// [`InvalidProblem`] naming the first field that is wrong.
     pub fn validate(&self) -> Result<(), InvalidProblem> {
-        validate::positive("s_q", self.s_q)?;
-        validate::positive("h_kv", self.h_kv)?;
-        validate::positive("h_q", self.h_q)?;
+        validate::dimensions(&[
+            ("batch", self.batch),
+            ("s_q", self.s_q),
+            ("h_q", self.h_q),
+            ("h_kv", self.h_kv),
+            ("page_size", self.page_size),
+            ("num_pages", self.num_pages),
+            ("max_pages", self.max_pages),
+        ])?;
         let divides = self.h_q.is_multiple_of(self.h_kv);
         validate::require(divides, "h_q", self.h_q, format!("a multiple of h_kv = {}", self.h_kv))?;
         validate::one_of("head_dim", self.head_dim, &[512, 576])?;
         validate::one_of("head_dim_v", self.head_dim_v, &[512])?;
-        validate::positive("page_size", self.page_size)?;
-        validate::positive("num_pages", self.num_pages)?;
-        validate::finite_scale(self.softmax_scale)?;
-        validate::countable("q", &self.q_shape())?;
-        validate::countable("kv_cache", &self.kv_shape())?;
-        validate::countable("block_table", &self.table_shape())?;
-        validate::countable("out", &self.out_shape())?;
+        validate::softmax_scale(self.softmax_scale)?;
+        validate::extent("q", &self.q_shape(), size_of::<bf16>())?;
+        validate::extent("kv_cache", &self.kv_shape(), size_of::<bf16>())?;
+        validate::extent("block_table", &self.table_shape(), size_of::<i32>())?;
         let keys = self.max_pages.checked_mul(self.page_size);
         let found = format!("{} · {}", self.max_pages, self.page_size);
         let countable = keys.is_some_and(|keys| i32::try_from(keys).is_ok());
@@ -207,7 +211,7 @@ impl DenseDecodePlan {
                 plan.run(stream, inputs, outputs, workspace)
             }
             #[cfg(feature = "cuda")]
-            _ => Err(validate::wrong_stream(stream)),
+            (_, handle) => Err(handle.of_another_device().into()),
         }
     }
 

@@ -83,7 +83,7 @@ pub struct SparseDecodePlan {
 #[derive(Clone, Debug)]
 enum BackendPlan {
     #[cfg(feature = "cpu")]
-    Cpu(crate::cpu::sparse_decode::SparseDecodePlan),
+    Cpu,
 }
 
 impl SparseDecode {
@@ -164,9 +164,9 @@ impl SparseDecodePlan {
         problem.validate()?;
         let backend = match &device.0 {
             #[cfg(feature = "cpu")]
-            Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_decode::SparseDecodePlan::new(problem)?),
+            Backend::Cpu => BackendPlan::Cpu,
             #[cfg(feature = "cuda")]
-            Backend::Cuda(_) => return Err(super::cpu_only("sparse decode")),
+            Backend::Cuda(_) => return Err(validate::not_on_cuda("sparse decode")),
         };
         Ok(Self { problem: problem.clone(), backend })
     }
@@ -180,7 +180,7 @@ impl SparseDecodePlan {
     pub fn workspace_bytes(&self) -> usize {
         match self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu(ref plan) => plan.workspace_bytes(),
+            BackendPlan::Cpu => 0,
         }
     }
 
@@ -188,7 +188,7 @@ impl SparseDecodePlan {
     pub fn kernel(&self) -> &'static str {
         match self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu(_) => crate::cpu::KERNEL,
+            BackendPlan::Cpu => "sparse_decode_cpu",
         }
     }
 
@@ -203,13 +203,14 @@ impl SparseDecodePlan {
         stream: &Stream,
         inputs: &SparseDecodeInputs<'_>,
         outputs: &mut SparseDecodeOutputs<'_>,
-        workspace: &mut Workspace<'_>,
+        _workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
         match (&self.backend, stream.0) {
             #[cfg(feature = "cpu")]
-            (BackendPlan::Cpu(plan), StreamHandle::Host) => {
+            (BackendPlan::Cpu, StreamHandle::Host) => {
                 self.check(inputs, outputs, Memory::Host)?;
-                plan.run(inputs, outputs, workspace)
+                crate::cpu::sparse_decode::run(&self.problem, inputs, outputs);
+                Ok(())
             }
             #[cfg(feature = "cuda")]
             (_, handle) => Err(handle.of_another_device().into()),
@@ -247,10 +248,11 @@ impl SparseDecodePlan {
         let field = |field| format!("{name}.{field}");
         let p = &self.problem;
         validate::input(&field("kv_cache"), &scope.kv_cache, p.kv_cache_shape(shape), memory)?;
-        validate::pages(&field("kv_cache"), &scope.kv_cache)?;
+        validate::pages(&field("kv_cache"), &scope.kv_cache, p.format)?;
         validate::input(&field("indices"), &scope.indices, p.indices_shape(shape), memory)?;
         if let Some(lengths) = &scope.topk_length {
             validate::input(&field("topk_length"), lengths, [p.batch], memory)?;
+            validate::lengths(&field("topk_length"), lengths, shape.topk)?;
         }
         Ok(())
     }

@@ -63,14 +63,14 @@ pub struct SparsePrefillPlan {
 #[derive(Clone, Debug)]
 enum BackendPlan {
     #[cfg(feature = "cpu")]
-    Cpu(crate::cpu::sparse_prefill::SparsePrefillPlan),
+    Cpu,
 }
 
 impl SparsePrefill {
     /// Checks that the numbers describe a problem. [`SparsePrefillPlan::new`] does it too.
     ///
     /// # Errors
-    /// The first field that is out of range: a dimension that is 0 or above `i32::MAX`, `head_dim_v` above `head_dim`,
+    /// The first field that is out of range: a dimension that is 0 or above `i32::MAX`, a head dimension other than 576 or 512 with values of 512,
     /// a scale that is not finite, a tensor larger than the address space.
     pub fn validate(&self) -> Result<(), InvalidProblem> {
         validate::dimensions(&[
@@ -81,7 +81,8 @@ impl SparsePrefill {
             ("s_kv", self.s_kv),
             ("topk", self.topk),
         ])?;
-        validate::value_dim(self.head_dim, self.head_dim_v)?;
+        validate::one_of("head_dim", self.head_dim, &[512, 576])?;
+        validate::one_of("head_dim_v", self.head_dim_v, &[512])?;
         validate::softmax_scale(self.softmax_scale)?;
         validate::extent("q", &self.q_shape(), size_of::<bf16>())?;
         validate::extent("kv", &self.kv_shape(), size_of::<bf16>())?;
@@ -128,9 +129,9 @@ impl SparsePrefillPlan {
         problem.validate()?;
         let backend = match &device.0 {
             #[cfg(feature = "cpu")]
-            Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_prefill::SparsePrefillPlan::new(problem)?),
+            Backend::Cpu => BackendPlan::Cpu,
             #[cfg(feature = "cuda")]
-            Backend::Cuda(_) => return Err(super::cpu_only("sparse prefill")),
+            Backend::Cuda(_) => return Err(validate::not_on_cuda("sparse prefill")),
         };
         Ok(Self { problem: problem.clone(), backend })
     }
@@ -144,7 +145,7 @@ impl SparsePrefillPlan {
     pub fn workspace_bytes(&self) -> usize {
         match self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu(ref plan) => plan.workspace_bytes(),
+            BackendPlan::Cpu => 0,
         }
     }
 
@@ -152,7 +153,7 @@ impl SparsePrefillPlan {
     pub fn kernel(&self) -> &'static str {
         match self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu(_) => crate::cpu::KERNEL,
+            BackendPlan::Cpu => "sparse_prefill_cpu",
         }
     }
 
@@ -167,13 +168,14 @@ impl SparsePrefillPlan {
         stream: &Stream,
         inputs: &SparsePrefillInputs<'_>,
         outputs: &mut SparsePrefillOutputs<'_>,
-        workspace: &mut Workspace<'_>,
+        _workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
         match (&self.backend, stream.0) {
             #[cfg(feature = "cpu")]
-            (BackendPlan::Cpu(plan), StreamHandle::Host) => {
+            (BackendPlan::Cpu, StreamHandle::Host) => {
                 self.check(inputs, outputs, Memory::Host)?;
-                plan.run(inputs, outputs, workspace)
+                crate::cpu::sparse_prefill::run(&self.problem, inputs, outputs);
+                Ok(())
             }
             #[cfg(feature = "cuda")]
             (_, handle) => Err(handle.of_another_device().into()),
@@ -192,6 +194,7 @@ impl SparsePrefillPlan {
         validate::input("indices", &inputs.indices, p.indices_shape(), memory)?;
         if let Some(lengths) = &inputs.topk_length {
             validate::input("topk_length", lengths, [p.s_q], memory)?;
+            validate::lengths("topk_length", lengths, p.topk)?;
         }
         if let Some(sink) = &inputs.attn_sink {
             validate::input("attn_sink", sink, [p.h_q], memory)?;

@@ -1,12 +1,14 @@
 //! Checks that every operation shares. Each names the argument, what it was and what was needed.
 
-use crate::{Element, Error, InvalidProblem, Memory, TensorView, TensorViewMut};
+use crate::{Element, Error, InvalidProblem, KvFormat, Memory, TensorView, TensorViewMut};
 
 type Checked = Result<(), InvalidProblem>;
 
-/// `value` is at least 1.
-pub(super) fn positive(name: &str, value: usize) -> Checked {
-    require(value > 0, name, value, "at least 1")
+/// Every dimension is at least 1 and fits the kernels' 32-bit arithmetic.
+pub(super) fn dimensions(dims: &[(&str, usize)]) -> Checked {
+    dims.iter().try_for_each(|&(name, dim)| {
+        require((1..=i32::MAX as usize).contains(&dim), name, dim, format!("in 1..={}", i32::MAX))
+    })
 }
 
 /// `value` is one of `allowed`.
@@ -15,17 +17,34 @@ pub(super) fn one_of(name: &str, value: usize, allowed: &[usize]) -> Checked {
 }
 
 /// The softmax scale is a finite number.
-pub(super) fn finite_scale(scale: f32) -> Checked {
+pub(super) fn softmax_scale(scale: f32) -> Checked {
     require(scale.is_finite(), "softmax_scale", scale, "a finite number")
 }
 
-/// No tensor of these dimensions has more elements than addresses can tell apart.
-pub(super) fn countable(name: &str, dims: &[usize]) -> Checked {
-    /// Room for 64-bit byte addresses of 16-byte-wide accesses.
-    const MAX_ELEMENTS: usize = isize::MAX as usize / 16;
-    let product = dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
-    let small = product.is_some_and(|elements| elements <= MAX_ELEMENTS);
-    require(small, name, format!("shape {dims:?}"), format!("at most {MAX_ELEMENTS} elements"))
+/// A tensor of these dimensions has no more bytes than an address space.
+pub(super) fn extent(name: &str, dims: &[usize], element_bytes: usize) -> Checked {
+    let bytes = dims.iter().try_fold(element_bytes, |product, &dim| product.checked_mul(dim));
+    let fits = bytes.is_some_and(|bytes| isize::try_from(bytes).is_ok());
+    require(fits, name, format!("of shape {dims:?}"), format!("at most {} bytes", isize::MAX))
+}
+
+/// An optional tensor is there exactly where the problem has it.
+pub(super) fn presence(name: &str, present: bool, planned: bool) -> Checked {
+    let word = |present| if present { "present" } else { "absent" };
+    require(present == planned, name, word(present), format!("{}, as in the problem", word(planned)))
+}
+
+/// Pages of an FP8 cache: bytes within a page lie as the format says, pages do not overlap.
+pub(super) fn pages(name: &str, cache: &TensorView<'_, u8, 4>, format: KvFormat) -> Checked {
+    let [num_pages, page_size, _, _] = cache.shape;
+    let [page_stride, token_stride, _, _] = cache.strides;
+    let argument = format!("{name} strides");
+    let token_bytes = i64::from(format.bytes_per_token());
+    let packed = page_size == 1 || token_stride == token_bytes;
+    require(packed, &argument, format!("{token_stride} from token to token"), token_bytes)?;
+    let page_bytes = token_bytes.saturating_mul(page_size as i64);
+    let apart = num_pages == 1 || page_stride >= page_bytes;
+    require(apart, &argument, format!("{page_stride} from page to page"), format!("at least {page_bytes}"))
 }
 
 /// `view` can be read as a tensor of `shape` in `memory`, with contiguous innermost rows.
@@ -102,12 +121,6 @@ pub(super) fn lengths(name: &str, view: &TensorView<'_, i32, 1>, limit: usize) -
         require(valid, &format!("{name}[{index}]"), len, format!("in 0..={limit}"))?;
     }
     Ok(())
-}
-
-/// The error of running a plan on another device's stream.
-#[cfg(feature = "cuda")]
-pub(super) fn wrong_stream(stream: &crate::Stream) -> Error {
-    InvalidProblem::new("stream", format!("{stream:?}"), "a stream of the plan's device").into()
 }
 
 /// The error of planning an operation for a GPU that only the CPU has.
