@@ -162,7 +162,7 @@ mod sealed {
 
 /// Row-major strides of a contiguous tensor.
 fn contiguous<const RANK: usize>(shape: [usize; RANK]) -> [i64; RANK] {
-    let mut strides = [1; RANK];
+    let mut strides = [1_i64; RANK];
     for dim in (0..RANK.saturating_sub(1)).rev() {
         strides[dim] = strides[dim + 1].saturating_mul(shape[dim + 1] as i64);
     }

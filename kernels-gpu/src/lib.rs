@@ -1,9 +1,9 @@
 //! oximla's GPU kernels, in Rust, compiled to PTX by rustc's own `nvptx64-nvidia-cuda` target.
 //!
-//! * [`ptx`]: one thin wrapper an instruction; the only place with `asm!`;
-//! * [`sync`]: barriers as types;
-//! * [`attention`]: the pieces of attention that kernels share;
-//! * [`kernels`]: the entry points.
+//! * `ptx`: one thin wrapper an instruction; the only place with `asm!`;
+//! * `sync`: barriers as types;
+//! * `attention`: the pieces of attention that kernels share;
+//! * `kernels`: the entry points.
 //!
 //! For any other target the crate is empty, so that the workspace builds with stable Rust.
 #![cfg(target_arch = "nvptx64")]

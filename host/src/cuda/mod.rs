@@ -59,7 +59,7 @@ impl CudaDevice {
         let primary = CudaContext::new(ordinal).map_err(|error| Error::Unsupported {
             what: "the cuda backend",
             need: format!("GPU number {ordinal}"),
-            have: format!("{error}"),
+            have: format!("{error:?}"),
         })?;
         let context = primary.cu_ctx();
         Self::on_context(context, Some(primary))
