@@ -1,6 +1,7 @@
 //! Where a plan runs: a GPU or the CPU.
 
-use crate::Error;
+use crate::{Error, InvalidProblem, Memory};
+use std::marker::PhantomData;
 
 /// A place where plans run. Cheap to clone; clones share the context and the loaded kernels.
 #[derive(Clone, Debug)]
@@ -62,12 +63,12 @@ pub(crate) enum StreamHandle {
 impl StreamHandle {
     /// The error of a plan that runs elsewhere.
     #[cfg(feature = "cuda")]
-    pub(crate) fn of_another_device(self) -> crate::InvalidProblem {
+    pub(crate) fn of_another_device(self) -> InvalidProblem {
         let (found, needed) = match self {
             Self::Host => ("the CPU's", "a CUDA stream, as the plan is for a GPU"),
             Self::Cuda(_) => ("a CUDA stream", "the CPU's, as the plan is for the CPU"),
         };
-        crate::InvalidProblem::new("stream", found, needed)
+        InvalidProblem::new("stream", found, needed)
     }
 }
 
@@ -81,22 +82,57 @@ unsafe impl Sync for Stream {}
 pub struct Workspace<'a> {
     pub(crate) address: u64,
     pub(crate) bytes: usize,
-    lifetime: std::marker::PhantomData<&'a mut [u8]>,
+    /// Whose memory it is, where that is known.
+    memory: Option<Memory>,
+    lifetime: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Workspace<'a> {
+    /// A workspace in host memory, for plans on the CPU.
+    pub fn from_slice(scratch: &'a mut [f32]) -> Self {
+        let (address, bytes) = (scratch.as_mut_ptr() as u64, size_of_val(scratch));
+        Self { address, bytes, memory: Some(Memory::Host), lifetime: PhantomData }
+    }
+
+    /// No workspace, for plans whose `workspace_bytes` is 0.
+    pub fn none() -> Self {
+        Self { address: 0, bytes: 0, memory: None, lifetime: PhantomData }
+    }
+
+    /// A workspace at an address: of the GPU's memory for a plan on a GPU, of the host's for one on the CPU.
+    ///
+    /// # Safety
+    /// `bytes` bytes at `address` are such memory, on the host initialised, and used by nothing else until the run
+    /// that gets this workspace is finished.
+    pub unsafe fn from_raw(address: u64, bytes: usize) -> Self {
+        Self { address, bytes, memory: None, lifetime: PhantomData }
+    }
 }
 
 impl Workspace<'_> {
-    /// No workspace, for plans whose `workspace_bytes` is 0.
-    pub fn none() -> Self {
-        Self { address: 0, bytes: 0, lifetime: std::marker::PhantomData }
+    /// The workspace as numbers, on the host.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn as_f32(&mut self, needed_bytes: usize) -> Result<&mut [f32], InvalidProblem> {
+        if self.bytes < needed_bytes {
+            let found = format!("{} bytes", self.bytes);
+            return Err(InvalidProblem::new("workspace", found, format!("at least {needed_bytes} bytes")));
+        }
+        if self.address == 0 || self.address % align_of::<f32>() as u64 != 0 {
+            let found = format!("at address {:#x}", self.address);
+            let needed = format!("at a multiple of {} other than 0", align_of::<f32>());
+            return Err(InvalidProblem::new("workspace", found, needed));
+        }
+        let len = self.bytes / size_of::<f32>();
+        // SAFETY: the workspace's maker promised memory of that size for this run alone.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.address as usize as *mut f32, len) })
     }
 
-    /// A workspace at a device address.
-    ///
-    /// # Safety
-    /// `bytes` bytes at `address` are the device's memory and used by nothing else until the run that gets this
-    /// workspace is finished.
-    pub unsafe fn from_raw(address: u64, bytes: usize) -> Self {
-        Self { address, bytes, lifetime: std::marker::PhantomData }
+    /// Checks that the workspace may lie in that memory.
+    pub(crate) fn check_memory(&self, memory: Memory) -> Result<(), InvalidProblem> {
+        match self.memory {
+            Some(found) if found != memory => Err(InvalidProblem::new("workspace", found, memory)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::InvalidProblem;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// Element types tensors may have.
@@ -19,6 +20,11 @@ pub trait Half: Element + bytemuck::Pod {
     fn to_f32(self) -> f32;
     /// The nearest value, ties to even.
     fn from_f32(value: f32) -> Self;
+    /// A slice in f32, exactly.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    fn widen(from: &[Self], to: &mut [f32]);
 }
 
 /// Whose memory a tensor lies in.
@@ -28,6 +34,15 @@ pub enum Memory {
     Host,
     /// A GPU's.
     Device,
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Host => "in host memory",
+            Self::Device => "in device memory",
+        })
+    }
 }
 
 /// A read-only tensor of rank `RANK`: shape and strides are in elements, outermost dimension first.
@@ -58,9 +73,19 @@ impl<'a, T: Element, const RANK: usize> TensorView<'a, T, RANK> {
     /// # Errors
     /// [`InvalidProblem`] where the slice's length is not the product of `shape`.
     pub fn from_slice(name: &str, data: &'a [T], shape: [usize; RANK]) -> Result<Self, InvalidProblem> {
-        check_len::<T, RANK>(name, data.len(), shape)?;
-        let strides = contiguous(shape);
-        Ok(Self { address: data.as_ptr() as u64, shape, strides, memory: Memory::Host, lifetime: PhantomData })
+        Self::contiguous_at(name, data.as_ptr() as u64, data.len(), shape, Memory::Host)
+    }
+
+    /// A contiguous tensor over `len` elements that the caller borrows for `'a`.
+    pub(crate) fn contiguous_at(
+        name: &str,
+        address: u64,
+        len: usize,
+        shape: [usize; RANK],
+        memory: Memory,
+    ) -> Result<Self, InvalidProblem> {
+        check_len::<T, RANK>(name, len, shape)?;
+        Ok(Self { address, shape, strides: contiguous(shape), memory, lifetime: PhantomData })
     }
 
     /// A tensor at an address.
@@ -99,10 +124,18 @@ impl<'a, T: Element, const RANK: usize> TensorViewMut<'a, T, RANK> {
     /// # Errors
     /// [`InvalidProblem`] where the slice's length is not the product of `shape`.
     pub fn from_slice(name: &str, data: &'a mut [T], shape: [usize; RANK]) -> Result<Self, InvalidProblem> {
-        check_len::<T, RANK>(name, data.len(), shape)?;
-        let address = data.as_mut_ptr() as u64;
-        let strides = contiguous(shape);
-        let view = TensorView { address, shape, strides, memory: Memory::Host, lifetime: PhantomData };
+        Self::contiguous_at(name, data.as_mut_ptr() as u64, data.len(), shape, Memory::Host)
+    }
+
+    /// A contiguous tensor over `len` elements that the caller borrows exclusively for `'a`.
+    pub(crate) fn contiguous_at(
+        name: &str,
+        address: u64,
+        len: usize,
+        shape: [usize; RANK],
+        memory: Memory,
+    ) -> Result<Self, InvalidProblem> {
+        let view = TensorView::contiguous_at(name, address, len, shape, memory)?;
         Ok(Self { view, exclusive: PhantomData })
     }
 
@@ -128,6 +161,75 @@ impl<'a, T: Element, const RANK: usize> TensorViewMut<'a, T, RANK> {
     }
 }
 
+/// Reading on the host. Operations get here with tensors they have checked.
+#[cfg(feature = "cpu")]
+impl<'a, T: Element, const RANK: usize> TensorView<'a, T, RANK> {
+    /// The innermost dimension at the given outer indices.
+    pub(crate) fn row(&self, outer: &[usize]) -> &'a [T] {
+        let len = self.shape[RANK - 1];
+        assert!(self.memory == Memory::Host && (len <= 1 || self.strides[RANK - 1] == 1), "rows are contiguous");
+        // SAFETY: `offset` stays within the shape, and so within what the view's maker promised to be readable.
+        unsafe { std::slice::from_raw_parts(self.pointer().offset(self.offset(outer)), len) }
+    }
+
+    /// All elements at an outermost index; inner dimensions are contiguous.
+    pub(crate) fn outermost(&self, index: usize) -> &'a [T] {
+        let dims = || self.shape.into_iter().zip(self.strides).skip(1);
+        let mut len = 1;
+        for (dim, stride) in dims().collect::<Vec<_>>().into_iter().rev() {
+            assert!(dim <= 1 || stride == len as i64, "inner dimensions are contiguous");
+            len *= dim;
+        }
+        assert!(self.memory == Memory::Host, "host memory");
+        // SAFETY: as in `row`; without gaps, the elements at `index` are `len` in a row.
+        unsafe { std::slice::from_raw_parts(self.pointer().offset(self.offset(&[index])), len) }
+    }
+
+    /// Elements from the first one to that with the given leading indices, the others being 0.
+    fn offset(&self, leading: &[usize]) -> isize {
+        let mut offset = 0;
+        for ((&index, dim), stride) in leading.iter().zip(self.shape).zip(self.strides) {
+            assert!(index < dim, "index {leading:?} of shape {:?}", self.shape);
+            offset += index as isize * stride as isize;
+        }
+        offset
+    }
+
+    fn pointer(&self) -> *mut T {
+        self.address as usize as *mut T
+    }
+}
+
+/// Writing on the host, from several threads.
+#[cfg(feature = "cpu")]
+impl<T: Element, const RANK: usize> TensorViewMut<'_, T, RANK> {
+    /// Writes the innermost dimension at the given outer indices.
+    ///
+    /// # Safety
+    /// Nothing else reads or writes this row meanwhile.
+    pub(crate) unsafe fn write_row(&self, outer: &[usize], values: impl ExactSizeIterator<Item = T>) {
+        let len = self.view.shape[RANK - 1];
+        assert!(outer.len() == RANK - 1 && values.len() == len, "one value for each element of a row");
+        assert!(self.view.memory == Memory::Host, "host memory");
+        let stride = self.view.strides[RANK - 1] as isize;
+        let row = self.view.pointer().wrapping_offset(self.view.offset(outer));
+        for (index, value) in (0..).zip(values) {
+            // SAFETY: the element is within the shape, which the view's maker promised to be writable memory.
+            unsafe { row.wrapping_offset(index * stride).write(value) };
+        }
+    }
+
+    /// Writes an element.
+    ///
+    /// # Safety
+    /// Nothing else reads or writes it meanwhile.
+    pub(crate) unsafe fn write(&self, index: [usize; RANK], value: T) {
+        assert!(self.view.memory == Memory::Host, "host memory");
+        // SAFETY: as in `write_row`.
+        unsafe { self.view.pointer().offset(self.view.offset(&index)).write(value) };
+    }
+}
+
 macro_rules! elements {
     ($($ty:ty => $name:literal),+) => {
         $(impl Element for $ty { const NAME: &'static str = $name; }
@@ -144,6 +246,9 @@ impl Half for bf16 {
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
     }
+    fn widen(from: &[Self], to: &mut [f32]) {
+        from.convert_to_f32_slice(to);
+    }
 }
 
 impl Half for f16 {
@@ -153,6 +258,9 @@ impl Half for f16 {
     }
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
+    }
+    fn widen(from: &[Self], to: &mut [f32]) {
+        from.convert_to_f32_slice(to);
     }
 }
 

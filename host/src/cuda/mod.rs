@@ -3,8 +3,11 @@
 //! cudarc loads libcuda at run time and declares its functions. Contexts, streams and memory stay the caller's: this
 //! module pushes a device's context around its own calls and leaves the thread as it found it.
 
+#[cfg(feature = "cust")]
+mod cust;
 pub(crate) mod dense_decode;
 mod driver;
+mod interop;
 mod kernels;
 mod memory;
 mod tensor_map;

@@ -208,6 +208,7 @@ impl DenseDecodePlan {
             #[cfg(feature = "cuda")]
             (BackendPlan::Cuda(plan), StreamHandle::Cuda(stream)) => {
                 self.check(inputs, outputs, Memory::Device)?;
+                workspace.check_memory(Memory::Device)?;
                 plan.run(stream, inputs, outputs, workspace)
             }
             #[cfg(feature = "cuda")]
