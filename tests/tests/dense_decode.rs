@@ -118,7 +118,12 @@ fn specs() -> impl Strategy<Value = (Spec, Views)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn random_problems((spec, views) in specs()) {
         for backend in Backend::all() {

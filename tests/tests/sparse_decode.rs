@@ -157,7 +157,12 @@ fn specs() -> impl Strategy<Value = (Spec, Views)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 100,
+        max_shrink_iters: 100,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn random_problems((spec, views) in specs()) {
         for backend in Backend::all() {
