@@ -190,9 +190,22 @@ pub fn answer(case: &DenseDecodeCase) -> Answer {
 /// # Errors
 /// What planning or running says; the outputs were untouched then.
 pub fn run(backend: &Backend, case: &DenseDecodeCase, views: Views) -> Result<Expected, Error> {
+    run_with_workspace(backend, case, views, |needed| needed)
+}
+
+/// As [`run`], with a workspace of as many bytes as `workspace_bytes` makes of those needed.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_workspace(
+    backend: &Backend,
+    case: &DenseDecodeCase,
+    views: Views,
+    workspace_bytes: fn(usize) -> usize,
+) -> Result<Expected, Error> {
     match (&case.q, &case.kv_cache) {
-        (HalfVec::Bf16(q), HalfVec::Bf16(kv_cache)) => run_typed(backend, case, q, kv_cache, views),
-        (HalfVec::Fp16(q), HalfVec::Fp16(kv_cache)) => run_typed(backend, case, q, kv_cache, views),
+        (HalfVec::Bf16(q), HalfVec::Bf16(kv)) => run_typed(backend, case, q, kv, views, workspace_bytes),
+        (HalfVec::Fp16(q), HalfVec::Fp16(kv)) => run_typed(backend, case, q, kv, views, workspace_bytes),
         _ => Err(InvalidProblem::new("kv_cache", "of another type than q", "the type of q").into()),
     }
 }
@@ -203,6 +216,7 @@ fn run_typed<T: Half + Trap>(
     q: &[T],
     kv_cache: &[T],
     views: Views,
+    workspace_bytes: fn(usize) -> usize,
 ) -> Result<Expected, Error> {
     let p = &case.problem;
     let plan = DenseDecodePlan::new(p, T::FORMAT, &backend.device)?;
@@ -213,7 +227,7 @@ fn run_typed<T: Half + Trap>(
     let cache_seqlens = Input::new(backend, &case.cache_seqlens, [p.batch], Views::Contiguous);
     let mut out = Output::<T, 4>::new(backend, [p.batch, p.s_q, p.h_q, p.head_dim_v], views);
     let mut lse = Output::<f32, 3>::new(backend, [p.batch, p.h_q, p.s_q], views);
-    let mut workspace = backend.workspace(plan.workspace_bytes());
+    let mut workspace = backend.workspace(workspace_bytes(plan.workspace_bytes()));
 
     let inputs = DenseDecodeInputs {
         q: q.view(),

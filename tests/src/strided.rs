@@ -31,7 +31,7 @@ impl Trap for u8 {
 /// How the tensors of a run lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Views {
-    /// Without gaps.
+    /// Without gaps between its elements.
     Contiguous,
     /// With a gap in every dimension; rows begin at multiples of [`ALIGNMENT`].
     Padded,
@@ -60,7 +60,7 @@ impl<const RANK: usize> Layout<RANK> {
         let offset = match views {
             Views::Contiguous => {
                 extents = shape;
-                0
+                aligned
             }
             Views::Padded => {
                 extents[RANK - 1] = (last + 1).next_multiple_of(aligned);
@@ -87,7 +87,8 @@ impl<const RANK: usize> Layout<RANK> {
         for dim in (0..RANK - 1).rev() {
             strides[dim] = strides[dim + 1] * extents[dim + 1];
         }
-        Self { shape, strides, offset, len: offset + strides[0] * extents[0] }
+        // A margin on either side, against writes just outside.
+        Self { shape, strides, offset, len: offset + strides[0] * extents[0] + offset }
     }
 
     /// Positions in the buffer at which the innermost rows begin, row-major.
@@ -201,9 +202,9 @@ mod tests {
     #[test]
     fn layouts() {
         let contiguous = Layout::new::<f32>([2, 3, 5], Views::Contiguous);
-        assert_eq!((contiguous.strides, contiguous.offset, contiguous.len), ([15, 5, 1], 0, 30));
+        assert_eq!((contiguous.strides, contiguous.offset, contiguous.len), ([15, 5, 1], 4, 38));
         let padded = Layout::new::<f32>([2, 3, 5], Views::Padded);
-        assert_eq!((padded.strides, padded.offset, padded.len), ([32, 8, 1], 4, 100));
+        assert_eq!((padded.strides, padded.offset, padded.len), ([32, 8, 1], 4, 104));
         assert_eq!(padded.rows().collect::<Vec<_>>(), [4, 12, 20, 36, 44, 52]);
         let unaligned = Layout::new::<u8>([2, 16], Views::Unaligned);
         assert_eq!((unaligned.strides, unaligned.offset), ([17, 1], 1));

@@ -14,6 +14,7 @@ const GAPS_INSIDE_ROWS: Flaw = Flaw::Stride { dim: usize::MAX, to: Stride::Doubl
 const NEGATIVE: Flaw = Flaw::Stride { dim: 0, to: Stride::Negated };
 const ENDLESS: Flaw = Flaw::Stride { dim: 0, to: Stride::Max };
 const OVERLAP: Flaw = Flaw::Stride { dim: 0, to: Stride::OneLess };
+const TOKENS_APART: Flaw = Flaw::Stride { dim: 1, to: Stride::Doubled };
 const BROADCAST: Flaw = Flaw::Stride { dim: 0, to: Stride::Zero };
 
 /// What is wrong with a tensor and how its name goes on in the error.
@@ -26,12 +27,13 @@ const OF_INPUTS: [(Flaw, &str); 7] = [
     (NEGATIVE, " strides"),
     (ENDLESS, " strides"),
 ];
-const OF_BYTES: [(Flaw, &str); 5] = [
+const OF_BYTES: [(Flaw, &str); 6] = [
     (WRONG_SIZE, ""),
     (Flaw::OtherMemory, ""),
     (GAPS_INSIDE_ROWS, " strides"),
     (NEGATIVE, " strides"),
     (OVERLAP, " strides"),
+    (TOKENS_APART, " strides"),
 ];
 const OF_VECTORS: [(Flaw, &str); 5] = [
     (WRONG_SIZE, ""),

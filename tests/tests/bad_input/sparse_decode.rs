@@ -129,7 +129,7 @@ impl Scope {
 
     fn data(&self, case: &ScopeCase) -> ScopeCase {
         ScopeCase {
-            shape: case.shape.clone(),
+            shape: case.shape,
             kv_cache: self.kv_cache.data(),
             indices: self.indices.data(),
             topk_length: self.topk_length.as_ref().map(Argument::data),
