@@ -11,8 +11,8 @@ use cust::memory::{CopyDestination, DeviceBuffer};
 use cust::stream::{Stream as CustStream, StreamFlags};
 use half::bf16;
 use oximla::{
-    DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, KvFormat, Stream, TensorView,
-    TensorViewMut, Workspace,
+    DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, KvFormat, Stream,
+    TensorView, TensorViewMut, Workspace,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -47,7 +47,10 @@ impl LaunchContract {
         assert!(self.threads.is_multiple_of(WARP_THREADS), "a CTA is a whole number of warps");
         assert!(self.min_ctas_per_sm > 0, "at least one CTA per multiprocessor");
         assert!(self.cluster > 0 && self.cluster <= 8, "the portable cluster size is at most 8");
-        assert!(self.shared_bytes * self.min_ctas_per_sm <= MAX_SHARED_BYTES, "more shared memory than an SM has");
+        assert!(
+            self.shared_bytes * self.min_ctas_per_sm <= MAX_SHARED_BYTES,
+            "more shared memory than an SM has"
+        );
         assert!(self.param_align == 8 || self.param_align == 64, "parameters are aligned to 8 or 64 bytes");
         self
     }

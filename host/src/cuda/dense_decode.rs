@@ -3,11 +3,14 @@
 use super::CudaDevice;
 use super::kernels::Kernel;
 use super::tensor_map::HalfTensor4;
-use crate::{DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, Error, Half, InvalidProblem, KvFormat, Workspace};
+use crate::{
+    DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, Error, Half, InvalidProblem, KvFormat, Workspace,
+};
 use cudarc::driver::sys;
 use oximla_types::kernels::combine::{self, CombineParams, ROWS_PER_CTA};
 use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord, TILE_COLUMNS, TILE_ROWS,
+    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord, TILE_COLUMNS,
+    TILE_ROWS,
 };
 use oximla_types::schedule::{self, BLOCK_KEYS, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
 use std::sync::Arc;
@@ -51,7 +54,11 @@ struct WorkspacePlan {
 }
 
 impl DensePlan {
-    pub(crate) fn new(problem: &DenseDecode, format: KvFormat, device: &Arc<CudaDevice>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        problem: &DenseDecode,
+        format: KvFormat,
+        device: &Arc<CudaDevice>,
+    ) -> Result<Self, Error> {
         let (decode, combine) = match format {
             KvFormat::Bf16 => (contract::SM90_BF16, combine::BF16),
             KvFormat::Fp16 => (contract::SM90_FP16, combine::FP16),
@@ -268,7 +275,11 @@ fn check_element_alignment(name: &'static str, address: u64, alignment: u64) -> 
     if address % alignment == 0 {
         return Ok(());
     }
-    Err(InvalidProblem::new(name, format!("at address {address:#x}"), format!("aligned to {alignment} bytes")))
+    Err(InvalidProblem::new(
+        name,
+        format!("at address {address:#x}"),
+        format!("aligned to {alignment} bytes"),
+    ))
 }
 
 #[cfg(test)]

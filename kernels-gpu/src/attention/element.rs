@@ -12,11 +12,7 @@ pub trait Element {
     ///
     /// # Safety
     /// As for the `wgmma` wrappers.
-    unsafe fn multiply_scores(
-        scores: &mut [f32; 32],
-        queries: SharedDescriptor,
-        keys: SharedDescriptor,
-    );
+    unsafe fn multiply_scores(scores: &mut [f32; 32], queries: SharedDescriptor, keys: SharedDescriptor);
 
     /// `output += A·B` for 64 query rows, 16 keys and 256 columns, A K-major and B MN-major in shared memory.
     ///

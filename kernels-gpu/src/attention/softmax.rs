@@ -5,6 +5,7 @@
 
 use super::unroll;
 use crate::ptx::{math, warp};
+use oximla_types::layout::fragment;
 
 /// Where the running maximum starts: below any score that occurs, and finite.
 const MAX_FLOOR: f32 = -1e30;
@@ -23,12 +24,12 @@ pub struct ColumnLimits(pub [u32; 2]);
 
 /// Row (0 or 1) of element `e` of an accumulator fragment.
 pub const fn fragment_row(e: usize) -> usize {
-    (e / 2) & 1
+    (fragment::accumulator(0, e as u32).row / 8) as usize
 }
 
 /// Column of element `e` for quad lane 0.
 pub const fn fragment_column(e: usize) -> u32 {
-    (8 * (e / 4) + (e & 1)) as u32
+    fragment::accumulator(0, e as u32).column
 }
 
 impl OnlineSoftmax {

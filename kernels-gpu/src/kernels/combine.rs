@@ -48,9 +48,8 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
         if count <= 1 || row >= params.total_rows {
             return;
         }
-        let slot = |split: u32| {
-            split_slot(first + split, request) as u64 * params.total_rows as u64 + row as u64
-        };
+        let slot =
+            |split: u32| split_slot(first + split, request) as u64 * params.total_rows as u64 + row as u64;
         let partial_lse = |split: u32| memory::ld_global_f32(params.partial.lse + 4 * slot(split));
 
         let log = log_sum_exp2(count, lane, partial_lse);

@@ -39,13 +39,3 @@ pub unsafe fn cp_async_bulk_tensor_4d(destination: u32, map: u64, coordinates: [
             in(reg32) c0, in(reg32) c1, in(reg32) c2, in(reg32) c3, in(reg32) barrier, options(nostack))
     }
 }
-
-/// `prefetch.tensormap`: brings a tensor map into the copy engine's cache.
-///
-/// # Safety
-/// `map` is the generic address of a valid tensor map.
-#[inline(always)]
-pub unsafe fn prefetch_tensormap(map: u64) {
-    // SAFETY: as the caller promises.
-    unsafe { asm!("prefetch.tensormap [{}];", in(reg64) map, options(nostack)) }
-}

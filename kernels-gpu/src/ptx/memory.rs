@@ -118,5 +118,7 @@ pub unsafe fn st_global_u32x2(address: u64, [a, b]: [u32; 2]) {
 #[inline(always)]
 pub unsafe fn st_shared_zero_x4(address: u32) {
     // SAFETY: as the caller promises.
-    unsafe { asm!("st.shared.v4.b32 [{}], {{{z}, {z}, {z}, {z}}};", in(reg32) address, z = in(reg32) 0, options(nostack)) }
+    unsafe {
+        asm!("st.shared.v4.b32 [{}], {{{z}, {z}, {z}, {z}}};", in(reg32) address, z = in(reg32) 0, options(nostack))
+    }
 }

@@ -90,5 +90,11 @@ shapes!(wait_group!(wgmma_wait_all_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_all_128, 128), 128);
 shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0"), 32);
 shapes!(mma!(wgmma_m64n64k16_f16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0, 0"), 32);
-shapes!(mma!(wgmma_m64n256k16_bf16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16", "0, 1"), 128);
-shapes!(mma!(wgmma_m64n256k16_f16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16", "0, 1"), 128);
+shapes!(
+    mma!(wgmma_m64n256k16_bf16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16", "0, 1"),
+    128
+);
+shapes!(
+    mma!(wgmma_m64n256k16_f16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16", "0, 1"),
+    128
+);

@@ -7,8 +7,7 @@ use crate::launch::{LaunchContract, WARP_THREADS};
 pub const ROWS_PER_CTA: u32 = 4;
 
 /// Parameters of the kernel. Strides are in elements.
-#[derive(Clone, Copy, Debug)]
-#[derive(bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct CombineParams {
     /// The partial results.

@@ -32,10 +32,10 @@ pub const STAGES: u32 = 2;
 pub const WARPGROUPS: u32 = 3;
 
 /// Registers of a thread of the scores warpgroup, once roles have parted.
-pub const SCORES_REGISTERS: u32 = 104;
+pub const SCORES_REGISTERS: u32 = 120;
 
 /// Registers of a thread of a values warpgroup: 128 accumulators and their bookkeeping.
-pub const VALUES_REGISTERS: u32 = 200;
+pub const VALUES_REGISTERS: u32 = 192;
 
 const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
 
@@ -82,8 +82,7 @@ const _: () = {
 };
 
 /// Parameters of the kernel. Addresses are generic device addresses; strides are in elements.
-#[derive(Clone, Copy, Debug)]
-#[derive(bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct DenseDecodeParams {
     /// The cache `[num_pages, h_kv, 64 keys, 576]` in boxes of one tile. First, where its alignment holds.
@@ -137,8 +136,7 @@ pub struct DenseDecodeParams {
 }
 
 /// Where partial results of split requests lie, in the workspace. `rows` counts `h_q · s_q` rows.
-#[derive(Clone, Copy, Debug)]
-#[derive(bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct PartialResults {
     /// Normalised partial outputs `[slots, h_kv · rows, 512]` f32.
@@ -150,8 +148,7 @@ pub struct PartialResults {
 }
 
 /// Which partitions a request was split over, as the decode kernel tells the combine kernel.
-#[derive(Clone, Copy, Debug)]
-#[derive(bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct SplitRecord {
     /// Partition with the first block.

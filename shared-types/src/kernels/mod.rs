@@ -6,8 +6,7 @@ pub mod dense_decode;
 use crate::launch::LaunchContract;
 
 /// A `CUtensorMap`, opaque to everything but the driver that encodes it and the copy engine that reads it.
-#[derive(Clone, Copy, Debug)]
-#[derive(bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct TensorMap(pub [u64; 16]);
 

@@ -14,9 +14,9 @@
 //!
 //! | role         | warpgroup | registers | consumes        | produces                   |
 //! |--------------|-----------|-----------|-----------------|----------------------------|
-//! | scores       | 0         | 104       | Q, K tiles      | P, row scales, norms, lse  |
-//! | values left  | 1         | 200       | P, K tiles 0..4 | O columns 0..256, K 0..4   |
-//! | values right | 2         | 200       | P, K tiles 4..8 | O columns 256..512, K 4..9 |
+//! | scores       | 0         | 120       | Q, K tiles      | P, row scales, norms, lse  |
+//! | values left  | 1         | 192       | P, K tiles 0..4 | O columns 0..256, K 0..4   |
+//! | values right | 2         | 192       | P, K tiles 4..8 | O columns 256..512, K 4..9 |
 //!
 //! One thread of each value warpgroup also asks the copy engine for its tiles of the block after next, as soon as its
 //! own multiplication has let go of the stage; it runs ahead into the next request, so that copies never pause.
@@ -43,9 +43,17 @@ use crate::ptx::{fence, special};
 use crate::sync::{Handoff, cta_barrier};
 use core::num::NonZeroU32;
 use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, SharedPlan, TILE_ROWS, VALUES_REGISTERS, WARPGROUPS,
+    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, SharedPlan, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
+    WARPGROUPS,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
+use oximla_types::layout::swizzle::Swizzle;
+use oximla_types::layout::tile::Tile;
+
+/// A tile as the copy engine writes it and the tensor cores read it.
+const TILE: Tile = Tile::new(TILE_ROWS, Swizzle::Bytes128);
+
+const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
 
 const VALUE_THREADS: u32 = (WARPGROUPS - 1) * WARPGROUP_THREADS;
 
@@ -141,21 +149,15 @@ impl<'a> Cta<'a> {
     #[inline(always)]
     unsafe fn new(params: &'a DenseDecodeParams, kv_map: u64) -> Self {
         // SAFETY: as the caller promises.
-        let (group, row_tiles) = unsafe {
-            (NonZeroU32::new_unchecked(params.group), NonZeroU32::new_unchecked(params.row_tiles))
-        };
+        let (group, row_tiles) =
+            unsafe { (NonZeroU32::new_unchecked(params.group), NonZeroU32::new_unchecked(params.row_tiles)) };
         Self {
             params,
             kv_map,
             shared: special::dynamic_shared(),
             kv_head: special::cta_x() / row_tiles,
             first_row: special::cta_x() % row_tiles * TILE_ROWS,
-            rows: QueryRows {
-                group,
-                count: params.rows,
-                s_q: params.s_q,
-                causal: params.causal != 0,
-            },
+            rows: QueryRows { group, count: params.rows, s_q: params.s_q, causal: params.causal != 0 },
             partition: special::cta_y(),
         }
     }

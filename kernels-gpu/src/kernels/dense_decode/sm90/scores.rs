@@ -2,39 +2,27 @@
 
 use super::super::segments::Segment;
 use super::keys::{self, KeyTile};
-use super::{Cta, NORMS, PROBABILITIES};
+use super::{Cta, NORMS, PROBABILITIES, TILE};
 use crate::attention::element::Element;
 use crate::attention::softmax::{ColumnLimits, OnlineSoftmax};
 use crate::attention::unroll;
 use crate::ptx::{copy, fence, matrix, memory, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
-use oximla_types::kernels::dense_decode::{
-    HEAD_DIM, SharedPlan, SplitRecord, TILE_BYTES, TILE_ROWS, TILES,
-};
+use oximla_types::kernels::dense_decode::{HEAD_DIM, SharedPlan, SplitRecord, TILE_BYTES, TILE_ROWS, TILES};
 use oximla_types::launch::WARP_THREADS;
+use oximla_types::layout::fragment;
+use oximla_types::layout::tile::Position;
 use oximla_types::schedule::{BLOCK_KEYS, split_slot};
 
 /// The named barrier of this warpgroup; the value warpgroups have the next two.
 const BARRIER: u32 = 1;
 
-/// Bytes of 16 columns of a 16-bit type: one step of `wgmma` along a K-major operand.
-const STEP_BYTES: u32 = 32;
+/// Bytes of 16 columns: one step of `wgmma` along a K-major operand.
+const STEP_BYTES: u32 = TILE.column_offset(16);
 
 /// Natural logarithm of 2.
 const LN_2: f32 = core::f32::consts::LN_2;
-
-/// Where this thread's part of the score fragment lies.
-#[derive(Clone, Copy)]
-struct Fragment {
-    /// Its first row in the tile; the second is 8 below.
-    row: u32,
-    /// Its first column.
-    column: u32,
-    /// Address that it gives to `stmatrix` for columns 0..16 of P; its row and 16-byte chunk.
-    row_address: u32,
-    chunk: u32,
-}
 
 /// Runs the role.
 ///
@@ -43,14 +31,9 @@ struct Fragment {
 /// initialised.
 #[inline(always)]
 pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
-    let (lane, warp) = (thread % WARP_THREADS, thread / WARP_THREADS);
-    let store_row = 16 * warp + lane % 16;
-    let fragment = Fragment {
-        row: 16 * warp + lane / 4,
-        column: 2 * (lane % 4),
-        row_address: cta.shared + SharedPlan::P + store_row * 128,
-        chunk: (lane / 16) ^ (store_row & 7),
-    };
+    let lane = thread % WARP_THREADS;
+    // A thread holds parts of two rows, this one and the one 8 below.
+    let Position { row, column } = fragment::accumulator(thread, 0);
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
         let mut probabilities = PROBABILITIES.producer(cta.shared);
@@ -60,8 +43,8 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
         while let Some(segment) = segments.next() {
             load_queries(cta, segment.request, thread);
             let visible = [
-                cta.rows.visible_keys(cta.first_row + fragment.row, segment.len),
-                cta.rows.visible_keys(cta.first_row + fragment.row + 8, segment.len),
+                cta.rows.visible_keys(cta.first_row + row, segment.len),
+                cta.rows.visible_keys(cta.first_row + row + 8, segment.len),
             ];
             // The tile's first row sees the fewest keys: blocks below them need no mask.
             let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
@@ -80,12 +63,12 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                         if keys::is_present(page) { keys.saturating_sub(first_key) } else { 0 }
                     };
                     let limits = ColumnLimits([limit(visible[0]), limit(visible[1])]);
-                    softmax.update_masked(&mut scores, cta.params.scale_log2, limits, fragment.column)
+                    softmax.update_masked(&mut scores, cta.params.scale_log2, limits, column)
                 };
 
                 probabilities.acquire();
-                store_probabilities::<E>(fragment, &scores);
-                store_rows(cta, SharedPlan::ROW_SCALE, fragment, lane, correction);
+                store_probabilities::<E>(cta, thread, &scores);
+                store_rows(cta, SharedPlan::ROW_SCALE, row, lane, correction);
                 fence::fence_proxy_async_shared();
                 probabilities.publish();
                 block += 1;
@@ -93,11 +76,11 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
             }
             let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
             norms.acquire();
-            store_rows(cta, SharedPlan::ROW_NORM, fragment, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
+            store_rows(cta, SharedPlan::ROW_NORM, row, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
             norms.publish();
             if lane % 4 == 0 {
-                store_lse(cta, &segment, fragment.row, log_0);
-                store_lse(cta, &segment, fragment.row + 8, log_1);
+                store_lse(cta, &segment, row, log_0);
+                store_lse(cta, &segment, row + 8, log_1);
             }
             if thread == 0 && segment.opens {
                 record_splits(cta, &segment);
@@ -150,9 +133,7 @@ unsafe fn load_queries(cta: &Cta, request: u32, thread: u32) {
                 + cta.rows.token(row) as i64 * token_stride
                 + head as i64 * head_stride;
             let source = cta.params.q.wrapping_add((offset * 2) as u64) + (chunk * CHUNK_BYTES) as u64;
-            let target = cta.shared + SharedPlan::Q
-                + tile_row * 128
-                + (chunk ^ (tile_row & 7)) * CHUNK_BYTES;
+            let target = cta.shared + SharedPlan::Q + TILE.chunk(tile_row, chunk);
             unroll!(TILE in 9 => {
                 const { assert!(TILES as usize * 64 == HEAD_DIM as usize) };
                 copy::cp_async_16(target + TILE as u32 * TILE_BYTES, source + TILE as u64 * 128, bytes);
@@ -166,26 +147,27 @@ unsafe fn load_queries(cta: &Cta, request: u32, thread: u32) {
 
 /// Rounds the probabilities and stores them as one swizzled tile.
 #[inline(always)]
-unsafe fn store_probabilities<E: Element>(fragment: Fragment, p: &[f32; 32]) {
+unsafe fn store_probabilities<E: Element>(cta: &Cta, thread: u32, p: &[f32; 32]) {
     unroll!(STEP in 4 => {
-        // Sixteen columns of accumulators are one A fragment (PTX ISA, "Register Fragments for wgmma.m64nNk16").
+        const PAIRS: [[usize; 2]; 4] = fragment::a_pairs(STEP);
         let matrices = [
-            E::pack(p[8 * STEP], p[8 * STEP + 1]),
-            E::pack(p[8 * STEP + 2], p[8 * STEP + 3]),
-            E::pack(p[8 * STEP + 4], p[8 * STEP + 5]),
-            E::pack(p[8 * STEP + 6], p[8 * STEP + 7]),
+            E::pack(p[PAIRS[0][0]], p[PAIRS[0][1]]),
+            E::pack(p[PAIRS[1][0]], p[PAIRS[1][1]]),
+            E::pack(p[PAIRS[2][0]], p[PAIRS[2][1]]),
+            E::pack(p[PAIRS[3][0]], p[PAIRS[3][1]]),
         ];
-        let chunk = fragment.chunk ^ (2 * STEP as u32);
+        let (row, chunk) = fragment::matrix_chunk(thread, STEP as u32);
+        let address = cta.shared + SharedPlan::P + TILE.chunk(row, chunk);
         // SAFETY: the address lies in the P tile, which this role owns until it publishes.
-        unsafe { matrix::stmatrix_x4(fragment.row_address + chunk * 16, matrices) };
+        unsafe { matrix::stmatrix_x4(address, matrices) };
     });
 }
 
 /// Stores one value a row; the four lanes of a quad hold the same.
 #[inline(always)]
-unsafe fn store_rows(cta: &Cta, offset: u32, fragment: Fragment, lane: u32, values: [f32; 2]) {
+unsafe fn store_rows(cta: &Cta, offset: u32, row: u32, lane: u32, values: [f32; 2]) {
     if lane % 4 == 0 {
-        let address = cta.shared + offset + fragment.row * 4;
+        let address = cta.shared + offset + row * 4;
         // SAFETY: within the plan's 64 rows.
         unsafe {
             memory::st_shared_f32(address, values[0]);

@@ -2,7 +2,7 @@
 
 use super::super::segments::Segment;
 use super::keys::{KeyTile, Loader};
-use super::{Cta, NORMS, PROBABILITIES};
+use super::{Cta, NORMS, PROBABILITIES, TILE};
 use crate::attention::element::Element;
 use crate::attention::unroll;
 use crate::ptx::{fence, memory, warp, wgmma};
@@ -12,10 +12,11 @@ use oximla_types::kernels::dense_decode::{
     HEAD_DIM_V, STAGES, SharedPlan, TILE_BYTES, TILE_ROWS, VALUE_TILES,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::layout::fragment;
 use oximla_types::schedule::BLOCK_KEYS;
 
 /// Bytes of 16 keys of a tile: one step of `wgmma` along V.
-const STEP_BYTES: u32 = 16 * 128;
+const STEP_BYTES: u32 = TILE.row_offset(16);
 
 /// Runs the role for the left (0) or right (1) half of the value columns.
 ///
@@ -24,8 +25,8 @@ const STEP_BYTES: u32 = 16 * 128;
 /// initialised.
 #[inline(always)]
 pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
-    let (lane, warp) = (thread % WARP_THREADS, thread / WARP_THREADS);
-    let row = 16 * warp + lane / 4;
+    let lane = thread % WARP_THREADS;
+    let row = fragment::accumulator(thread, 0).row;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
         let mut probabilities = PROBABILITIES.consumer(cta.shared);
@@ -95,7 +96,7 @@ unsafe fn clear_unused_values<const HALF: u32>(cta: &Cta, block_count: u32, used
             let mut tile = HALF * VALUE_TILES;
             while tile < (HALF + 1) * VALUE_TILES {
                 let base = KeyTile::new(cta.shared, block_count, tile).address;
-                memory::st_shared_zero_x4(base + key * 128 + thread % CHUNKS * 16);
+                memory::st_shared_zero_x4(base + TILE.chunk(key, thread % CHUNKS));
                 tile += 1;
             }
             key += WARPGROUP_THREADS / CHUNKS;
@@ -108,7 +109,7 @@ unsafe fn clear_unused_values<const HALF: u32>(cta: &Cta, block_count: u32, used
 /// `output += P·V`.
 #[inline(always)]
 unsafe fn multiply<E: Element, const HALF: u32>(cta: &Cta, block_count: u32, output: &mut [f32; 128]) {
-    const P_STEP_BYTES: u32 = 32;
+    const P_STEP_BYTES: u32 = TILE.column_offset(16);
     let values = KeyTile::new(cta.shared, block_count, HALF * VALUE_TILES).address;
     let a = SharedDescriptor::k_major_sw128(cta.shared + SharedPlan::P);
     let b = SharedDescriptor::mn_major_sw128(values, TILE_BYTES);
