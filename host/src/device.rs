@@ -113,11 +113,12 @@ impl Workspace<'_> {
     /// The workspace as numbers, on the host.
     #[cfg(feature = "cpu")]
     pub(crate) fn as_f32(&mut self, needed_bytes: usize) -> Result<&mut [f32], InvalidProblem> {
+        self.check_memory(Memory::Host)?;
         if self.bytes < needed_bytes {
             let found = format!("{} bytes", self.bytes);
             return Err(InvalidProblem::new("workspace", found, format!("at least {needed_bytes} bytes")));
         }
-        if self.address == 0 || self.address % align_of::<f32>() as u64 != 0 {
+        if self.address == 0 || !self.address.is_multiple_of(align_of::<f32>() as u64) {
             let found = format!("at address {:#x}", self.address);
             let needed = format!("at a multiple of {} other than 0", align_of::<f32>());
             return Err(InvalidProblem::new("workspace", found, needed));

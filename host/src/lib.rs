@@ -12,6 +12,9 @@
 //! A plan is `Send + Sync`. Tensors are [`TensorView`]s: a pointer, a shape and strides, made from slices, from
 //! cudarc's device slices or from raw pointers.
 
+#[cfg(not(any(feature = "cpu", feature = "cuda")))]
+compile_error!("oximla needs a backend: enable the feature `cpu` or `cuda`");
+
 #[cfg(feature = "case-file")]
 pub mod case_file;
 #[cfg(feature = "cpu")]
@@ -29,8 +32,6 @@ pub use ops::dense_decode::{DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, 
 pub use ops::sparse_decode::{
     KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan,
 };
-pub use ops::sparse_prefill::{
-    SparsePrefill, SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan,
-};
+pub use ops::sparse_prefill::{SparsePrefill, SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan};
 pub use oximla_types::kv_cache::KvFormat;
 pub use tensor::{Element, Half, Memory, TensorView, TensorViewMut};

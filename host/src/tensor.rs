@@ -93,12 +93,7 @@ impl<'a, T: Element, const RANK: usize> TensorView<'a, T, RANK> {
     /// # Safety
     /// For every index within `shape`, the element at `address + Σ index·stride` elements is readable memory of the
     /// kind `memory` for as long as `'a` (and, on a GPU, until the runs that use it are finished).
-    pub unsafe fn from_raw(
-        address: u64,
-        shape: [usize; RANK],
-        strides: [i64; RANK],
-        memory: Memory,
-    ) -> Self {
+    pub unsafe fn from_raw(address: u64, shape: [usize; RANK], strides: [i64; RANK], memory: Memory) -> Self {
         Self { address, shape, strides, memory, lifetime: PhantomData }
     }
 
@@ -144,12 +139,7 @@ impl<'a, T: Element, const RANK: usize> TensorViewMut<'a, T, RANK> {
     /// # Safety
     /// As for [`TensorView::from_raw`]; moreover the elements are writable, no two indices name one element, and
     /// nothing else reads or writes them meanwhile.
-    pub unsafe fn from_raw(
-        address: u64,
-        shape: [usize; RANK],
-        strides: [i64; RANK],
-        memory: Memory,
-    ) -> Self {
+    pub unsafe fn from_raw(address: u64, shape: [usize; RANK], strides: [i64; RANK], memory: Memory) -> Self {
         // SAFETY: the caller's promise is stronger than what the read-only view asks for.
         let view = unsafe { TensorView::from_raw(address, shape, strides, memory) };
         Self { view, exclusive: PhantomData }
@@ -162,23 +152,31 @@ impl<'a, T: Element, const RANK: usize> TensorViewMut<'a, T, RANK> {
 }
 
 /// Reading on the host. Operations get here with tensors they have checked.
-#[cfg(feature = "cpu")]
+#[cfg_attr(not(feature = "cpu"), allow(dead_code))]
 impl<'a, T: Element, const RANK: usize> TensorView<'a, T, RANK> {
     /// The innermost dimension at the given outer indices.
     pub(crate) fn row(&self, outer: &[usize]) -> &'a [T] {
         let len = self.shape[RANK - 1];
-        assert!(self.memory == Memory::Host && (len <= 1 || self.strides[RANK - 1] == 1), "rows are contiguous");
+        let contiguous = outer.len() == RANK - 1 && (len <= 1 || self.strides[RANK - 1] == 1);
+        assert!(self.memory == Memory::Host && contiguous, "a contiguous row in host memory");
         // SAFETY: `offset` stays within the shape, and so within what the view's maker promised to be readable.
         unsafe { std::slice::from_raw_parts(self.pointer().offset(self.offset(outer)), len) }
     }
 
+    /// An element.
+    pub(crate) fn get(&self, index: [usize; RANK]) -> T {
+        assert!(self.memory == Memory::Host, "host memory");
+        // SAFETY: as in `row`.
+        unsafe { self.pointer().offset(self.offset(&index)).read() }
+    }
+
     /// All elements at an outermost index; inner dimensions are contiguous.
     pub(crate) fn outermost(&self, index: usize) -> &'a [T] {
-        let dims = || self.shape.into_iter().zip(self.strides).skip(1);
         let mut len = 1;
-        for (dim, stride) in dims().collect::<Vec<_>>().into_iter().rev() {
-            assert!(dim <= 1 || stride == len as i64, "inner dimensions are contiguous");
-            len *= dim;
+        for dim in (1..RANK).rev() {
+            let contiguous = self.shape[dim] <= 1 || self.strides[dim] == len as i64;
+            assert!(contiguous, "inner dimensions are contiguous");
+            len *= self.shape[dim];
         }
         assert!(self.memory == Memory::Host, "host memory");
         // SAFETY: as in `row`; without gaps, the elements at `index` are `len` in a row.

@@ -70,7 +70,7 @@ pub struct DenseDecodePlan {
 #[derive(Clone, Debug)]
 enum BackendPlan {
     #[cfg(feature = "cpu")]
-    Cpu,
+    Cpu(crate::cpu::dense_decode::DensePlan),
     #[cfg(feature = "cuda")]
     Cuda(crate::cuda::dense_decode::DensePlan),
 }
@@ -145,7 +145,7 @@ impl DenseDecodePlan {
         validate::require(dense, "kv_format", format.name(), "bf16 or fp16")?;
         let backend = match &device.0 {
             #[cfg(feature = "cpu")]
-            Backend::Cpu => BackendPlan::Cpu,
+            Backend::Cpu => BackendPlan::Cpu(crate::cpu::dense_decode::DensePlan::new(problem)),
             #[cfg(feature = "cuda")]
             Backend::Cuda(device) => {
                 BackendPlan::Cuda(crate::cuda::dense_decode::DensePlan::new(problem, format, device)?)
@@ -163,7 +163,7 @@ impl DenseDecodePlan {
     pub fn workspace_bytes(&self) -> usize {
         match &self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu => 0,
+            BackendPlan::Cpu(plan) => plan.workspace_bytes(),
             #[cfg(feature = "cuda")]
             BackendPlan::Cuda(plan) => plan.workspace_bytes(),
         }
@@ -173,7 +173,7 @@ impl DenseDecodePlan {
     pub fn kernel(&self) -> &'static str {
         match &self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu => "dense_decode_cpu",
+            BackendPlan::Cpu(_) => "dense_decode_cpu",
             #[cfg(feature = "cuda")]
             BackendPlan::Cuda(plan) => plan.kernel(),
         }
@@ -198,12 +198,10 @@ impl DenseDecodePlan {
         validate::require(T::FORMAT == self.format, "q", T::NAME, self.format.name())?;
         match (&self.backend, stream.0) {
             #[cfg(feature = "cpu")]
-            (BackendPlan::Cpu, StreamHandle::Host) => {
-                let _ = workspace;
+            (BackendPlan::Cpu(plan), StreamHandle::Host) => {
                 self.check(inputs, outputs, Memory::Host)?;
                 self.check_contents(inputs)?;
-                crate::cpu::dense_decode::run(&self.problem, inputs, outputs);
-                Ok(())
+                plan.run(inputs, outputs, workspace)
             }
             #[cfg(feature = "cuda")]
             (BackendPlan::Cuda(plan), StreamHandle::Cuda(stream)) => {
@@ -237,14 +235,17 @@ impl DenseDecodePlan {
         let problem = &self.problem;
         validate::lengths("cache_seqlens", &inputs.cache_seqlens, problem.max_pages * problem.page_size)?;
         for request in 0..problem.batch {
-            // SAFETY: `check` accepted the views.
-            let len = unsafe { validate::host_element(&inputs.cache_seqlens, [request]) } as usize;
-            for entry in 0..len.div_ceil(problem.page_size) {
-                // SAFETY: as above; the length keeps the entry within the table.
-                let page = unsafe { validate::host_element(&inputs.block_table, [request, entry]) };
-                let valid = usize::try_from(page).is_ok_and(|page| page < problem.num_pages);
-                let needed = format!("a page in 0..{}", problem.num_pages);
-                validate::require(valid, &format!("block_table[{request}][{entry}]"), page, needed)?;
+            let len = inputs.cache_seqlens.get([request]) as usize;
+            let used = &inputs.block_table.row(&[request])[..len.div_ceil(problem.page_size)];
+            let names_a_page =
+                |&page| usize::try_from(page).is_ok_and(|page: usize| page < problem.num_pages);
+            if let Some(entry) = used.iter().position(|page| !names_a_page(page)) {
+                let argument = format!("block_table[{request}][{entry}]");
+                return Err(InvalidProblem::new(
+                    argument,
+                    used[entry],
+                    format!("a page in 0..{}", problem.num_pages),
+                ));
             }
         }
         Ok(())

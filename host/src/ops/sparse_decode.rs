@@ -83,7 +83,7 @@ pub struct SparseDecodePlan {
 #[derive(Clone, Debug)]
 enum BackendPlan {
     #[cfg(feature = "cpu")]
-    Cpu,
+    Cpu(crate::cpu::sparse_decode::SparseDecodePlan),
 }
 
 impl SparseDecode {
@@ -164,7 +164,7 @@ impl SparseDecodePlan {
         problem.validate()?;
         let backend = match &device.0 {
             #[cfg(feature = "cpu")]
-            Backend::Cpu => BackendPlan::Cpu,
+            Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_decode::SparseDecodePlan::new(problem)),
             #[cfg(feature = "cuda")]
             Backend::Cuda(_) => return Err(validate::not_on_cuda("sparse decode")),
         };
@@ -180,7 +180,7 @@ impl SparseDecodePlan {
     pub fn workspace_bytes(&self) -> usize {
         match self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu => 0,
+            BackendPlan::Cpu(ref plan) => plan.workspace_bytes(),
         }
     }
 
@@ -188,7 +188,7 @@ impl SparseDecodePlan {
     pub fn kernel(&self) -> &'static str {
         match self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu => "sparse_decode_cpu",
+            BackendPlan::Cpu(_) => "sparse_decode_cpu",
         }
     }
 
@@ -203,14 +203,13 @@ impl SparseDecodePlan {
         stream: &Stream,
         inputs: &SparseDecodeInputs<'_>,
         outputs: &mut SparseDecodeOutputs<'_>,
-        _workspace: &mut Workspace<'_>,
+        workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
         match (&self.backend, stream.0) {
             #[cfg(feature = "cpu")]
-            (BackendPlan::Cpu, StreamHandle::Host) => {
+            (BackendPlan::Cpu(plan), StreamHandle::Host) => {
                 self.check(inputs, outputs, Memory::Host)?;
-                crate::cpu::sparse_decode::run(&self.problem, inputs, outputs);
-                Ok(())
+                plan.run(inputs, outputs, workspace)
             }
             #[cfg(feature = "cuda")]
             (_, handle) => Err(handle.of_another_device().into()),

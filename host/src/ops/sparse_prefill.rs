@@ -63,7 +63,7 @@ pub struct SparsePrefillPlan {
 #[derive(Clone, Debug)]
 enum BackendPlan {
     #[cfg(feature = "cpu")]
-    Cpu,
+    Cpu(crate::cpu::sparse_prefill::SparsePrefillPlan),
 }
 
 impl SparsePrefill {
@@ -129,7 +129,7 @@ impl SparsePrefillPlan {
         problem.validate()?;
         let backend = match &device.0 {
             #[cfg(feature = "cpu")]
-            Backend::Cpu => BackendPlan::Cpu,
+            Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_prefill::SparsePrefillPlan::new(problem)),
             #[cfg(feature = "cuda")]
             Backend::Cuda(_) => return Err(validate::not_on_cuda("sparse prefill")),
         };
@@ -145,7 +145,7 @@ impl SparsePrefillPlan {
     pub fn workspace_bytes(&self) -> usize {
         match self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu => 0,
+            BackendPlan::Cpu(ref plan) => plan.workspace_bytes(),
         }
     }
 
@@ -153,7 +153,7 @@ impl SparsePrefillPlan {
     pub fn kernel(&self) -> &'static str {
         match self.backend {
             #[cfg(feature = "cpu")]
-            BackendPlan::Cpu => "sparse_prefill_cpu",
+            BackendPlan::Cpu(_) => "sparse_prefill_cpu",
         }
     }
 
@@ -168,14 +168,13 @@ impl SparsePrefillPlan {
         stream: &Stream,
         inputs: &SparsePrefillInputs<'_>,
         outputs: &mut SparsePrefillOutputs<'_>,
-        _workspace: &mut Workspace<'_>,
+        workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
         match (&self.backend, stream.0) {
             #[cfg(feature = "cpu")]
-            (BackendPlan::Cpu, StreamHandle::Host) => {
+            (BackendPlan::Cpu(plan), StreamHandle::Host) => {
                 self.check(inputs, outputs, Memory::Host)?;
-                crate::cpu::sparse_prefill::run(&self.problem, inputs, outputs);
-                Ok(())
+                plan.run(inputs, outputs, workspace)
             }
             #[cfg(feature = "cuda")]
             (_, handle) => Err(handle.of_another_device().into()),

@@ -1,6 +1,6 @@
 //! Checks that every operation shares. Each names the argument, what it was and what was needed.
 
-use crate::{Element, Error, InvalidProblem, KvFormat, Memory, TensorView, TensorViewMut};
+use crate::{Element, InvalidProblem, KvFormat, Memory, TensorView, TensorViewMut};
 
 type Checked = Result<(), InvalidProblem>;
 
@@ -99,24 +99,13 @@ pub(super) fn output<T: Element, const RANK: usize>(
     Ok(())
 }
 
-/// The elements of a rank-1 or rank-2 host tensor of i32, with their index.
-///
-/// # Safety
-/// The view passed [`input`] with [`Memory::Host`].
-pub(super) unsafe fn host_element<const RANK: usize>(
-    view: &TensorView<'_, i32, RANK>,
-    index: [usize; RANK],
-) -> i32 {
-    let offset: i64 = index.iter().zip(view.strides).map(|(&i, stride)| i as i64 * stride).sum();
-    // SAFETY: the index is within the shape, and a checked host view is readable there.
-    unsafe { *(view.address as *const i32).offset(offset as isize) }
-}
-
-/// Every length lies in `0..=limit`. On the host only: a GPU's memory cannot be looked at.
+/// Every length in a checked tensor lies in `0..=limit`. On the host only: a GPU's memory cannot be looked at.
 pub(super) fn lengths(name: &str, view: &TensorView<'_, i32, 1>, limit: usize) -> Checked {
+    if view.memory == Memory::Device {
+        return Ok(());
+    }
     for index in 0..view.shape[0] {
-        // SAFETY: the caller checked the view.
-        let len = unsafe { host_element(view, [index]) };
+        let len = view.get([index]);
         let valid = usize::try_from(len).is_ok_and(|len| len <= limit);
         require(valid, &format!("{name}[{index}]"), len, format!("in 0..={limit}"))?;
     }
@@ -125,8 +114,8 @@ pub(super) fn lengths(name: &str, view: &TensorView<'_, i32, 1>, limit: usize) -
 
 /// The error of planning an operation for a GPU that only the CPU has.
 #[cfg(feature = "cuda")]
-pub(super) fn not_on_cuda(what: &'static str) -> Error {
-    Error::Unsupported { what, need: "the cpu backend".into(), have: "a cuda device".into() }
+pub(super) fn not_on_cuda(what: &'static str) -> crate::Error {
+    crate::Error::Unsupported { what, need: "the cpu backend".into(), have: "a cuda device".into() }
 }
 
 /// An error about `name` unless `valid`.

@@ -1,0 +1,157 @@
+//! Tokens of the FP8 caches, widened to f32.
+
+use super::widen_bf16_bytes;
+use half::bf16;
+use oximla_types::kv_cache::KvFormat;
+
+/// Writes token `token` of a page in f32: `bf16(e4m3 · bf16(scale))` and the bf16 tail.
+pub(super) fn load_token(format: KvFormat, page: &[u8], page_size: usize, token: usize, to: &mut [f32]) {
+    let layout = format.page(page_size as u32);
+    let token = token as u32;
+    let bytes = |range: std::ops::Range<u64>| &page[range.start as usize..range.end as usize];
+    let (nope, rope) = to.split_at_mut(format.nope_dim() as usize);
+    let tile = format.quant_tile().unwrap_or(format.nope_dim()) as usize;
+    let scales = bytes(layout.scales(token)).chunks_exact(format.scale_bytes() as usize);
+    for ((to, codes), scale) in
+        nope.chunks_exact_mut(tile).zip(bytes(layout.nope(token)).chunks_exact(tile)).zip(scales)
+    {
+        dequantise(codes, decode_scale(scale), to);
+    }
+    widen_bf16_bytes(bytes(layout.rope(token)), rope);
+}
+
+/// A scale as bf16, in f32: 4 bytes are an f32, 1 byte is a ue8m0.
+fn decode_scale(bytes: &[u8]) -> f32 {
+    match *bytes {
+        [exponent] => ue8m0(exponent),
+        [a, b, c, d] => bf16::from_f32(f32::from_le_bytes([a, b, c, d])).to_f32(),
+        _ => unreachable!("scales have 1 or 4 bytes"),
+    }
+}
+
+/// `2^(byte − 127)`; NaN for 255.
+fn ue8m0(byte: u8) -> f32 {
+    match byte {
+        u8::MAX => f32::NAN,
+        // 2^-127 is subnormal: half the smallest normal number.
+        0 => f32::MIN_POSITIVE / 2.0,
+        _ => f32::from_bits(u32::from(byte) << 23),
+    }
+}
+
+/// `bf16(e4m3 · scale)` of each code.
+fn dequantise(codes: &[u8], scale: f32, to: &mut [f32]) {
+    for (to, &code) in to.iter_mut().zip(codes) {
+        *to = round_to_bf16(e4m3(code) * scale);
+    }
+}
+
+/// The value of an e4m3 code: read as the top bits of an f32, it is that value times 2^-120, subnormals included.
+#[inline(always)]
+fn e4m3(code: u8) -> f32 {
+    const REBIAS: f32 = f32::from_bits((127 + 120) << 23);
+    let magnitude = code & 0x7f;
+    let sign = u32::from(code & 0x80) << 24;
+    let value = f32::from_bits(sign | u32::from(magnitude) << 20) * REBIAS;
+    if magnitude == 0x7f { f32::NAN } else { value }
+}
+
+/// The nearest bf16, ties to even, in f32. `value` may be NaN, but not one whose upper mantissa bits are all set and
+/// whose lower ones are not 0.
+#[inline(always)]
+fn round_to_bf16(value: f32) -> f32 {
+    let bits = value.to_bits();
+    let half_less_one_if_even = 0x7fff + (bits >> 16 & 1);
+    f32::from_bits((bits.wrapping_add(half_less_one_if_even)) & 0xffff_0000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// IEEE-754's formula on the fields of a code.
+    fn e4m3_by_fields(code: u8) -> f64 {
+        let (sign, exponent, mantissa) = (code >> 7, (code >> 3) & 15, f64::from(code & 7));
+        let magnitude = match exponent {
+            15 if mantissa == 7.0 => f64::NAN,
+            0 => mantissa / 512.0,
+            _ => (8.0 + mantissa) * 2_f64.powi(i32::from(exponent) - 10),
+        };
+        if sign == 1 { -magnitude } else { magnitude }
+    }
+
+    #[test]
+    fn every_code() {
+        for code in 0..=u8::MAX {
+            let (actual, expected) = (f64::from(e4m3(code)), e4m3_by_fields(code));
+            assert!(
+                actual.to_bits() == expected.to_bits() || actual.is_nan() && expected.is_nan(),
+                "{code:#x}: {actual} is not {expected}"
+            );
+        }
+    }
+
+    /// All codes with all scales that there are. The product has 12 significant bits at most, so f64 holds it exactly
+    /// and `half` rounds once.
+    #[test]
+    fn every_product() {
+        let codes: Vec<u8> = (0..=u8::MAX).collect();
+        let values: Vec<f64> = codes.iter().map(|&code| e4m3_by_fields(code)).collect();
+        let mut actual = vec![0.0; codes.len()];
+        for bits in 0..=u16::MAX {
+            let scale = bf16::from_bits(bits);
+            dequantise(&codes, scale.to_f32(), &mut actual);
+            for (&value, &actual) in values.iter().zip(&actual) {
+                let expected = bf16::from_f64(value * scale.to_f64()).to_f32();
+                assert!(
+                    actual.to_bits() == expected.to_bits() || actual.is_nan() && expected.is_nan(),
+                    "{value} · {scale}: {actual} is not {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_ue8m0() {
+        for byte in 0..u8::MAX {
+            assert_eq!(f64::from(ue8m0(byte)), 2_f64.powi(i32::from(byte) - 127));
+        }
+        assert!(ue8m0(u8::MAX).is_nan());
+    }
+
+    #[test]
+    fn f32_scales_are_rounded_first() {
+        // 1/3 is 171/512 in bf16, and 1.75 · 171/512 = 149.625/256 rounds to 150/256; 1.75/3 would to 149/256.
+        let third = decode_scale(&(1.0_f32 / 3.0).to_le_bytes());
+        let mut to = [0.0];
+        dequantise(&[0x3e], third, &mut to);
+        assert_eq!(to, [150.0 / 256.0]);
+    }
+
+    #[test]
+    fn tokens_of_a_page() {
+        // Two MODEL1 tokens: rows of 576 bytes, then 8 bytes of scales each. The second: codes 1.0, scales 2^k, tail 3.
+        let mut page = vec![0xff; 2 * 584];
+        page[576..576 + 448].fill(0x38);
+        for pair in page[576 + 448..1152].chunks_exact_mut(2) {
+            pair.copy_from_slice(&bf16::from_f32(3.0).to_le_bytes());
+        }
+        page[1160..1167].copy_from_slice(&[127, 128, 129, 130, 131, 132, 133]);
+        let mut to = [0.0; 512];
+        load_token(KvFormat::Model1Fp8, &page, 2, 1, &mut to);
+        let expected = |dim: usize| if dim < 448 { 2_f32.powi(dim as i32 / 64) } else { 3.0 };
+        assert!((0..512).all(|dim| to[dim] == expected(dim)));
+
+        // One V3.2 token: 512 codes, 4 scales, 64 bf16.
+        let mut page = vec![0x38; 512];
+        page.extend([0.5_f32, 1.0, 2.0, 4.0].iter().flat_map(|scale| scale.to_le_bytes()));
+        page.extend((0..64).flat_map(|dim| bf16::from_f32(dim as f32).to_le_bytes()));
+        let mut to = [0.0; 576];
+        load_token(KvFormat::V32Fp8, &page, 1, 0, &mut to);
+        let expected = |dim: usize| match dim {
+            0..512 => 2_f32.powi(dim as i32 / 128 - 1),
+            _ => (dim - 512) as f32,
+        };
+        assert!((0..576).all(|dim| to[dim] == expected(dim)));
+    }
+}

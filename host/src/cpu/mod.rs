@@ -1,0 +1,64 @@
+//! The CPU back end.
+//!
+//! All operations share one core: a *tile* of query rows against blocks of keys widened to f32, two matrix products a
+//! block (`matrixmultiply`) with an online softmax between them ([`attention`]). Keys that do not take part are left
+//! out when a block is gathered, so whatever lies in their memory cannot reach a result. [`schedule`] distributes tiles
+//! and parts of long key lists over rayon's threads.
+//!
+//! A result does not depend on the number of threads, nor on what else is in the batch: it is the same bit for bit.
+
+mod attention;
+mod exp2;
+mod fp8;
+mod matrix;
+mod schedule;
+
+pub(crate) mod dense_decode;
+pub(crate) mod sparse_decode;
+pub(crate) mod sparse_prefill;
+
+use crate::{DeviceInfo, TensorView};
+use half::bf16;
+
+/// What the CPU is.
+pub(crate) fn info() -> DeviceInfo {
+    DeviceInfo {
+        backend: "cpu",
+        name: processor_name().unwrap_or_else(|| std::env::consts::ARCH.into()),
+        driver: None,
+        units: rayon::current_num_threads() as u32,
+        compute_capability: None,
+        kernels: Vec::new(),
+    }
+}
+
+/// As Linux tells it.
+fn processor_name() -> Option<String> {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().into())
+}
+
+/// `index` if it names one of `count` things.
+fn checked_index(index: i32, count: usize) -> Option<usize> {
+    usize::try_from(index).ok().filter(|&index| index < count)
+}
+
+/// Keys of each list: what the tensor says, or `topk` without one.
+struct ListLengths<'a> {
+    lengths: Option<TensorView<'a, i32, 1>>,
+    topk: usize,
+}
+
+impl ListLengths<'_> {
+    fn get(&self, list: usize) -> usize {
+        self.lengths.map_or(self.topk, |lengths| lengths.get([list]) as usize)
+    }
+}
+
+/// Widens bf16 little-endian bytes.
+fn widen_bf16_bytes(bytes: &[u8], to: &mut [f32]) {
+    for (to, pair) in to.iter_mut().zip(bytes.chunks_exact(2)) {
+        *to = bf16::from_le_bytes([pair[0], pair[1]]).to_f32();
+    }
+}
