@@ -119,7 +119,7 @@ fn specs() -> impl Strategy<Value = (Spec, Views)> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 200,
+        cases: 600,
         max_shrink_iters: 200,
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -28,7 +28,7 @@ const WHOLE_WORK: usize = 10_000_000;
 /// (request, head) pairs computed of larger problems.
 const SAMPLES: usize = 12;
 /// The CPU takes every so many-th problem; a prime, so that it meets all values of every dimension.
-const CPU_STEP: usize = 41;
+const CPU_STEP: usize = 23;
 /// Multiply-adds that one problem may have on the CPU.
 const CPU_WORK: usize = 1_000_000_000;
 

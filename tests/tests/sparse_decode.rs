@@ -158,7 +158,7 @@ fn specs() -> impl Strategy<Value = (Spec, Views)> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 100,
+        cases: 300,
         max_shrink_iters: 100,
         failure_persistence: None,
         ..ProptestConfig::default()

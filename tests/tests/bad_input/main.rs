@@ -45,7 +45,7 @@ fn wrong_size(size: usize, choice: usize) -> usize {
     wrong[choice % wrong.len()]
 }
 
-/// One or two of `flaws`, the second one in another place than the first, which it might undo.
+/// One or two of `flaws`, the second one elsewhere than the first, which it might undo.
 fn one_or_two<T: Copy + std::fmt::Debug>(
     flaws: impl Strategy<Value = T> + Clone,
     same_place: fn(&T, &T) -> bool,

@@ -65,6 +65,9 @@ impl Wrong {
     fn same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tensor(a, _), Self::Tensor(b, _)) => a.name() == b.name(),
+            // Two wrong sizes may agree with each other.
+            (Self::Field { .. }, Self::Tensor(_, Flaw::Size { .. }))
+            | (Self::Tensor(_, Flaw::Size { .. }), Self::Field { .. }) => true,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
     }
