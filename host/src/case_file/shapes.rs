@@ -1,0 +1,84 @@
+//! Shapes of the tensors in a file.
+
+use crate::{DenseDecode, KvScopeShape, SparseDecode, SparsePrefill};
+
+pub(super) struct DenseDecodeShapes {
+    pub(super) q: [usize; 4],
+    pub(super) kv_cache: [usize; 4],
+    pub(super) block_table: [usize; 2],
+    pub(super) cache_seqlens: [usize; 1],
+    pub(super) out: [usize; 4],
+    pub(super) lse: [usize; 3],
+}
+
+pub(super) struct ScopeShapes {
+    pub(super) kv_cache: [usize; 4],
+    pub(super) indices: [usize; 3],
+    pub(super) topk_length: [usize; 1],
+}
+
+pub(super) struct SparseDecodeShapes {
+    pub(super) q: [usize; 4],
+    pub(super) attn_sink: [usize; 1],
+    pub(super) out: [usize; 4],
+    pub(super) lse: [usize; 3],
+}
+
+pub(super) struct SparsePrefillShapes {
+    pub(super) q: [usize; 3],
+    pub(super) kv: [usize; 3],
+    pub(super) indices: [usize; 3],
+    pub(super) topk_length: [usize; 1],
+    pub(super) attn_sink: [usize; 1],
+    pub(super) out: [usize; 3],
+    /// Of `max_logits` too.
+    pub(super) lse: [usize; 2],
+}
+
+impl DenseDecodeShapes {
+    pub(super) fn of(p: &DenseDecode) -> Self {
+        Self {
+            q: [p.batch, p.s_q, p.h_q, p.head_dim],
+            kv_cache: [p.num_pages, p.page_size, p.h_kv, p.head_dim],
+            block_table: [p.batch, p.max_pages],
+            cache_seqlens: [p.batch],
+            out: [p.batch, p.s_q, p.h_q, p.head_dim_v],
+            lse: [p.batch, p.h_q, p.s_q],
+        }
+    }
+}
+
+impl ScopeShapes {
+    pub(super) fn of(p: &SparseDecode, scope: &KvScopeShape) -> Self {
+        Self {
+            kv_cache: [scope.num_pages, scope.page_size, 1, p.format.bytes_per_token() as usize],
+            indices: [p.batch, p.s_q, scope.topk],
+            topk_length: [p.batch],
+        }
+    }
+}
+
+impl SparseDecodeShapes {
+    pub(super) fn of(p: &SparseDecode) -> Self {
+        Self {
+            q: [p.batch, p.s_q, p.h_q, p.format.head_dim() as usize],
+            attn_sink: [p.h_q],
+            out: [p.batch, p.s_q, p.h_q, p.format.head_dim_v() as usize],
+            lse: [p.batch, p.h_q, p.s_q],
+        }
+    }
+}
+
+impl SparsePrefillShapes {
+    pub(super) fn of(p: &SparsePrefill) -> Self {
+        Self {
+            q: [p.s_q, p.h_q, p.head_dim],
+            kv: [p.s_kv, 1, p.head_dim],
+            indices: [p.s_q, 1, p.topk],
+            topk_length: [p.s_q],
+            attn_sink: [p.h_q],
+            out: [p.s_q, p.h_q, p.head_dim_v],
+            lse: [p.s_q, p.h_q],
+        }
+    }
+}
