@@ -2,9 +2,6 @@
 //!
 //! The oracle is what costs time, so of all but the smallest problems it computes randomly chosen rows only.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use oximla::KvFormat;
 use oximla::case_file::{DenseDecodeCase, Expected};
 use oximla_conformance::backend::{Backend, report};
@@ -20,6 +17,9 @@ const KEYS: [usize; 4] = [20, 140, 1000, 4096];
 const HEADS: [usize; 7] = [1, 3, 9, 63, 64, 126, 128];
 const KV_HEADS: [usize; 4] = [1, 2, 3, 8];
 const FORMATS: [KvFormat; 2] = [KvFormat::Bf16, KvFormat::Fp16];
+const CAUSAL: [bool; 2] = [false, true];
+const LENGTHS: [Lengths; 3] = [Lengths::Equal, Lengths::Varied, Lengths::SomeZero];
+const SCORE_SDS: [f32; 2] = [0.01, 3.0];
 
 /// Elements of a cache; longer requests share pages.
 const CACHE_ELEMENTS: usize = 16 << 20;
@@ -31,6 +31,7 @@ const SAMPLES: usize = 12;
 const CPU_STEP: usize = 23;
 /// Multiply-adds that one problem may have on the CPU.
 const CPU_WORK: usize = 1_000_000_000;
+const SHOWN_FAILURES: usize = 10;
 
 #[derive(Clone, Copy, Debug)]
 enum Lengths {
@@ -54,23 +55,14 @@ fn cuda() {
 }
 
 fn sweep(backend: &Backend, specs: Vec<Spec>) {
-    let (total, done) = (specs.len(), AtomicUsize::new(0));
-    let failures = Mutex::new(Vec::new());
-    specs.into_par_iter().for_each(|spec| {
-        if let Err(why) = check(backend, &spec) {
-            failures.lock().expect("no panic while locked").push(format!("{spec:?}: {why}"));
-        }
-        done.fetch_add(1, Ordering::Relaxed);
-    });
-    let failures = failures.into_inner().expect("no panic while locked");
-    let done = done.into_inner();
-    report(&format!(
-        "dense decode sweep on {}: {done} of {total} problems, {} failed",
-        backend.name(),
-        failures.len()
-    ));
-    let shown = failures.iter().take(10).cloned().collect::<Vec<_>>().join("\n");
-    assert!(failures.is_empty(), "{} of {total} problems failed, among them\n{shown}", failures.len());
+    let failures: Vec<String> = specs
+        .par_iter()
+        .filter_map(|spec| check(backend, spec).err().map(|why| format!("{spec:?}: {why}")))
+        .collect();
+    let summary = format!("{} of {} problems failed", failures.len(), specs.len());
+    report(&format!("dense decode sweep on {}: {summary}", backend.name()));
+    let shown = failures.iter().take(SHOWN_FAILURES).cloned().collect::<Vec<_>>().join("\n");
+    assert!(failures.is_empty(), "{summary}, among them\n{shown}");
 }
 
 fn check(backend: &Backend, spec: &Spec) -> Result<(), String> {
@@ -99,41 +91,35 @@ fn work(spec: &Spec) -> usize {
     spec.lengths.iter().sum::<usize>() * spec.s_q * spec.h_q * (HEAD_DIM + HEAD_DIM_V)
 }
 
+/// The product of all dimensions, the first one varying fastest.
 fn specs() -> Vec<Spec> {
-    let mut specs = Vec::new();
-    for batch in BATCHES {
-        for s_q in QUERIES {
-            for s_k in KEYS {
-                for (h_q, h_kv) in heads() {
-                    for format in FORMATS {
-                        for causal in [false, true] {
-                            for lengths in [Lengths::Equal, Lengths::Varied, Lengths::SomeZero] {
-                                let seed = specs.len() as u64;
-                                specs.push(Spec {
-                                    s_q,
-                                    h_q,
-                                    h_kv,
-                                    page_size: 64,
-                                    lengths: lengths.draw(batch, s_k, &mut Noise::new(seed)),
-                                    format,
-                                    causal,
-                                    score_sd: [0.01, 3.0][specs.len() / 3 % 2],
-                                    full_pages: CACHE_ELEMENTS / (64 * h_kv * HEAD_DIM),
-                                    seed,
-                                });
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-    specs
-}
-
-fn heads() -> impl Iterator<Item = (usize, usize)> {
     let pairs = HEADS.into_iter().flat_map(|h_q| KV_HEADS.map(|h_kv| (h_q, h_kv)));
-    pairs.filter(|(h_q, h_kv)| h_q % h_kv == 0)
+    let heads: Vec<(usize, usize)> = pairs.filter(|(h_q, h_kv)| h_q % h_kv == 0).collect();
+    let sizes =
+        [LENGTHS.len(), CAUSAL.len(), FORMATS.len(), heads.len(), KEYS.len(), QUERIES.len(), BATCHES.len()];
+    let spec = |seed: usize| {
+        let mut rest = seed;
+        let [lengths, causal, format, head, s_k, s_q, batch] = sizes.map(|size| {
+            let digit = rest % size;
+            rest /= size;
+            digit
+        });
+        let (h_q, h_kv) = heads[head];
+        let mut noise = Noise::new(seed as u64);
+        Spec {
+            s_q: QUERIES[s_q],
+            h_q,
+            h_kv,
+            page_size: 64,
+            lengths: LENGTHS[lengths].draw(BATCHES[batch], KEYS[s_k], &mut noise),
+            format: FORMATS[format],
+            causal: CAUSAL[causal],
+            score_sd: noise.pick(&SCORE_SDS),
+            full_pages: CACHE_ELEMENTS / (64 * h_kv * HEAD_DIM),
+            seed: seed as u64,
+        }
+    };
+    (0..sizes.iter().product()).map(spec).collect()
 }
 
 impl Lengths {
