@@ -287,3 +287,73 @@ fn check_len<T: Element, const RANK: usize>(
     let found = format!("a slice of {len} {}", T::NAME);
     Err(InvalidProblem::new(name, found, format!("one for each element of shape {shape:?}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_must_have_the_shape() {
+        let why = TensorView::from_slice("q", &[0.0_f32; 5], [2, 3]).unwrap_err();
+        assert_eq!(why.to_string(), "q is a slice of 5 f32; needed is one for each element of shape [2, 3]");
+        assert!(
+            TensorView::from_slice("q", &[0_u8; 0], [usize::MAX, 2]).is_err(),
+            "more than can be counted"
+        );
+        let view = TensorView::from_slice("q", &[0_i32; 6], [2, 3]).unwrap();
+        assert_eq!((view.shape(), view.strides(), view.memory()), ([2, 3], [3, 1], Memory::Host));
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod host_access {
+    use super::*;
+
+    /// Numbers 0, 1, … seen with gaps.
+    fn strided<const RANK: usize>(
+        data: &[i32],
+        shape: [usize; RANK],
+        strides: [i64; RANK],
+    ) -> TensorView<'_, i32, RANK> {
+        let last: usize = shape.iter().zip(strides).map(|(dim, stride)| (dim - 1) * stride as usize).sum();
+        assert!(last < data.len());
+        // SAFETY: all elements lie in `data`.
+        unsafe { TensorView::from_raw(data.as_ptr() as u64, shape, strides, Memory::Host) }
+    }
+
+    #[test]
+    fn reading_follows_strides() {
+        let data: Vec<i32> = (0..100).collect();
+        let view = strided(&data, [2, 3, 4], [40, 7, 1]);
+        assert_eq!(view.row(&[1, 2]), [54, 55, 56, 57]);
+        assert_eq!(view.get([1, 2, 3]), 57);
+        assert_eq!(strided(&data, [3, 4], [5, 9]).get([2, 3]), 37, "any inner stride");
+        assert_eq!(strided(&data, [3, 2, 1, 2], [30, 2, 99, 1]).outermost(2), [60, 61, 62, 63]);
+    }
+
+    #[test]
+    #[should_panic(expected = "index [2] of shape [2, 3]")]
+    fn reading_outside_the_shape_is_refused() {
+        strided(&[0; 6], [2, 3], [3, 1]).row(&[2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a contiguous row")]
+    fn rows_with_gaps_are_refused() {
+        strided(&[0; 12], [2, 3], [6, 2]).row(&[1]);
+    }
+
+    #[test]
+    fn writing_follows_strides() {
+        let mut data = [0; 12];
+        // SAFETY: all elements lie in `data`, each once.
+        let view: TensorViewMut<'_, i32, 2> =
+            unsafe { TensorViewMut::from_raw(data.as_mut_ptr() as u64, [2, 3], [1, 4], Memory::Host) };
+        // SAFETY: nothing else reads or writes the elements.
+        unsafe {
+            view.write_row(&[1], [7, 8, 9].into_iter());
+            view.write([0, 2], 5);
+        }
+        assert_eq!(data, [0, 7, 0, 0, 0, 8, 0, 0, 5, 9, 0, 0]);
+    }
+}

@@ -12,6 +12,8 @@ mod exp2;
 mod fp8;
 mod matrix;
 mod schedule;
+#[cfg(test)]
+mod toy;
 
 pub(crate) mod dense_decode;
 pub(crate) mod sparse_decode;

@@ -134,3 +134,80 @@ impl<'a> ScratchPool<'a> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::toy::{Toy, ToyResult};
+
+    /// Tiles of three rows with lists of these lengths.
+    fn toy(lengths: &[usize]) -> Toy {
+        let number = |seed: usize| ((seed * 7919 + 13) % 1009) as f32 / 251.0 - 2.0;
+        let query = |tile: usize, row: usize| [number(31 * tile + row), number(17 * tile + row)];
+        let key =
+            |tile: usize, at: usize| Some([number(tile + at), number(3 * tile + at)]).filter(|_| at % 5 != 3);
+        Toy {
+            queries: (0..lengths.len()).map(|tile| (0..3).map(|row| query(tile, row)).collect()).collect(),
+            keys: (0..).zip(lengths).map(|(tile, &len)| (0..len).map(|at| key(tile, at)).collect()).collect(),
+            ..Toy::default()
+        }
+    }
+
+    /// Planned for one number of threads, run on another.
+    fn run(lengths: &[usize], planned: usize, actual: usize) -> Vec<ToyResult> {
+        let toy = toy(lengths);
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let schedule = Schedule::on_threads(toy.dims(), lengths.len(), longest, planned);
+        let mut workspace = vec![f32::NAN; schedule.workspace_bytes() / size_of::<f32>()];
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(actual).build().unwrap();
+        pool.install(|| schedule.run(&toy, &mut workspace));
+        toy.results()
+    }
+
+    #[test]
+    fn results_do_not_depend_on_threads() {
+        let lengths = [3000, 0, 511, 20_000, 1];
+        let alone = run(&lengths, 1, 1);
+        for (planned, actual) in [(1, 4), (2, 2), (3, 1), (16, 2), (16, 5)] {
+            assert_eq!(
+                run(&lengths, planned, actual),
+                alone,
+                "planned for {planned} threads, run on {actual}"
+            );
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_batch() {
+        let batch = run(&[1300, 700, 9000], 2, 2);
+        assert_eq!(run(&[1300, 64], 8, 2)[..3], batch[..3]);
+        assert_eq!(run(&[1300], 1, 1), batch[..3]);
+    }
+
+    #[test]
+    fn chunks_follow_from_the_length() {
+        assert_eq!(
+            [0, 1, 512, 8192, 8193, 16_384, 16_385].map(chunk_len),
+            [512, 512, 512, 512, 576, 1024, 1088]
+        );
+        for positions in 0..40_000_usize {
+            let chunks = positions.div_ceil(chunk_len(positions)).max(1);
+            let dims = toy(&[1]).dims();
+            assert!(chunks <= Schedule::on_threads(dims, 1, positions, 8).chunks, "{positions}");
+        }
+    }
+
+    #[test]
+    fn workspace_follows_threads_and_chunks() {
+        let dims = toy(&[1]).dims();
+        let (scratch, partial) = (4 * dims.scratch_len(), 4 * dims.partial_len());
+        let bytes = |tiles, positions, threads| {
+            Schedule::on_threads(dims, tiles, positions, threads).workspace_bytes()
+        };
+        assert_eq!(bytes(100, 1_000_000, 8), 8 * scratch, "tiles enough");
+        assert_eq!(bytes(1, 100, 8), scratch, "one tile, one chunk");
+        assert_eq!(bytes(3, 1024, 8), 6 * scratch + 6 * partial, "three tiles of two chunks");
+        assert_eq!(bytes(1, 1_000_000, 8), 8 * scratch + 16 * partial, "chunks are bounded");
+        assert_eq!(bytes(1, 1_000_000, 1), scratch, "one thread");
+    }
+}
