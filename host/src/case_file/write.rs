@@ -153,11 +153,15 @@ impl<'a> Tensors<'a> {
         shape: &[usize],
         data: &'a [T],
     ) -> Checked<()> {
-        // It fails where the bytes are not as many as dtype and shape say.
-        let view = TensorView::new(dtype, shape.to_vec(), bytemuck::cast_slice(data)).map_err(|_| {
+        let wrong = || {
             let needed = format!("one for each element of shape {shape:?}");
             InvalidProblem::new(name, format!("{} elements", data.len()), needed)
-        })?;
+        };
+        let elements = shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+        if elements != Some(data.len()) {
+            return Err(wrong());
+        }
+        let view = TensorView::new(dtype, shape.to_vec(), bytemuck::cast_slice(data)).map_err(|_| wrong())?;
         self.0.push((name.to_string(), view));
         Ok(())
     }

@@ -1,0 +1,381 @@
+//! Cases on devices.
+
+use super::buffer::{Buffer, stream};
+use super::shapes::{DenseDecodeShapes, ScopeShapes, SparseDecodeShapes, SparsePrefillShapes};
+use super::write::check_inputs;
+use super::{Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase};
+use crate::device::Backend;
+use crate::{
+    DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, Error, Half, InvalidProblem, KvScope,
+    SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan, SparsePrefillInputs,
+    SparsePrefillOutputs, SparsePrefillPlan, Stream, Workspace,
+};
+use half::bf16;
+use std::time::Duration;
+
+/// A case planned for a device, its tensors and workspace in the device's memory.
+pub struct Prepared<'a> {
+    device: Device,
+    stream: Stream,
+    workspace: Buffer<'static, f32>,
+    operation: Box<dyn Operation + 'a>,
+    kernel: &'static str,
+    flop: f64,
+    bytes: f64,
+}
+
+/// What differs between the operations.
+trait Operation {
+    fn run(&mut self, stream: &Stream, workspace: &mut Workspace<'_>) -> Result<(), Error>;
+    fn answer(&self) -> Result<Expected, Error>;
+}
+
+struct Dense<'a, T: Half> {
+    plan: DenseDecodePlan,
+    shapes: DenseDecodeShapes,
+    q: Buffer<'a, T>,
+    kv_cache: Buffer<'a, T>,
+    block_table: Buffer<'a, i32>,
+    cache_seqlens: Buffer<'a, i32>,
+    out: Buffer<'static, T>,
+    lse: Buffer<'static, f32>,
+}
+
+struct Scope<'a> {
+    shapes: ScopeShapes,
+    kv_cache: Buffer<'a, u8>,
+    indices: Buffer<'a, i32>,
+    topk_length: Option<Buffer<'a, i32>>,
+}
+
+struct Sparse<'a> {
+    plan: SparseDecodePlan,
+    shapes: SparseDecodeShapes,
+    q: Buffer<'a, bf16>,
+    scope: Scope<'a>,
+    extra: Option<Scope<'a>>,
+    attn_sink: Option<Buffer<'a, f32>>,
+    out: Buffer<'static, bf16>,
+    lse: Buffer<'static, f32>,
+}
+
+struct Prefill<'a> {
+    plan: SparsePrefillPlan,
+    shapes: SparsePrefillShapes,
+    q: Buffer<'a, bf16>,
+    kv: Buffer<'a, bf16>,
+    indices: Buffer<'a, i32>,
+    topk_length: Option<Buffer<'a, i32>>,
+    attn_sink: Option<Buffer<'a, f32>>,
+    out: Buffer<'static, bf16>,
+    lse: Buffer<'static, f32>,
+    max_logits: Buffer<'static, f32>,
+}
+
+impl Case {
+    /// Computes the case. What a run leaves unwritten is NaN in the answer.
+    ///
+    /// # Errors
+    /// Those of the operation's plan and run; [`Error::InvalidProblem`] where an input's length contradicts the
+    /// problem.
+    pub fn run(&self, device: &Device) -> Result<Expected, Error> {
+        let mut prepared = self.prepare(device)?;
+        prepared.run()?;
+        prepared.answer()
+    }
+
+    /// Plans the case and brings its inputs into the device's memory. Outputs begin as NaN.
+    ///
+    /// # Errors
+    /// As of [`Case::run`].
+    pub fn prepare<'a>(&'a self, device: &Device) -> Result<Prepared<'a>, Error> {
+        match self {
+            Self::DenseDecode(case) => match (&case.q, &case.kv_cache) {
+                (HalfVec::Bf16(q), HalfVec::Bf16(kv_cache)) => prepare_dense(self, case, q, kv_cache, device),
+                (HalfVec::Fp16(q), HalfVec::Fp16(kv_cache)) => prepare_dense(self, case, q, kv_cache, device),
+                (q, kv_cache) => {
+                    let needed = format!("{}, as q is", q.format());
+                    Err(InvalidProblem::new("kv_cache", kv_cache.format(), needed).into())
+                }
+            },
+            Self::SparseDecode(case) => prepare_sparse(self, case, device),
+            Self::SparsePrefill(case) => prepare_prefill(self, case, device),
+        }
+    }
+}
+
+impl Prepared<'_> {
+    /// Computes the case once more, on the CPU; on a GPU, enqueues that.
+    ///
+    /// # Errors
+    /// Those of the operation's run.
+    pub fn run(&mut self) -> Result<(), Error> {
+        self.operation.run(&self.stream, &mut self.workspace.workspace())
+    }
+
+    /// Waits for all runs.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] where a run failed on the GPU.
+    pub fn synchronize(&self) -> Result<(), Error> {
+        match &self.device.0 {
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => Ok(()),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(device) => device.synchronize(),
+        }
+    }
+
+    /// Mean time of `calls` runs back to back, at least one: on a GPU between events on its stream, on the CPU by the
+    /// clock.
+    ///
+    /// # Errors
+    /// As of [`Prepared::run`] and [`Prepared::synchronize`].
+    pub fn time(&mut self, calls: u32) -> Result<Duration, Error> {
+        let calls = calls.max(1);
+        let (operation, stream) = (&mut self.operation, &self.stream);
+        let mut workspace = self.workspace.workspace();
+        let mut run = || operation.run(stream, &mut workspace);
+        match &self.device.0 {
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => {
+                let begin = std::time::Instant::now();
+                (0..calls).try_for_each(|_| run())?;
+                Ok(begin.elapsed() / calls)
+            }
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(device) => device.time(calls, run),
+        }
+    }
+
+    /// What the runs so far have written.
+    ///
+    /// # Errors
+    /// As of [`Prepared::synchronize`].
+    pub fn answer(&self) -> Result<Expected, Error> {
+        self.operation.answer()
+    }
+
+    /// What computes the case.
+    pub fn kernel(&self) -> &'static str {
+        self.kernel
+    }
+
+    /// Floating-point operations of a run.
+    pub fn flop(&self) -> f64 {
+        self.flop
+    }
+
+    /// Bytes that a run has to move.
+    pub fn bytes(&self) -> f64 {
+        self.bytes
+    }
+}
+
+impl std::fmt::Debug for Prepared<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("device", &self.device).field("kernel", &self.kernel).finish_non_exhaustive()
+    }
+}
+
+fn prepare_dense<'a, T: Half>(
+    whole: &Case,
+    case: &'a DenseDecodeCase,
+    q: &'a [T],
+    kv_cache: &'a [T],
+    device: &Device,
+) -> Result<Prepared<'a>, Error> {
+    let plan = DenseDecodePlan::new(&case.problem, T::FORMAT, device)?;
+    check_inputs(whole)?;
+    let problem = &case.problem;
+    let max_len = problem.max_pages * problem.page_size;
+    let clamped = |&len: &i32| usize::try_from(len).unwrap_or(0).min(max_len);
+    let total_keys = case.cache_seqlens.iter().map(clamped).sum();
+    let shapes = DenseDecodeShapes::of(problem);
+    Ok(Prepared {
+        workspace: workspace(device, plan.workspace_bytes())?,
+        kernel: plan.kernel(),
+        flop: problem.flop(total_keys),
+        bytes: problem.bytes(total_keys),
+        operation: Box::new(Dense {
+            plan,
+            q: Buffer::of(device, q)?,
+            kv_cache: Buffer::of(device, kv_cache)?,
+            block_table: Buffer::of(device, &case.block_table)?,
+            cache_seqlens: Buffer::of(device, &case.cache_seqlens)?,
+            out: Buffer::filled(device, T::from_f32(f32::NAN), shapes.out)?,
+            lse: Buffer::filled(device, f32::NAN, shapes.lse)?,
+            shapes,
+        }),
+        stream: stream(device),
+        device: device.clone(),
+    })
+}
+
+fn prepare_sparse<'a>(
+    whole: &Case,
+    case: &'a SparseDecodeCase,
+    device: &Device,
+) -> Result<Prepared<'a>, Error> {
+    let problem = &case.problem;
+    let plan = SparseDecodePlan::new(problem, device)?;
+    check_inputs(whole)?;
+    let shapes = SparseDecodeShapes::of(problem);
+    Ok(Prepared {
+        workspace: workspace(device, plan.workspace_bytes())?,
+        kernel: plan.kernel(),
+        flop: problem.flop(),
+        bytes: problem.bytes(),
+        operation: Box::new(Sparse {
+            plan,
+            q: Buffer::of(device, &case.q)?,
+            scope: Scope::of(problem, &case.scope, device)?,
+            extra: case.extra.as_ref().map(|extra| Scope::of(problem, extra, device)).transpose()?,
+            attn_sink: optional(device, &case.attn_sink)?,
+            out: Buffer::filled(device, bf16::NAN, shapes.out)?,
+            lse: Buffer::filled(device, f32::NAN, shapes.lse)?,
+            shapes,
+        }),
+        stream: stream(device),
+        device: device.clone(),
+    })
+}
+
+fn prepare_prefill<'a>(
+    whole: &Case,
+    case: &'a SparsePrefillCase,
+    device: &Device,
+) -> Result<Prepared<'a>, Error> {
+    let problem = &case.problem;
+    let plan = SparsePrefillPlan::new(problem, device)?;
+    check_inputs(whole)?;
+    let shapes = SparsePrefillShapes::of(problem);
+    Ok(Prepared {
+        workspace: workspace(device, plan.workspace_bytes())?,
+        kernel: plan.kernel(),
+        flop: problem.flop(),
+        bytes: problem.bytes(),
+        operation: Box::new(Prefill {
+            plan,
+            q: Buffer::of(device, &case.q)?,
+            kv: Buffer::of(device, &case.kv)?,
+            indices: Buffer::of(device, &case.indices)?,
+            topk_length: optional(device, &case.topk_length)?,
+            attn_sink: optional(device, &case.attn_sink)?,
+            out: Buffer::filled(device, bf16::NAN, shapes.out)?,
+            lse: Buffer::filled(device, f32::NAN, shapes.lse)?,
+            max_logits: Buffer::filled(device, f32::NAN, shapes.lse)?,
+            shapes,
+        }),
+        stream: stream(device),
+        device: device.clone(),
+    })
+}
+
+impl<T: Half> Operation for Dense<'_, T> {
+    fn run(&mut self, stream: &Stream, workspace: &mut Workspace<'_>) -> Result<(), Error> {
+        let shapes = &self.shapes;
+        let inputs = DenseDecodeInputs {
+            q: self.q.view("q", shapes.q)?,
+            kv_cache: self.kv_cache.view("kv_cache", shapes.kv_cache)?,
+            block_table: self.block_table.view("block_table", shapes.block_table)?,
+            cache_seqlens: self.cache_seqlens.view("cache_seqlens", shapes.cache_seqlens)?,
+        };
+        let mut outputs = DenseDecodeOutputs {
+            out: self.out.view_mut("out", shapes.out)?,
+            lse: self.lse.view_mut("lse", shapes.lse)?,
+        };
+        self.plan.run(stream, &inputs, &mut outputs, workspace)
+    }
+
+    fn answer(&self) -> Result<Expected, Error> {
+        Ok(Expected { out: widened(&self.out)?, lse: self.lse.to_vec()?, max_logits: Vec::new() })
+    }
+}
+
+impl<'a> Scope<'a> {
+    fn of(problem: &SparseDecode, scope: &'a ScopeCase, device: &Device) -> Result<Self, Error> {
+        Ok(Self {
+            shapes: ScopeShapes::of(problem, &scope.shape),
+            kv_cache: Buffer::of(device, &scope.kv_cache)?,
+            indices: Buffer::of(device, &scope.indices)?,
+            topk_length: optional(device, &scope.topk_length)?,
+        })
+    }
+
+    fn views(&self) -> Result<KvScope<'_>, InvalidProblem> {
+        let lengths = self.topk_length.as_ref();
+        Ok(KvScope {
+            kv_cache: self.kv_cache.view("kv_cache", self.shapes.kv_cache)?,
+            indices: self.indices.view("indices", self.shapes.indices)?,
+            topk_length: lengths
+                .map(|lengths| lengths.view("topk_length", self.shapes.topk_length))
+                .transpose()?,
+        })
+    }
+}
+
+impl Operation for Sparse<'_> {
+    fn run(&mut self, stream: &Stream, workspace: &mut Workspace<'_>) -> Result<(), Error> {
+        let shapes = &self.shapes;
+        let sink = self.attn_sink.as_ref();
+        let inputs = SparseDecodeInputs {
+            q: self.q.view("q", shapes.q)?,
+            scope: self.scope.views()?,
+            extra: self.extra.as_ref().map(Scope::views).transpose()?,
+            attn_sink: sink.map(|sink| sink.view("attn_sink", shapes.attn_sink)).transpose()?,
+        };
+        let mut outputs = SparseDecodeOutputs {
+            out: self.out.view_mut("out", shapes.out)?,
+            lse: self.lse.view_mut("lse", shapes.lse)?,
+        };
+        self.plan.run(stream, &inputs, &mut outputs, workspace)
+    }
+
+    fn answer(&self) -> Result<Expected, Error> {
+        Ok(Expected { out: widened(&self.out)?, lse: self.lse.to_vec()?, max_logits: Vec::new() })
+    }
+}
+
+impl Operation for Prefill<'_> {
+    fn run(&mut self, stream: &Stream, workspace: &mut Workspace<'_>) -> Result<(), Error> {
+        let shapes = &self.shapes;
+        let (lengths, sink) = (self.topk_length.as_ref(), self.attn_sink.as_ref());
+        let inputs = SparsePrefillInputs {
+            q: self.q.view("q", shapes.q)?,
+            kv: self.kv.view("kv", shapes.kv)?,
+            indices: self.indices.view("indices", shapes.indices)?,
+            topk_length: lengths
+                .map(|lengths| lengths.view("topk_length", shapes.topk_length))
+                .transpose()?,
+            attn_sink: sink.map(|sink| sink.view("attn_sink", shapes.attn_sink)).transpose()?,
+        };
+        let mut outputs = SparsePrefillOutputs {
+            out: self.out.view_mut("out", shapes.out)?,
+            lse: self.lse.view_mut("lse", shapes.lse)?,
+            max_logits: self.max_logits.view_mut("max_logits", shapes.lse)?,
+        };
+        self.plan.run(stream, &inputs, &mut outputs, workspace)
+    }
+
+    fn answer(&self) -> Result<Expected, Error> {
+        let (lse, max_logits) = (self.lse.to_vec()?, self.max_logits.to_vec()?);
+        Ok(Expected { out: widened(&self.out)?, lse, max_logits })
+    }
+}
+
+/// At least so many bytes. Not NaN but zero, as a workspace may begin as anything.
+fn workspace(device: &Device, bytes: usize) -> Result<Buffer<'static, f32>, Error> {
+    Buffer::filled(device, 0.0, [bytes.div_ceil(size_of::<f32>())])
+}
+
+fn optional<'a, T: crate::Element + bytemuck::Pod>(
+    device: &Device,
+    data: &'a Option<Vec<T>>,
+) -> Result<Option<Buffer<'a, T>>, Error> {
+    data.as_ref().map(|data| Buffer::of(device, data)).transpose()
+}
+
+fn widened<T: Half>(values: &Buffer<'_, T>) -> Result<Vec<f32>, Error> {
+    Ok(values.to_vec()?.into_iter().map(Half::to_f32).collect())
+}
