@@ -9,11 +9,7 @@ pub(super) enum Buffer<'a, T: Clone> {
     #[cfg(feature = "cpu")]
     Host(Cow<'a, [T]>),
     #[cfg(feature = "cuda")]
-    Device {
-        memory: crate::cuda::DeviceBuffer,
-        len: usize,
-        host: std::marker::PhantomData<&'a [T]>,
-    },
+    Device { memory: crate::cuda::DeviceBuffer, len: usize, host: std::marker::PhantomData<&'a [T]> },
 }
 
 impl<'a, T: Element + bytemuck::Pod> Buffer<'a, T> {

@@ -1,7 +1,9 @@
 //! From a file's bytes to a case.
 
 use super::shapes::{DenseDecodeShapes, SparseDecodeShapes, SparsePrefillShapes};
-use super::{Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase, file_error};
+use super::{
+    Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase, file_error,
+};
 use crate::{DenseDecode, Error, InvalidProblem, KvFormat, KvScopeShape, SparseDecode, SparsePrefill};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
@@ -99,7 +101,8 @@ impl<'a> Reader<'a> {
             let needed = format!("{}, as of {format}", format.head_dim_v());
             return Err(InvalidProblem::new("head_dim_v", head_dim_v, needed));
         }
-        let ([batch, s_q, h_q, _], q) = self.tensor("q", [ANY, ANY, ANY, Some(format.head_dim() as usize)])?;
+        let ([batch, s_q, h_q, _], q) =
+            self.tensor("q", [ANY, ANY, ANY, Some(format.head_dim() as usize)])?;
         let scope = self.scope("", format, batch, s_q)?;
         let has_extra = self.tensors.keys().any(|name| name.starts_with(EXTRA));
         let extra = has_extra.then(|| self.scope(EXTRA, format, batch, s_q)).transpose()?;
@@ -163,7 +166,8 @@ impl<'a> Reader<'a> {
         }
         let (_, out) = self.tensor("out", out.map(Some))?;
         let (_, values) = self.tensor("lse", lse.map(Some))?;
-        let max_logits = if has_max_logits { self.tensor("max_logits", lse.map(Some))?.1 } else { Vec::new() };
+        let max_logits =
+            if has_max_logits { self.tensor("max_logits", lse.map(Some))?.1 } else { Vec::new() };
         Ok(Some(Expected { out, lse: values, max_logits }))
     }
 
@@ -218,7 +222,8 @@ impl<'a> Reader<'a> {
     ) -> Checked<([usize; RANK], Vec<T>)> {
         let error = |found| InvalidProblem::new(name, found, describe(T::DTYPE, &dims));
         let Some(tensor) = self.tensors.remove(name) else { return Err(error("missing".to_string())) };
-        let mismatch = || error(describe(tensor.dtype(), &tensor.shape().iter().copied().map(Some).collect::<Vec<_>>()));
+        let mismatch =
+            || error(describe(tensor.dtype(), &tensor.shape().iter().copied().map(Some).collect::<Vec<_>>()));
         let shape: [usize; RANK] = tensor.shape().try_into().map_err(|_| mismatch())?;
         let fits = shape.iter().zip(dims).all(|(&found, needed)| needed.is_none_or(|needed| needed == found));
         if tensor.dtype() != T::DTYPE || !fits {
@@ -234,7 +239,9 @@ impl<'a> Reader<'a> {
     fn finish(self, op: &str) -> Checked<()> {
         match self.tensors.keys().next() {
             None => Ok(()),
-            Some(name) => Err(InvalidProblem::new(name, "a tensor in the file", format!("no such tensor for {op}"))),
+            Some(name) => {
+                Err(InvalidProblem::new(name, "a tensor in the file", format!("no such tensor for {op}")))
+            }
         }
     }
 }

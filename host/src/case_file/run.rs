@@ -174,7 +174,10 @@ impl Prepared<'_> {
 
 impl std::fmt::Debug for Prepared<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prepared").field("device", &self.device).field("kernel", &self.kernel).finish_non_exhaustive()
+        f.debug_struct("Prepared")
+            .field("device", &self.device)
+            .field("kernel", &self.kernel)
+            .finish_non_exhaustive()
     }
 }
 

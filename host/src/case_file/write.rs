@@ -2,7 +2,9 @@
 
 use super::read::EXTRA;
 use super::shapes::{DenseDecodeShapes, ScopeShapes, SparseDecodeShapes, SparsePrefillShapes};
-use super::{Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase, file_error};
+use super::{
+    Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase, file_error,
+};
 use crate::{Error, InvalidProblem, KvFormat, SparseDecode};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -76,7 +78,8 @@ impl<'a> Tensors<'a> {
         self.push("q", Dtype::BF16, &shapes.q, &case.q)?;
         self.push_optional("attn_sink", Dtype::F32, &shapes.attn_sink, case.attn_sink.as_ref())?;
         let shape_of = |scope: &ScopeCase| scope.shape;
-        if (Some(case.scope.shape), case.extra.as_ref().map(shape_of)) != (Some(problem.scope), problem.extra) {
+        if (Some(case.scope.shape), case.extra.as_ref().map(shape_of)) != (Some(problem.scope), problem.extra)
+        {
             let found = format!("{:?} and {:?}", case.scope.shape, case.extra.as_ref().map(shape_of));
             let needed = format!("{:?} and {:?}, as in the problem", problem.scope, problem.extra);
             return Err(InvalidProblem::new("scopes", found, needed));
