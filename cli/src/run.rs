@@ -1,0 +1,242 @@
+//! `oximla run`: compute, time and compare with the float64 reference.
+
+use std::fmt::{self, Display};
+use std::path::PathBuf;
+
+use clap::Args;
+use oximla::Error;
+use oximla::case_file::{Case, Expected, Prepared};
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::backend::{Backend, Candidate, first_able};
+use crate::compare::{Comparison, Tolerances};
+use crate::layout::Layout;
+use crate::oracle::Question;
+use crate::progress::Progress;
+use crate::report::{Digits, Reporter, Seconds};
+use crate::synthetic::{self, Size};
+
+#[derive(Args)]
+pub struct Options {
+    /// Case file (safetensors) to compute; without it, dense and sparse decode steps in the shape of DeepSeek V3.2
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Case file to write the input and the computed answer to
+    #[arg(long, value_name = "FILE", requires = "input")]
+    output: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    backend: Backend,
+    /// Seed of the generated data, and of the choice of heads to compare
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print JSON, one object a step
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Time that repeating a call may take, in seconds.
+const TIMING_BUDGET: f64 = 1.0;
+const MIN_CALLS: usize = 5;
+const MAX_CALLS: usize = 100;
+
+/// Floating-point operations that the reference may take: about a second on two cores.
+const REFERENCE_BUDGET: f64 = 2e9;
+
+/// Runs a case file, or the generated steps.
+///
+/// # Errors
+/// When the backend is not there, a file cannot be read or written, or computing fails.
+pub fn run(options: &Options, reporter: &mut Reporter) -> anyhow::Result<Outcome> {
+    let candidates = options.backend.candidates()?;
+    let Some(input) = &options.input else {
+        return run_generated(&candidates, options.seed, reporter);
+    };
+    let case = Case::read(input)?;
+    let step = first_able(&candidates, |candidate| Step::compute(&case, candidate, options.seed))?;
+    let (report, answer) = step.value;
+    if let Some(output) = &options.output {
+        case.write(output, &answer)?;
+    }
+    let report = Report { note: note(&step.passed_over), ..report };
+    reporter.emit(&report)?;
+    Ok(report.outcome())
+}
+
+fn run_generated(candidates: &[Candidate], seed: u64, reporter: &mut Reporter) -> anyhow::Result<Outcome> {
+    type Generate = fn(Size, u64) -> Case;
+    let steps: [(&'static str, Generate); 2] =
+        [("dense_decode", synthetic::dense_decode), ("sparse_decode", synthetic::sparse_decode)];
+    let mut outcome = Outcome::Passed;
+    for (op, generate) in steps {
+        let step = first_able(candidates, |candidate| {
+            let progress = Progress::waiting("generating data");
+            let case = generate(Size::of(candidate.backend), seed);
+            drop(progress);
+            Step::compute(&case, candidate, seed)
+        });
+        match step {
+            Ok(step) => {
+                let (report, _) = step.value;
+                let report = Report { note: note(&step.passed_over), ..report };
+                reporter.emit(&report)?;
+                if report.outcome() == Outcome::Failed {
+                    outcome = Outcome::Failed;
+                }
+            }
+            // The other steps are still of interest.
+            Err(why @ Error::Unsupported { .. }) => {
+                reporter.emit(&Unsupported { op, unsupported: why.to_string() })?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(outcome)
+}
+
+fn note(passed_over: &[String]) -> Option<String> {
+    (!passed_over.is_empty()).then(|| passed_over.join("; "))
+}
+
+struct Step;
+
+impl Step {
+    fn compute(case: &Case, on: &Candidate, seed: u64) -> Result<(Report, Expected), Error> {
+        let progress = Progress::waiting("computing");
+        let mut prepared = case.prepare(&on.device)?;
+        let (seconds, calls) = time(&mut prepared)?;
+        let answer = prepared.answer()?;
+        drop(progress);
+
+        let layout = Layout::of(case);
+        let per_head = prepared.flop() / (layout.batch * layout.h_q) as f64;
+        let heads = (REFERENCE_BUDGET / per_head.max(1.0)).max(1.0) as usize;
+        let question = Question::sample(case, &layout, heads, seed)?;
+        let progress = Progress::counting("float64 reference", question.steps());
+        let reference = question.answer(&progress);
+        drop(progress);
+        let error = reference.compare(&layout, &answer, &Tolerances::of(case));
+
+        let report = Report {
+            op: case.op(),
+            shape: shape(case),
+            backend: on.backend,
+            device: on.name.clone(),
+            kernel: prepared.kernel(),
+            us: seconds * 1e6,
+            calls,
+            tflops: prepared.flop() / seconds / 1e12,
+            gbps: prepared.bytes() / seconds / 1e9,
+            rows: layout.row_count(),
+            rows_compared: reference.rows.len(),
+            failure: error.failure(),
+            error,
+            note: None,
+        };
+        Ok((report, answer))
+    }
+}
+
+/// Median seconds of a call, and of how many calls.
+fn time(prepared: &mut Prepared<'_>) -> Result<(f64, usize), Error> {
+    let mut seconds = || prepared.time(1).map(|duration| duration.as_secs_f64());
+    let warm_up = seconds()?;
+    let calls = ((TIMING_BUDGET / warm_up) as usize).clamp(MIN_CALLS, MAX_CALLS);
+    let mut samples = (0..calls).map(|_| seconds()).collect::<Result<Vec<f64>, Error>>()?;
+    samples.sort_by(f64::total_cmp);
+    Ok((samples[calls / 2], calls))
+}
+
+/// The problem in words.
+fn shape(case: &Case) -> String {
+    match case {
+        Case::DenseDecode(case) => {
+            let (p, format) = (&case.problem, case.kv_cache.format());
+            let shortest = case.cache_seqlens.iter().min().unwrap_or(&0);
+            let longest = case.cache_seqlens.iter().max().unwrap_or(&0);
+            let causal = if p.causal { ", causal" } else { "" };
+            format!(
+                "b {}, s_q {}, h_q {}, h_kv {}, {}, page {}, {shortest} to {longest} keys{causal}",
+                p.batch, p.s_q, p.h_q, p.h_kv, format, p.page_size
+            )
+        }
+        Case::SparseDecode(case) => {
+            let p = &case.problem;
+            let extra = p.extra.as_ref().map(|extra| format!(" + {}", extra.topk)).unwrap_or_default();
+            format!(
+                "b {}, s_q {}, h_q {}, {}, page {}, topk {}{extra}",
+                p.batch, p.s_q, p.h_q, p.format, p.scope.page_size, p.scope.topk
+            )
+        }
+        Case::SparsePrefill(case) => {
+            let p = &case.problem;
+            format!("s_q {}, h_q {}, d {}, {} keys, topk {}", p.s_q, p.h_q, p.head_dim, p.s_kv, p.topk)
+        }
+    }
+}
+
+/// A step that was computed.
+#[derive(Debug, Serialize)]
+struct Report {
+    op: &'static str,
+    shape: String,
+    backend: &'static str,
+    device: String,
+    kernel: &'static str,
+    /// Median time of a call.
+    us: f64,
+    calls: usize,
+    tflops: f64,
+    gbps: f64,
+    rows: usize,
+    rows_compared: usize,
+    error: Comparison,
+    /// What is out of bounds.
+    failure: Option<String>,
+    /// Why another backend did not compute it.
+    note: Option<String>,
+}
+
+impl Report {
+    fn outcome(&self) -> Outcome {
+        if self.failure.is_none() { Outcome::Passed } else { Outcome::Failed }
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}  {}", self.op, self.shape)?;
+        if let Some(note) = &self.note {
+            writeln!(f, "  note   {note}")?;
+        }
+        writeln!(f, "  on     {} ({}), kernel {}", self.device, self.backend, self.kernel)?;
+        writeln!(
+            f,
+            "  time   {} (median of {} calls), {} TFLOP/s, {} GB/s",
+            Seconds(self.us * 1e-6),
+            self.calls,
+            Digits(self.tflops),
+            Digits(self.gbps)
+        )?;
+        write!(f, "  error  {}", self.error)?;
+        write!(f, "; {} of {} rows compared with float64", self.rows_compared, self.rows)?;
+        if let Some(failure) = &self.failure {
+            write!(f, "\n  FAIL   {failure}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A step that no chosen backend computes.
+#[derive(Debug, Serialize)]
+struct Unsupported {
+    op: &'static str,
+    unsupported: String,
+}
+
+impl Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  unsupported: {}", self.op, self.unsupported)
+    }
+}
