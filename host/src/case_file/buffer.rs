@@ -1,7 +1,7 @@
 //! Tensors in a device's memory.
 
 use crate::device::{Backend, StreamHandle};
-use crate::{Device, Element, Error, InvalidProblem, Memory, Stream, TensorView, TensorViewMut, Workspace};
+use crate::{Device, Element, Error, InvalidProblem, Stream, TensorView, TensorViewMut, Workspace};
 use std::borrow::Cow;
 
 /// Elements in the memory of the device that is to work on them. The CPU borrows those that the caller has.
@@ -46,7 +46,7 @@ impl<'a, T: Element + bytemuck::Pod> Buffer<'a, T> {
             Self::Host(data) => TensorView::from_slice(name, data, shape),
             #[cfg(feature = "cuda")]
             Self::Device { memory, len, .. } => {
-                TensorView::contiguous_at(name, memory.address(), *len, shape, Memory::Device)
+                TensorView::contiguous_at(name, memory.address(), *len, shape, crate::Memory::Device)
             }
         }
     }
@@ -61,7 +61,7 @@ impl<'a, T: Element + bytemuck::Pod> Buffer<'a, T> {
             Self::Host(data) => TensorViewMut::from_slice(name, data.to_mut(), shape),
             #[cfg(feature = "cuda")]
             Self::Device { memory, len, .. } => {
-                TensorViewMut::contiguous_at(name, memory.address(), *len, shape, Memory::Device)
+                TensorViewMut::contiguous_at(name, memory.address(), *len, shape, crate::Memory::Device)
             }
         }
     }

@@ -135,16 +135,15 @@ impl Prepared<'_> {
         let calls = calls.max(1);
         let (operation, stream) = (&mut self.operation, &self.stream);
         let mut workspace = self.workspace.workspace();
-        let mut run = || operation.run(stream, &mut workspace);
         match &self.device.0 {
             #[cfg(feature = "cpu")]
             Backend::Cpu => {
                 let begin = std::time::Instant::now();
-                (0..calls).try_for_each(|_| run())?;
+                (0..calls).try_for_each(|_| operation.run(stream, &mut workspace))?;
                 Ok(begin.elapsed() / calls)
             }
             #[cfg(feature = "cuda")]
-            Backend::Cuda(device) => device.time(calls, run),
+            Backend::Cuda(device) => device.time(calls, || operation.run(stream, &mut workspace)),
         }
     }
 
