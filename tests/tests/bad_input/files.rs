@@ -9,9 +9,10 @@ use oximla_reference::Fp8Format;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::config;
+use crate::{argument_of, config};
 
 const NAME: &str = "case.safetensors";
+const METADATA: &str = "__metadata__";
 /// Bytes of the little-endian header length that a file begins with.
 const PREFIX: usize = 8;
 
@@ -46,7 +47,7 @@ struct File {
 
 impl File {
     fn new(metadata: Value) -> Self {
-        Self { header: Map::from_iter([("__metadata__".to_string(), metadata)]), data: Vec::new() }
+        Self { header: Map::from_iter([(METADATA.to_string(), metadata)]), data: Vec::new() }
     }
 
     fn with(mut self, name: &str, dtype: &str, shape: &[usize], bytes: &[u8]) -> Self {
@@ -57,13 +58,34 @@ impl File {
         self
     }
 
+    fn tensor_names(&self) -> Vec<String> {
+        self.header.keys().filter(|&key| key != METADATA).cloned().collect()
+    }
+
+    fn bytes_of(&self, name: &str) -> &[u8] {
+        let offset =
+            |end: usize| self.header[name]["data_offsets"][end].as_u64().expect("an offset") as usize;
+        &self.data[offset(0)..offset(1)]
+    }
+
+    /// The file as it would be had the tensor never been written.
+    fn without(&self, left_out: &str) -> Self {
+        let names = self.tensor_names().into_iter().filter(|name| name != left_out);
+        names.fold(Self::new(self.header[METADATA].clone()), |file, name| {
+            let tensor = &self.header[&name];
+            let dtype = tensor["dtype"].as_str().expect("a type");
+            let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone()).expect("a shape");
+            file.with(&name, dtype, &shape, self.bytes_of(&name))
+        })
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let header = serde_json::to_vec(&self.header).expect("a header");
         [&(header.len() as u64).to_le_bytes()[..], &header, &self.data].concat()
     }
 
     fn tensor(&mut self, which: usize) -> Option<(String, &mut Value)> {
-        let names: Vec<String> = self.header.keys().filter(|&key| key != "__metadata__").cloned().collect();
+        let names = self.tensor_names();
         let name = names.get(which % names.len().max(1))?;
         Some((name.clone(), &mut self.header[name]))
     }
@@ -71,7 +93,7 @@ impl File {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Metadata { key, value } => {
-                let Some(Value::Object(metadata)) = self.header.get_mut("__metadata__") else { return };
+                let Some(Value::Object(metadata)) = self.header.get_mut(METADATA) else { return };
                 let names: Vec<String> = metadata.keys().cloned().collect();
                 let Some(name) = names.get(key % names.len().max(1)) else { return };
                 match value {
@@ -368,20 +390,89 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
-fn every_tensor_and_key_is_needed_or_optional() {
+fn a_missing_tensor_is_named_unless_it_is_optional() {
     let optional = ["topk_length", "extra_topk_length", "attn_sink"];
-    for which in 0..3 {
-        let file = base(which);
-        for name in file.header.keys() {
-            let mut without = file.clone();
-            without.header.remove(name);
-            let read = Case::from_bytes(NAME, &without.to_bytes());
-            // A file may have no answers and no lengths; removing a tensor also leaves a hole in the data.
-            assert!(read.is_err(), "without {name}");
-            if name != "__metadata__" && !optional.contains(&name.as_str()) {
-                let message = read.unwrap_err().to_string();
-                assert!(!message.is_empty(), "without {name}");
+    for file in (0..3).map(base) {
+        for name in file.tensor_names() {
+            let read = Case::from_bytes(NAME, &file.without(&name).to_bytes());
+            if optional.contains(&name.as_str()) {
+                read.unwrap_or_else(|why| panic!("without {name}: {why}"));
+            } else {
+                assert_eq!(argument_of(&read.unwrap_err()), name);
             }
         }
     }
+}
+
+#[test]
+fn wrong_tensors_are_named() {
+    for file in (0..3).map(base) {
+        for name in file.tensor_names() {
+            let refused = |file: &File| {
+                let error = Case::from_bytes(NAME, &file.to_bytes()).unwrap_err();
+                assert_eq!(argument_of(&error), name, "{error}");
+            };
+            let mut other_type = file.clone();
+            let signed = json!("I32") == other_type.header[&name]["dtype"];
+            other_type.header[&name]["dtype"] = json!(if signed { "U32" } else { "I8" });
+            // The size must fit the type, or the file is refused for that.
+            if let Some(shape) = other_type.header[&name]["shape"].as_array_mut().filter(|_| !signed) {
+                let bytes = file.bytes_of(&name).len();
+                *shape = vec![json!(bytes)];
+            }
+            refused(&other_type);
+
+            let mut other_rank = file.clone();
+            let shape = other_rank.header[&name]["shape"].as_array_mut().expect("a shape");
+            shape.insert(0, json!(1));
+            refused(&other_rank);
+        }
+    }
+}
+
+#[test]
+fn an_unknown_tensor_is_named() {
+    for file in (0..3).map(base) {
+        let file = file.with("topk_lenght", "I32", &[1], &[0; 4]);
+        let error = Case::from_bytes(NAME, &file.to_bytes()).unwrap_err();
+        assert_eq!(argument_of(&error), "topk_lenght");
+    }
+}
+
+#[test]
+fn half_an_answer_is_refused() {
+    let file = dense_file().with("lse", "F32", &[2, 2, 1], &[0; 16]);
+    let error = Case::from_bytes(NAME, &file.to_bytes()).unwrap_err();
+    assert_eq!(argument_of(&error), "out");
+}
+
+#[test]
+fn metadata_is_named() {
+    let wrong = [
+        ("op", json!("dense")),
+        ("kv_format", json!("fp8")),
+        ("softmax_scale", json!("one")),
+        ("head_dim_v", json!("-512")),
+        ("causal", json!("yes")),
+    ];
+    for file in (0..3).map(base) {
+        for (key, value) in &wrong {
+            let mut changed = file.clone();
+            let metadata = changed.header[METADATA].as_object_mut().expect("metadata");
+            if metadata.remove(*key).is_none() {
+                continue;
+            }
+            let missing = Case::from_bytes(NAME, &changed.to_bytes()).unwrap_err();
+            assert_eq!(argument_of(&missing), *key);
+            changed.header[METADATA][*key] = value.clone();
+            let unreadable = Case::from_bytes(NAME, &changed.to_bytes()).unwrap_err();
+            assert_eq!(argument_of(&unreadable), *key);
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Case::read(std::path::Path::new("no/such.safetensors")).unwrap_err();
+    assert!(matches!(&error, Error::File { path, .. } if path == "no/such.safetensors"), "{error}");
 }

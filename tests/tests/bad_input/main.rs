@@ -2,6 +2,7 @@
 //! touched, or computed correctly where it turns out to be sound after all. Nothing panics.
 
 mod argument;
+mod cases;
 mod dense_decode;
 mod files;
 mod rules;
