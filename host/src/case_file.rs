@@ -1,7 +1,7 @@
 //! Problems with their inputs, and optionally the answer, as [safetensors] files.
 //!
 //! The file's metadata holds `op` (`dense_decode`, `sparse_decode` or `sparse_prefill`), `kv_format` (a
-//! [`KvFormat`](crate::KvFormat) name), `softmax_scale`, `head_dim_v` and, of a dense decode, `causal`. Tensors are
+//! [`KvFormat`] name), `softmax_scale`, `head_dim_v` and, of a dense decode, `causal`. Tensors are
 //! contiguous and little-endian; `?` marks those that may be absent:
 //!
 //! | op | inputs | answer, all or none |
