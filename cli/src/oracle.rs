@@ -12,7 +12,6 @@ use rayon::prelude::*;
 
 use crate::compare::Answer;
 use crate::layout::Layout;
-use crate::progress::Progress;
 
 /// A case and the heads of it to answer.
 #[derive(Debug)]
@@ -75,13 +74,13 @@ impl<'a> Question<'a> {
         Ok(Self { case, layout, parts })
     }
 
-    /// Steps that [`Question::answer`] advances a progress bar by.
+    /// How often [`Question::answer`] calls back.
     pub fn steps(&self) -> usize {
         self.parts.len()
     }
 
-    /// Computes it.
-    pub fn answer(&self, progress: &Progress) -> Answer {
+    /// Computes it, on all threads; calls back after each step.
+    pub fn answer(&self, after_step: impl Fn() + Sync) -> Answer {
         // Values all requests share are widened once.
         let shared = match self.case {
             Case::SparsePrefill(case) => widen(&case.kv).collect(),
@@ -96,7 +95,7 @@ impl<'a> Question<'a> {
                     Case::SparseDecode(case) => part.sparse_decode(case),
                     Case::SparsePrefill(case) => part.sparse_prefill(case, &shared),
                 };
-                progress.advance();
+                after_step();
                 attention
             })
             .collect();
