@@ -2,6 +2,10 @@
 
 use matrixmultiply::sgemm;
 
+/// Terms of a sum that are added one after the other before they join the rest. In f32, sums of sums lose less than one
+/// long sum: of 576 terms about a third less, at a hundredth of the speed.
+const PANEL: usize = 96;
+
 /// A matrix in a slice: element `(i, j)` is at `i·row_stride + j·column_stride`.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
@@ -28,6 +32,22 @@ impl<'a> Matrix<'a> {
             column_stride: self.row_stride,
             ..self
         }
+    }
+
+    /// `count` columns from `first` on.
+    fn columns(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.columns, "columns of the matrix");
+        Self { data: &self.data[first * self.column_stride..], columns: count, ..self }
+    }
+}
+
+/// `to = a·b`, summed in panels; `to` has rows `stride` elements apart.
+pub(super) fn multiply_precisely(a: Matrix<'_>, b: Matrix<'_>, to: &mut [f32], stride: usize) {
+    assert_eq!(a.columns, b.rows, "inner dimensions");
+    for first in (0..a.columns).step_by(PANEL) {
+        let count = PANEL.min(a.columns - first);
+        let b_rows = b.transposed().columns(first, count).transposed();
+        multiply(a.columns(first, count), b_rows, to, stride, first > 0);
     }
 }
 
@@ -82,6 +102,21 @@ mod tests {
         assert_eq!([to[0], to[1], to[2], to[3], to[4]], [19.0, 22.0, -1.0, 43.0, 50.0]);
         multiply(a, b.transposed(), &mut to, 3, true);
         assert_eq!(to, [19.0 + 17.0, 22.0 + 23.0, -1.0, 43.0 + 39.0, 50.0 + 53.0]);
+    }
+
+    #[test]
+    fn panels_add_up() {
+        for terms in [1, PANEL, 3 * PANEL + 7] {
+            // Rows 0 1 2 … and 1 1 1 …, columns 1 1 1 … and 0 1 2 …, all sums exact.
+            let count: Vec<f32> = (0..terms).map(|i| i as f32).collect();
+            let (a, b) = ([count.clone(), vec![1.0; terms]].concat(), [vec![1.0; terms], count].concat());
+            let mut to = [f32::NAN; 4];
+            let b = Matrix::new(&b, 2, terms, terms).transposed();
+            multiply_precisely(Matrix::new(&a, 2, terms, terms), b, &mut to, 2);
+            let sum = (terms * (terms - 1) / 2) as f32;
+            let squares = (terms - 1) * terms * (2 * terms - 1) / 6;
+            assert_eq!(to, [sum, squares as f32, terms as f32, sum], "{terms}");
+        }
     }
 
     #[test]
