@@ -34,7 +34,9 @@ impl<'a> Question<'a> {
     /// # Errors
     /// As [`Question::sample`].
     pub fn all(case: &'a Case, layout: &'a Layout) -> Result<Self, InvalidProblem> {
-        Self::new(case, layout, (0..layout.batch * layout.h_q).collect())
+        validate(case)?;
+        let heads: Vec<usize> = (0..layout.batch * layout.h_q).collect();
+        Ok(Self::new(case, layout, &heads))
     }
 
     /// `count` different heads of any requests (or all, if there are no more), with all query tokens.
@@ -47,31 +49,21 @@ impl<'a> Question<'a> {
         count: usize,
         seed: u64,
     ) -> Result<Self, InvalidProblem> {
+        validate(case)?;
         let total = layout.batch * layout.h_q;
-        let mut generator = StdRng::seed_from_u64(seed);
-        let mut heads = rand::seq::index::sample(&mut generator, total, count.min(total)).into_vec();
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut heads = rand::seq::index::sample(&mut random, total, count.min(total)).into_vec();
         heads.sort_unstable();
-        Self::new(case, layout, heads)
+        Ok(Self::new(case, layout, &heads))
     }
 
     /// From heads numbered `request · h_q + head`, in ascending order.
-    fn new(case: &'a Case, layout: &'a Layout, heads: Vec<usize>) -> Result<Self, InvalidProblem> {
+    fn new(case: &'a Case, layout: &'a Layout, heads: &[usize]) -> Self {
         let kv_heads = match case {
-            Case::DenseDecode(case) => {
-                case.problem.validate()?;
-                case.problem.h_kv
-            }
-            Case::SparseDecode(case) => {
-                case.problem.validate()?;
-                1
-            }
-            Case::SparsePrefill(case) => {
-                case.problem.validate()?;
-                1
-            }
+            Case::DenseDecode(case) => case.problem.h_kv,
+            Case::SparseDecode(_) | Case::SparsePrefill(_) => 1,
         };
-        let parts = parts(&heads, layout.h_q, layout.h_q / kv_heads);
-        Ok(Self { case, layout, parts })
+        Self { case, layout, parts: parts(heads, layout.h_q, layout.h_q / kv_heads) }
     }
 
     /// How often [`Question::answer`] calls back.
@@ -246,6 +238,14 @@ impl WidenInto for HalfVec {
 
 /// A page-table entry that names no page.
 const NO_PAGE: i32 = -1;
+
+fn validate(case: &Case) -> Result<(), InvalidProblem> {
+    match case {
+        Case::DenseDecode(case) => case.problem.validate(),
+        Case::SparseDecode(case) => case.problem.validate(),
+        Case::SparsePrefill(case) => case.problem.validate(),
+    }
+}
 
 /// Groups ascending heads, numbered `request · h_q + head`, by the keys they read.
 fn parts(heads: &[usize], h_q: usize, heads_per_kv_head: usize) -> Vec<Part> {

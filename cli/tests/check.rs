@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{cases, dense_decode, folder, objects, oximla, sparse_decode, write};
-use oximla::case_file::Expected;
+use oximla::case_file::{Case, Expected};
 
 #[test]
 fn right_answers_pass_on_every_operation() {
@@ -93,6 +93,21 @@ fn unreadable_files_fail_and_the_others_are_still_checked() {
     }
     assert!(lines[4].starts_with("pass"), "{}", lines[4]);
     assert_eq!(lines[5], "1 passed, 4 failed, 0 skipped");
+}
+
+#[test]
+fn problems_that_contradict_themselves_are_refused() {
+    let folder = folder("check_invalid");
+    let (case, answer) = dense_decode();
+    let Case::DenseDecode(mut dense) = case else { panic!("asked for dense") };
+    // As many query rows as before, but heads that two KV heads cannot share.
+    (dense.problem.s_q, dense.problem.h_q) = (4, 3);
+    let file = write(&folder, "heads.safetensors", &Case::DenseDecode(dense), &answer);
+    for backend in ["cpu", "reference"] {
+        let ended = oximla(&["check", "--backend", backend, &file]);
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stdout.contains("h_q is 3; needed is a multiple of h_kv = 2"), "{}", ended.stdout);
+    }
 }
 
 #[test]
