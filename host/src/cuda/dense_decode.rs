@@ -260,7 +260,7 @@ fn check_alignment(
     element_bytes: usize,
 ) -> Result<(), InvalidProblem> {
     check_element_alignment(name, address, ALIGNMENT)?;
-    let unaligned = |stride: &&i64| stride.unsigned_abs() * element_bytes as u64 % ALIGNMENT != 0;
+    let unaligned = |stride: &&i64| !(stride.unsigned_abs() * element_bytes as u64).is_multiple_of(ALIGNMENT);
     match row_strides.iter().find(unaligned) {
         None => Ok(()),
         Some(stride) => {
@@ -272,7 +272,7 @@ fn check_alignment(
 }
 
 fn check_element_alignment(name: &'static str, address: u64, alignment: u64) -> Result<(), InvalidProblem> {
-    if address % alignment == 0 {
+    if address.is_multiple_of(alignment) {
         return Ok(());
     }
     Err(InvalidProblem::new(
@@ -323,8 +323,8 @@ mod tests {
         let problem = problem(3, 1, 9, 3);
         let shape = LaunchShape::new(&problem, 132).unwrap();
         let plan = WorkspacePlan::new(&problem, &shape).unwrap();
-        assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse % 16 == 0);
-        assert!(plan.out >= plan.lse + 47 * 9 * 4 && plan.out % 16 == 0);
+        assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse.is_multiple_of(16));
+        assert!(plan.out >= plan.lse + 47 * 9 * 4 && plan.out.is_multiple_of(16));
         assert_eq!(plan.bytes as u64, plan.out + 47 * 9 * 512 * 4);
     }
 }

@@ -9,9 +9,11 @@ pub(crate) mod dense_decode;
 mod driver;
 mod interop;
 mod kernels;
+#[cfg(feature = "case-file")]
 mod memory;
 mod tensor_map;
 
+#[cfg(feature = "case-file")]
 pub(crate) use memory::DeviceBuffer;
 
 use crate::{DeviceInfo, Error};
@@ -20,6 +22,7 @@ use driver::check;
 use kernels::Kernels;
 use std::ffi::c_int;
 use std::sync::Arc;
+#[cfg(feature = "case-file")]
 use std::time::Duration;
 
 /// A GPU context with the kernels loaded into it.
@@ -121,11 +124,13 @@ impl CudaDevice {
     }
 
     /// A stream of the device's own, for callers without one.
+    #[cfg(feature = "case-file")]
     pub(crate) fn stream(&self) -> sys::CUstream {
         self.stream
     }
 
     /// Waits for everything on [`Self::stream`].
+    #[cfg(feature = "case-file")]
     pub(crate) fn synchronize(&self) -> Result<(), Error> {
         let _current = self.enter()?;
         // SAFETY: the stream is live.
@@ -133,6 +138,7 @@ impl CudaDevice {
     }
 
     /// Mean time of one of `calls` calls of `enqueue`, which puts work on [`Self::stream`].
+    #[cfg(feature = "case-file")]
     pub(crate) fn time(
         &self,
         calls: u32,
@@ -166,8 +172,10 @@ impl Drop for CudaDevice {
 }
 
 /// A CUDA event, destroyed with this.
+#[cfg(feature = "case-file")]
 struct Event(sys::CUevent);
 
+#[cfg(feature = "case-file")]
 impl Event {
     fn new() -> Result<Self, Error> {
         let mut event = std::ptr::null_mut();
@@ -193,6 +201,7 @@ impl Event {
     }
 }
 
+#[cfg(feature = "case-file")]
 impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: the event is live and this is its only owner.
