@@ -188,3 +188,29 @@ impl Stream {
         Self(StreamHandle::Cuda(handle.cast()))
     }
 }
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workspaces_are_checked() {
+        let mut memory = [0.0; 4];
+        assert_eq!(Workspace::from_slice(&mut memory).as_f32(16).unwrap().len(), 4);
+        let why = Workspace::from_slice(&mut memory).as_f32(17).unwrap_err();
+        assert_eq!(why.to_string(), "workspace is 16 bytes; needed is at least 17 bytes");
+        assert_eq!(Workspace::none().as_f32(1).unwrap_err().found, "0 bytes");
+        let why = Workspace::from_slice(&mut memory).check_memory(Memory::Device).unwrap_err();
+        assert_eq!(why.to_string(), "workspace is in host memory; needed is in device memory");
+        // SAFETY: nothing is read or written through the workspace.
+        let why = unsafe { Workspace::from_raw(memory.as_ptr() as u64 + 1, 8) }.as_f32(8).unwrap_err();
+        assert!(why.needed.starts_with("at a multiple of 4"), "{why}");
+    }
+
+    #[test]
+    fn the_cpu_has_a_name_and_threads() {
+        let info = Device::cpu().info().unwrap();
+        assert_eq!((info.backend, info.kernels.len(), info.compute_capability), ("cpu", 0, None));
+        assert!(!info.name.is_empty() && info.units >= 1);
+    }
+}

@@ -6,8 +6,9 @@
 //!    it is built;
 //! 2. turn it into a *plan* for a [`Device`]: kernel choice, schedule, workspace size. Everything that happens once
 //!    happens here, and a plan can be kept across layers and steps;
-//! 3. `run` the plan on a [`Stream`] with inputs, outputs and workspace the caller owns. A run neither allocates nor
-//!    synchronises, so it can be captured in a CUDA graph.
+//! 3. `run` the plan on a [`Stream`] with inputs, outputs and workspace the caller owns. On a GPU a run neither
+//!    allocates nor synchronises, so it can be captured in a CUDA graph. On the CPU it is finished when it returns; all
+//!    it allocates are the buffers in which the matrix library packs its operands and a list of the workspace's parts.
 //!
 //! A plan is `Send + Sync`. Tensors are [`TensorView`]s: a pointer, a shape and strides, made from slices, from
 //! cudarc's device slices or from raw pointers.

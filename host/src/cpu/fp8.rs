@@ -46,14 +46,20 @@ fn dequantise(codes: &[u8], scale: f32, to: &mut [f32]) {
     }
 }
 
-/// The value of an e4m3 code: read as the top bits of an f32, it is that value times 2^-120, subnormals included.
+/// The value of an e4m3 code.
+///
+/// Its exponent and mantissa are the top bits of an f32's, rebiased. Subnormals take the exponent of the least normal
+/// number with the implicit one, which is then subtracted: processors are slow where an f32 operand is subnormal.
 #[inline(always)]
 fn e4m3(code: u8) -> f32 {
-    const REBIAS: f32 = f32::from_bits((127 + 120) << 23);
-    let magnitude = code & 0x7f;
-    let sign = u32::from(code & 0x80) << 24;
-    let value = f32::from_bits(sign | u32::from(magnitude) << 20) * REBIAS;
-    if magnitude == 0x7f { f32::NAN } else { value }
+    const REBIAS: u32 = 120 << 23;
+    const LEAST_NORMAL: u32 = 121 << 23;
+    let magnitude = u32::from(code & 0x7f);
+    let normal = f32::from_bits((magnitude << 20) + REBIAS);
+    let subnormal = f32::from_bits((magnitude << 20) + LEAST_NORMAL) - f32::from_bits(LEAST_NORMAL);
+    let value = if magnitude < 8 { subnormal } else { normal };
+    let signed = f32::from_bits(value.to_bits() | u32::from(code & 0x80) << 24);
+    if magnitude == 0x7f { f32::NAN } else { signed }
 }
 
 /// The nearest bf16, ties to even, in f32. `value` may be NaN, but not one whose upper mantissa bits are all set and

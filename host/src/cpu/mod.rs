@@ -5,7 +5,8 @@
 //! out when a block is gathered, so whatever lies in their memory cannot reach a result. [`schedule`] distributes tiles
 //! and parts of long key lists over rayon's threads.
 //!
-//! A result does not depend on the number of threads, nor on what else is in the batch: it is the same bit for bit.
+//! On one machine a result does not depend on the number of threads, nor on what else is in the batch: it is the same
+//! bit for bit. Machines may differ in the last bits, as the matrix library picks its instructions by what they have.
 
 mod attention;
 mod exp2;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Keys that are worth a merge.
-const MIN_CHUNK: usize = 512;
+const MIN_CHUNK: usize = 128;
 
 /// Chunks of a list at most, which bounds the workspace.
 const MAX_CHUNKS: usize = 16;
@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn chunks_follow_from_the_length() {
         assert_eq!(
-            [0, 1, 512, 8192, 8193, 16_384, 16_385].map(chunk_len),
-            [512, 512, 512, 512, 576, 1024, 1088]
+            [0, 1, 2048, 8192, 8193, 16_384, 16_385].map(chunk_len),
+            [128, 128, 128, 512, 576, 1024, 1088]
         );
         for positions in 0..40_000_usize {
             let chunks = positions.div_ceil(chunk_len(positions)).max(1);
@@ -206,7 +206,7 @@ mod tests {
         };
         assert_eq!(bytes(100, 1_000_000, 8), 8 * scratch, "tiles enough");
         assert_eq!(bytes(1, 100, 8), scratch, "one tile, one chunk");
-        assert_eq!(bytes(3, 1024, 8), 6 * scratch + 6 * partial, "three tiles of two chunks");
+        assert_eq!(bytes(3, 256, 8), 6 * scratch + 6 * partial, "three tiles of two chunks");
         assert_eq!(bytes(1, 1_000_000, 8), 8 * scratch + 16 * partial, "chunks are bounded");
         assert_eq!(bytes(1, 1_000_000, 1), scratch, "one thread");
     }

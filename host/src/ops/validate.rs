@@ -54,7 +54,7 @@ pub(super) fn input<T: Element, const RANK: usize>(
     shape: [usize; RANK],
     memory: Memory,
 ) -> Checked {
-    require(view.memory == memory, name, format!("{:?} memory", view.memory), format!("{memory:?} memory"))?;
+    require(view.memory == memory, name, view.memory, memory)?;
     require(view.shape == shape, name, format!("of shape {:?}", view.shape), format!("shape {shape:?}"))?;
     if shape.contains(&0) {
         return Ok(());
@@ -178,7 +178,7 @@ mod tests {
         let mut data = [0.0; 4];
         let tensor = view(&mut data, [2, 2], [2, 1]);
         let error = output("lse", &tensor, [2, 2], Memory::Device).unwrap_err();
-        assert_eq!(error.to_string(), "lse is Host memory; needed is Device memory");
+        assert_eq!(error.to_string(), "lse is in host memory; needed is in device memory");
         let error = output("lse", &tensor, [2, 3], Memory::Host).unwrap_err();
         assert_eq!(error.to_string(), "lse is of shape [2, 2]; needed is shape [2, 3]");
     }
