@@ -18,6 +18,7 @@ use crate::progress::Progress;
 use crate::report::Reporter;
 
 #[derive(Args)]
+#[command(after_help = LEGEND)]
 pub struct Options {
     /// Case files (safetensors)
     #[arg(required = true, value_name = "FILE")]
@@ -32,6 +33,10 @@ pub struct Options {
     #[arg(long)]
     pub json: bool,
 }
+
+const LEGEND: &str = "\
+A line says how far the backend's answer is from the file's: the largest absolute error (abs), the same over the
+largest magnitude expected (rel), the cosine distance (1-cos); if that is too far, the first element out of bounds.";
 
 /// Checks each file.
 ///

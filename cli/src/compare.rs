@@ -58,7 +58,8 @@ pub struct Difference {
     pub wrong: usize,
     /// Largest absolute error of a finite element.
     pub max_abs: f64,
-    /// Largest relative error of an element whose size is above the absolute tolerance: below, it means nothing.
+    /// The same over the largest magnitude that is expected. (Relative errors of single elements say little: where
+    /// values cancel, any error is large.)
     pub max_rel: f64,
     /// See [`Tolerance::cosine`]; finite elements only.
     pub cosine_distance: f64,
@@ -156,7 +157,7 @@ impl Tolerance {
         expected: &[f64],
     ) -> Difference {
         let mut difference = Difference::new(name, self.cosine);
-        let (mut product, mut squares) = (0.0, 0.0);
+        let (mut product, mut squares, mut largest) = (0.0, 0.0, 0.0_f64);
         for (nth, place) in places.enumerate() {
             let a = element(actual, place);
             let e = expected.get(nth).copied().unwrap_or(f64::NAN);
@@ -175,11 +176,12 @@ impl Tolerance {
             }
             let error = (a - e).abs();
             difference.max_abs = difference.max_abs.max(error);
-            if e.abs() > self.abs {
-                difference.max_rel = difference.max_rel.max(error / e.abs());
-            }
+            largest = largest.max(e.abs());
             product += a * e;
             squares += a * a + e * e;
+        }
+        if largest > 0.0 {
+            difference.max_rel = difference.max_abs / largest;
         }
         if squares > 0.0 {
             difference.cosine_distance = 1.0 - 2.0 * product / squares;
@@ -273,7 +275,6 @@ mod tests {
         let difference = difference(&[0.0625, 109.0, -3.0, 0.0], &[0.0, 100.0, -3.0, 0.0]);
         assert_eq!(difference.failure(), None);
         assert_eq!((difference.elements, difference.max_abs), (4, 9.0));
-        // The first element's relative error is infinite and means nothing.
         assert!((difference.max_rel - 0.09).abs() < 1e-12);
     }
 
