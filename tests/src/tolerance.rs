@@ -74,6 +74,16 @@ impl fmt::Display for Mismatch {
 impl std::error::Error for Mismatch {}
 
 impl Tolerances {
+    /// The bounds for scores of this standard deviation.
+    ///
+    /// The absolute bound on `lse` is made for scores of about 1 and below. A larger score, summed in f32 by tensor
+    /// cores that do not round to nearest, has an error in proportion, which `lse` inherits, and where the logarithm
+    /// happens to cancel to nearly 0 no relative bound covers it.
+    pub fn for_scores(mut self, score_sd: f32) -> Self {
+        self.lse.abs *= f64::from(score_sd.max(1.0));
+        self
+    }
+
     /// Compares all outputs of an operation.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ fn check(backend: &Backend, spec: &Spec, views: Views) {
     // The run comes before the answer is known to anyone.
     let actual =
         run(backend, &case, views).unwrap_or_else(|why| panic!("{} {spec:?}: {why}", backend.name()));
-    if let Err(why) = DENSE_DECODE.check(&actual, &answer(&case)) {
+    if let Err(why) = DENSE_DECODE.for_scores(spec.score_sd).check(&actual, &answer(&case)) {
         panic!("{} {views:?} {spec:?}: {why}", backend.name());
     }
 }

@@ -78,12 +78,13 @@ fn check(backend: &Backend, spec: &Spec) -> Result<(), String> {
 }
 
 fn compare(case: &DenseDecodeCase, actual: &Expected, spec: &Spec) -> Result<(), Mismatch> {
+    let tolerances = DENSE_DECODE.for_scores(spec.score_sd);
     if work(spec) <= WHOLE_WORK {
-        return DENSE_DECODE.check(actual, &answer(case));
+        return tolerances.check(actual, &answer(case));
     }
     let parts = Part::sample(&case.problem, &mut Noise::new(spec.seed), SAMPLES);
     parts.iter().try_for_each(|part| {
-        DENSE_DECODE.check(&part.of_outputs(&case.problem, actual), &answer(&part.of_case(case)))
+        tolerances.check(&part.of_outputs(&case.problem, actual), &answer(&part.of_case(case)))
     })
 }
 
