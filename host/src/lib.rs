@@ -36,3 +36,8 @@ pub use ops::sparse_decode::{
 pub use ops::sparse_prefill::{SparsePrefill, SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan};
 pub use oximla_types::kv_cache::KvFormat;
 pub use tensor::{Element, Half, Memory, TensorView, TensorViewMut};
+
+/// The example of the README, compiled and run with the documentation's tests.
+#[cfg(all(doctest, feature = "cpu"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;
