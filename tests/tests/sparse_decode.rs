@@ -20,7 +20,8 @@ fn check(backend: &Backend, spec: &Spec, views: Views) {
         }
         result => result.unwrap_or_else(|why| panic!("{} {spec:?}: {why}", backend.name())),
     };
-    if let Err(why) = SPARSE_DECODE.check(&actual, &answer(&case)) {
+    let tolerances = SPARSE_DECODE.for_scores(spec.score_sd);
+    if let Err(why) = tolerances.check(&actual, &answer(&case)) {
         panic!("{} {views:?} {spec:?}: {why}", backend.name());
     }
 }

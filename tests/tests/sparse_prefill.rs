@@ -19,7 +19,8 @@ fn check(backend: &Backend, spec: &Spec, views: Views) {
         }
         result => result.unwrap_or_else(|why| panic!("{} {spec:?}: {why}", backend.name())),
     };
-    if let Err(why) = SPARSE_PREFILL.check(&actual, &answer(&case)) {
+    let tolerances = SPARSE_PREFILL.for_scores(spec.score_sd);
+    if let Err(why) = tolerances.check(&actual, &answer(&case)) {
         panic!("{} {views:?} {spec:?}: {why}", backend.name());
     }
 }
