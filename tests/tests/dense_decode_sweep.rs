@@ -82,6 +82,7 @@ fn compare(case: &DenseDecodeCase, actual: &Expected, spec: &Spec) -> Result<(),
     if work(spec) <= WHOLE_WORK {
         return tolerances.check(actual, &answer(case));
     }
+    let tolerances = tolerances.for_samples();
     let parts = Part::sample(&case.problem, &mut Noise::new(spec.seed), SAMPLES);
     parts.iter().try_for_each(|part| {
         tolerances.check(&part.of_outputs(&case.problem, actual), &answer(&part.of_case(case)))

@@ -40,7 +40,7 @@ pub(crate) fn compile(toolchain: &Toolchain, project: &Project, arch: Arch) -> R
     if !status.success() {
         return Err(BuildError::Compile { package: project.package.clone(), status });
     }
-    let assembly = assembly(&target_dir, &project.library);
+    let assembly = assembly(&target_dir, &project.lib_name);
     let assembly = assembly.ok_or_else(|| BuildError::NoAssembly { dir: target_dir })?;
     fs::read_to_string(&assembly).map_err(|error| BuildError::file(&assembly, error))
 }

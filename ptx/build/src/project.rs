@@ -14,7 +14,7 @@ use crate::{Arch, BuildError};
 #[derive(Debug)]
 pub(crate) struct Project {
     pub package: String,
-    pub library: String,
+    pub lib_name: String,
     pub manifest: PathBuf,
     pub target_dir: PathBuf,
     workspace: PathBuf,
@@ -33,7 +33,7 @@ impl Project {
         let library = library.ok_or_else(|| BuildError::NotAMember(manifest.clone()))?.name.replace('-', "_");
         Ok(Self {
             package: package.name.to_string(),
-            library,
+            lib_name: library,
             target_dir: metadata.target_directory.join("ptx").into(),
             workspace: metadata.workspace_root.clone().into(),
             crates: crates(&metadata, package)?,
@@ -160,7 +160,7 @@ mod tests {
         let workspace = std::env::temp_dir().join(format!("oximla-project-{}", std::process::id()));
         let project = |name: &str| Project {
             package: "kernels".into(),
-            library: "kernels".into(),
+            lib_name: "kernels".into(),
             manifest: "Cargo.toml".into(),
             target_dir: "target".into(),
             workspace: workspace.join(name),
