@@ -1,0 +1,1 @@
+//! Instructions that compute in one thread: arithmetic, logic, comparison, conversion, moves.

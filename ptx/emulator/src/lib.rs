@@ -1,0 +1,13 @@
+//! Runs PTX on the CPU and checks it while it runs.
+
+pub mod arithmetic;
+pub mod diagnostic;
+mod launch;
+pub mod matrix;
+pub mod memory;
+pub mod profile;
+pub mod tensor_map;
+
+pub use diagnostic::Diagnostic;
+pub use launch::{Checks, Launch, LaunchError, Module, Options, Report, launch};
+pub use memory::GlobalMemory;
