@@ -1,0 +1,294 @@
+//! f32 and f64 arithmetic, and what all floating-point types share (PTX ISA, "Floating Point Instructions").
+//!
+//! Results that are NaN are canonical. Division, roots and transcendental functions are in [`super::approximate`].
+
+use ::half::{bf16, f16};
+
+use super::lanes::Value;
+use super::mnemonic::{Mnemonic, for_type};
+use super::rounding::{self, Format, Rounding};
+use super::{DecodeError, Operation};
+
+/// A floating-point type.
+pub(super) trait Float: Value + PartialOrd + 'static {
+    /// Its layout.
+    const FORMAT: Format;
+    /// Zero with the sign of `self` if it is subnormal, else `self`.
+    fn flushed(self) -> Self;
+    /// Its exact value.
+    fn to_f64(self) -> f64;
+
+    /// From its code.
+    fn from_code(code: u64) -> Self {
+        Self::from_lane(code)
+    }
+
+    /// An exact or odd-rounded f64, rounded.
+    fn rounded(value: f64, rounding: Rounding) -> Self {
+        Self::from_code(Self::FORMAT.round_f64(value, rounding))
+    }
+
+    /// The canonical NaN.
+    fn nan() -> Self {
+        Self::from_code(Self::FORMAT.nan)
+    }
+
+    /// Whether it is NaN.
+    #[expect(clippy::eq_op, reason = "NaN alone differs from itself")]
+    fn is_nan(self) -> bool {
+        self != self
+    }
+
+    /// Bit of the sign.
+    fn sign() -> u64 {
+        1 << Self::FORMAT.sign_shift
+    }
+
+    /// Subnormal numbers flushed if `ftz`.
+    fn flushed_if(self, ftz: bool) -> Self {
+        if ftz { self.flushed() } else { self }
+    }
+
+    /// The sign inverted, also of NaN.
+    fn negated(self) -> Self {
+        Self::from_code(self.into_lane() ^ Self::sign())
+    }
+
+    /// The sign removed, also of NaN.
+    fn magnitude(self) -> Self {
+        Self::from_code(self.into_lane() & !Self::sign())
+    }
+
+    /// Its magnitude with another's sign.
+    fn with_sign_of(self, other: Self) -> Self {
+        Self::from_code(self.magnitude().into_lane() | other.into_lane() & Self::sign())
+    }
+
+    /// Clamped to [0, 1]; NaN becomes +0.
+    fn saturated(self) -> Self {
+        let (zero, one) = (Self::from_code(0), Self::rounded(1.0, Rounding::Nearest));
+        if self > one {
+            one
+        } else if self > zero {
+            self
+        } else {
+            zero
+        }
+    }
+
+    /// Negative numbers and -0 become +0.
+    fn rectified(self) -> Self {
+        if self.is_nan() || self.into_lane() & Self::sign() == 0 { self } else { Self::from_code(0) }
+    }
+
+    /// The canonical NaN if it is one, else `self`.
+    fn canonical(self) -> Self {
+        if self.is_nan() { Self::nan() } else { self }
+    }
+}
+
+macro_rules! float {
+    ($($ty:ty, $format:ident, $rounded:item)+) => {$(
+        impl Float for $ty {
+            const FORMAT: Format = Format::$format;
+            fn flushed(self) -> Self {
+                if self.classify() == std::num::FpCategory::Subnormal {
+                    Self::from_code(self.into_lane() & Self::sign())
+                } else {
+                    self
+                }
+            }
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+            $rounded
+        }
+    )+};
+}
+float! {
+    f16, F16, fn is_nan(self) -> bool { self.is_nan() }
+    bf16, BF16, fn is_nan(self) -> bool { self.is_nan() }
+    f32, F32, fn rounded(value: f64, rounding: Rounding) -> Self { rounding::to_f32(value, rounding) }
+    f64, F64, fn is_nan(self) -> bool { self.is_nan() }
+}
+
+/// `min`, `max` of any floating-point type.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extremum {
+    smaller: bool,
+    ftz: bool,
+    propagates_nan: bool,
+    exclusive_sign: bool,
+}
+
+impl Extremum {
+    /// Takes the modifiers. `xorsign` stands with `abs`.
+    pub fn take(m: &mut Mnemonic<'_>) -> Result<Self, DecodeError> {
+        let exclusive_sign = m.take("xorsign");
+        if exclusive_sign && !m.take("abs") {
+            return Err(m.unsupported_modifier("xorsign"));
+        }
+        let smaller = m.opcode() == "min";
+        Ok(Self { smaller, ftz: m.take("ftz"), propagates_nan: m.take("NaN"), exclusive_sign })
+    }
+
+    /// The smaller or larger; -0 is smaller than +0. Of a number and NaN the number, unless NaN propagates.
+    pub fn of<T: Float>(self, a: T, b: T) -> T {
+        let (a, b) = (a.flushed_if(self.ftz), b.flushed_if(self.ftz));
+        if !self.exclusive_sign {
+            return self.pick(a, b);
+        }
+        let sign = (a.into_lane() ^ b.into_lane()) & T::sign();
+        let picked = self.pick(a.magnitude(), b.magnitude());
+        if picked.is_nan() { picked } else { T::from_code(picked.into_lane() | sign) }
+    }
+
+    fn pick<T: Float>(self, a: T, b: T) -> T {
+        if a.is_nan() || b.is_nan() {
+            let neither = self.propagates_nan || a.is_nan() && b.is_nan();
+            return if neither {
+                T::nan()
+            } else if a.is_nan() {
+                b
+            } else {
+                a
+            };
+        }
+        let a_is_smaller = a < b || a == b && a.into_lane() & T::sign() != 0;
+        if a_is_smaller == self.smaller { a } else { b }
+    }
+}
+
+/// How an f32 instruction treats its operands and result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mode {
+    /// `.rn` unless another is named.
+    pub rounding: Rounding,
+    /// Subnormal operands and results are flushed.
+    pub ftz: bool,
+    /// The result is clamped to [0, 1].
+    pub saturates: bool,
+}
+
+impl Mode {
+    /// What stands there when nothing does.
+    const DEFAULT: Self = Self { rounding: Rounding::Nearest, ftz: false, saturates: false };
+
+    /// Takes the modifiers.
+    pub fn take(m: &mut Mnemonic<'_>) -> Self {
+        let rounding = m.choose(&Rounding::MODIFIERS).unwrap_or(Rounding::Nearest);
+        Self { rounding, ftz: m.take("ftz"), saturates: m.take("sat") }
+    }
+
+    /// An operand.
+    pub fn operand(self, value: f32) -> f64 {
+        f64::from(value.flushed_if(self.ftz))
+    }
+
+    /// The result, of a value that is exact or rounded to odd.
+    pub fn result(self, value: f64) -> f32 {
+        let rounded = rounding::to_f32(value, self.rounding).flushed_if(self.ftz);
+        if self.saturates { rounded.saturated() } else { rounded.canonical() }
+    }
+}
+
+/// f32 and f64 arithmetic.
+pub(super) fn decode(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
+    match (m.opcode(), m.last_type()) {
+        ("add" | "sub" | "mul" | "mad" | "fma", "f32") => single(m),
+        ("add" | "sub" | "mul" | "mad" | "fma", _) => double(m),
+        _ => either(m),
+    }
+}
+
+fn single(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
+    let [_] = m.types()?;
+    let mode = Mode::take(m);
+    let rounding = mode.rounding;
+    if mode == Mode::DEFAULT {
+        return Ok(match m.opcode() {
+            "add" => Operation::binary(|a: f32, b: f32| (a + b).canonical()),
+            "sub" => Operation::binary(|a: f32, b: f32| (a - b).canonical()),
+            "mul" => Operation::binary(|a: f32, b: f32| (a * b).canonical()),
+            _ => Operation::ternary(|a: f32, b: f32, c: f32| {
+                let product = f64::from(a) * f64::from(b);
+                (rounding::sum_to_odd(product, c.into()) as f32).canonical()
+            }),
+        });
+    }
+    Ok(match m.opcode() {
+        "add" => Operation::binary(move |a, b| {
+            mode.result(rounding::sum(mode.operand(a), mode.operand(b), rounding))
+        }),
+        "sub" => Operation::binary(move |a, b| {
+            mode.result(rounding::sum(mode.operand(a), -mode.operand(b), rounding))
+        }),
+        "mul" => Operation::binary(move |a, b| mode.result(mode.operand(a) * mode.operand(b))),
+        _ => Operation::ternary(move |a, b, c| {
+            let product = mode.operand(a) * mode.operand(b);
+            mode.result(rounding::sum(product, mode.operand(c), rounding))
+        }),
+    })
+}
+
+/// f64 rounds to nearest only.
+fn double(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
+    let [_] = m.types()?;
+    m.take("rn");
+    Ok(match m.opcode() {
+        "add" => Operation::binary(|a: f64, b: f64| (a + b).canonical()),
+        "sub" => Operation::binary(|a: f64, b: f64| (a - b).canonical()),
+        "mul" => Operation::binary(|a: f64, b: f64| (a * b).canonical()),
+        _ => Operation::ternary(|a: f64, b: f64, c: f64| a.mul_add(b, c).canonical()),
+    })
+}
+
+/// What f32 and f64 have alike.
+fn either(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
+    let [ty] = m.types()?;
+    Ok(match m.opcode() {
+        "min" | "max" => {
+            let extremum = Extremum::take(m)?;
+            for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => Operation::binary(move |a: T, b| extremum.of(a, b)))
+        }
+        "abs" => {
+            let ftz = m.take("ftz");
+            for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
+                Operation::unary(move |a: T| a.flushed_if(ftz).magnitude())
+            })
+        }
+        "neg" => {
+            let ftz = m.take("ftz");
+            for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
+                Operation::unary(move |a: T| a.flushed_if(ftz).negated())
+            })
+        }
+        // The sign comes from the first operand.
+        "copysign" => for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
+            Operation::binary(|a: T, b: T| b.with_sign_of(a))
+        }),
+        "testp" => {
+            let property = m.require(&PROPERTIES)?;
+            for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
+                Operation::unary(move |a: T| property & (1 << a.classify() as u32) != 0)
+            })
+        }
+        _ => return Err(m.unsupported_type(ty)),
+    })
+}
+
+/// Properties that `testp` asks for, as sets of categories.
+const PROPERTIES: [(&str, u32); 6] = {
+    use std::num::FpCategory::{Infinite, Nan, Normal, Subnormal, Zero};
+    let (infinite, nan, normal, subnormal) =
+        (1 << Infinite as u32, 1 << Nan as u32, 1 << Normal as u32, 1 << Subnormal as u32);
+    let finite = normal | subnormal | 1 << Zero as u32;
+    [
+        ("finite", finite),
+        ("infinite", infinite),
+        ("number", finite | infinite),
+        ("notanumber", nan),
+        ("normal", normal),
+        ("subnormal", subnormal),
+    ]
+};
