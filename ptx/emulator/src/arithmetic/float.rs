@@ -33,10 +33,9 @@ pub(super) trait Float: Value + PartialOrd + 'static {
         Self::from_code(Self::FORMAT.nan)
     }
 
-    /// Whether it is NaN.
-    #[expect(clippy::eq_op, reason = "NaN alone differs from itself")]
+    /// Whether it is NaN. Of its bits, as here and in [`Self::canonical`] the compiler would take one NaN for another.
     fn is_nan(self) -> bool {
-        self != self
+        self.into_lane() & !Self::sign() > Self::FORMAT.infinity
     }
 
     /// Bit of the sign.
@@ -88,7 +87,7 @@ pub(super) trait Float: Value + PartialOrd + 'static {
 }
 
 macro_rules! float {
-    ($($ty:ty, $format:ident, $rounded:item)+) => {$(
+    ($($ty:ty, $format:ident $(, $faster:item)?;)+) => {$(
         impl Float for $ty {
             const FORMAT: Format = Format::$format;
             fn flushed(self) -> Self {
@@ -101,15 +100,15 @@ macro_rules! float {
             fn to_f64(self) -> f64 {
                 f64::from(self)
             }
-            $rounded
+            $($faster)?
         }
     )+};
 }
 float! {
-    f16, F16, fn is_nan(self) -> bool { self.is_nan() }
-    bf16, BF16, fn is_nan(self) -> bool { self.is_nan() }
-    f32, F32, fn rounded(value: f64, rounding: Rounding) -> Self { rounding::to_f32(value, rounding) }
-    f64, F64, fn is_nan(self) -> bool { self.is_nan() }
+    f16, F16;
+    bf16, BF16;
+    f32, F32, fn rounded(value: f64, rounding: Rounding) -> Self { rounding::to_f32(value, rounding) };
+    f64, F64;
 }
 
 /// `min`, `max` of any floating-point type.

@@ -254,7 +254,11 @@ fn flattened(operand: &Operand, is_result: bool, is_move: bool) -> Result<usize,
     match operand {
         Operand::Name(_) => Ok(1),
         Operand::Sink if is_result => Ok(1),
-        Operand::Not(_) | Operand::Integer(_) | Operand::F32(_) | Operand::F64(_) if !is_result => Ok(1),
+        Operand::Not(_) | Operand::Integer(_) | Operand::F32(_) | Operand::F64(_) | Operand::Symbol(_)
+            if !is_result =>
+        {
+            Ok(1)
+        }
         Operand::Vector(elements) if is_move => {
             elements.iter().map(|element| flattened(element, is_result, false)).sum()
         }
@@ -263,7 +267,7 @@ fn flattened(operand: &Operand, is_result: bool, is_move: bool) -> Result<usize,
         }
         Operand::Sink => Err("a sink"),
         Operand::Not(_) => Err("a negated predicate"),
-        Operand::Integer(_) | Operand::F32(_) | Operand::F64(_) => Err("a constant"),
+        Operand::Integer(_) | Operand::F32(_) | Operand::F64(_) | Operand::Symbol(_) => Err("a constant"),
         Operand::Vector(_) => Err("a vector"),
         Operand::Pair(..) => Err("a pair"),
         Operand::Address(_) => Err("an address"),
