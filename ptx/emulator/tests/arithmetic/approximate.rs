@@ -111,9 +111,8 @@ fn rounds_once() {
             .collect();
         for ([operand], found) in operands.iter().zip(run_many(&format!("{name} d, a"), &operands)) {
             let (expected, found) = (function(value(*operand)), value(found));
-            let bound = ROUNDED_ONCE.relative * expected.abs() + ROUNDED_ONCE.absolute;
             assert!(
-                (found - expected).abs() <= bound,
+                (found - expected).abs() <= ROUNDED_ONCE * expected.abs(),
                 "{name} of {} is {found}, not {expected}",
                 value(*operand)
             );
