@@ -1,1 +1,0 @@
-//! Tensor maps: which bytes a box of a tensor consists of, and where they go.
