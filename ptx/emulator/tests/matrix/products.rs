@@ -1,5 +1,7 @@
 //! Products against naive loops, with fragments written out from the ISA's figures.
 
+use std::array::from_fn;
+
 use half::{bf16, f16};
 use proptest::prelude::*;
 use ptx_emulator::matrix::{mma, wgmma::Multiply};
@@ -140,24 +142,23 @@ fn warp_level_product() {
             let bits = |i: usize| u32::from(bf16::from_f32(matrix[row * k + column + i]).to_bits());
             bits(1) << 16 | bits(0)
         };
-        let (mut left, mut right, mut c) = ([[0; 4]; 32], [[0; 2]; 32], [[0; 4]; 32]);
-        for lane in 0..32 {
-            let (group, place) = (lane / 4, lane % 4);
-            for r in 0..k / 4 {
-                left[lane][r] = pair(&a, group + 8 * (r % 2), 2 * place + 8 * (r / 2));
-            }
-            for r in 0..k / 8 {
-                right[lane][r] = pair(&b, group, 2 * place + 8 * r);
-            }
-            c[lane] = [0, 1, 2, 3].map(|i| ((lane * 4 + i) as f32).to_bits());
-        }
+        // Of k = 8 only the first registers count; the others hold what must not matter.
+        let left = from_fn(|lane| {
+            let register = |r| pair(&a, lane / 4 + 8 * (r % 2), 2 * (lane % 4) + 8 * (r / 2));
+            from_fn(|r| if r < k / 4 { register(r) } else { u32::MAX })
+        });
+        let right = from_fn(|lane| {
+            let register = |r| pair(&b, lane / 4, 2 * (lane % 4) + 8 * r);
+            from_fn(|r| if r < k / 8 { register(r) } else { u32::MAX })
+        });
+        let c = from_fn(|lane| from_fn(|i| ((lane * 4 + i) as f32).to_bits()));
         let operands = vec![registers(4), registers(k / 4), registers(k / 8), registers(4)];
         let mnemonic = format!("mma.sync.aligned.m16n8k{k}.row.col.f32.bf16.bf16.f32");
         let multiply = mma::Multiply::decode(&instruction(&mnemonic, operands)).unwrap();
         assert_eq!((multiply.flop(), multiply.k() as usize), (256 * k as u64, k));
         let d = multiply.multiply(&left, &right, &c);
-        for lane in 0..32 {
-            for (i, register) in d[lane].iter().enumerate() {
+        for (lane, registers) in d.iter().enumerate() {
+            for (i, register) in registers.iter().enumerate() {
                 let (row, column) = (lane / 4 + 8 * (i / 2), 2 * (lane % 4) + i % 2);
                 let exact = (lane * 4 + i) as f64 + product(&a, &b, k, row, column);
                 assert_eq!(f32::from_bits(*register), exact as f32, "k {k} lane {lane} register {i}");
