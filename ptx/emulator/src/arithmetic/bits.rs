@@ -20,7 +20,9 @@ pub(super) fn decode(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
         "bfind" => {
             let from_top = m.take("shiftamt");
             for_type!(m, ty, {"u32" => u32, "u64" => u64, "s32" => i32, "s64" => i64}, T => {
-                Operation::unary(move |a: T| find_leading(T::without_sign(a).leading_zeros(), T::BITS, from_top))
+                Operation::unary(move |a: T| {
+                    find_highest(a.without_sign().leading_zeros(), T::BITS, from_top)
+                })
             })
         }
         "bfe" => for_type!(m, ty, {"u32" => u32, "u64" => u64, "s32" => i32, "s64" => i64}, T => {
@@ -116,7 +118,7 @@ field_mask!(u32, u64);
 
 /// Position of the highest one below `leading_zeros` zeros, or how far it must be shifted to the top; all ones if there
 /// is none.
-fn find_leading(leading_zeros: u32, bits: u32, from_top: bool) -> u32 {
+fn find_highest(leading_zeros: u32, bits: u32, from_top: bool) -> u32 {
     match leading_zeros {
         none if none == bits => u32::MAX,
         zeros if from_top => zeros,

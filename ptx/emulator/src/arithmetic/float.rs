@@ -13,8 +13,6 @@ use super::{DecodeError, Operation};
 pub(super) trait Float: Value + PartialOrd + 'static {
     /// Its layout.
     const FORMAT: Format;
-    /// Zero with the sign of `self` if it is subnormal, else `self`.
-    fn flushed(self) -> Self;
     /// Its exact value.
     fn to_f64(self) -> f64;
 
@@ -43,9 +41,10 @@ pub(super) trait Float: Value + PartialOrd + 'static {
         1 << Self::FORMAT.sign_shift
     }
 
-    /// Subnormal numbers flushed if `ftz`.
+    /// If `ftz`, a subnormal number becomes the zero of its sign.
     fn flushed_if(self, ftz: bool) -> Self {
-        if ftz { self.flushed() } else { self }
+        let code = self.into_lane();
+        if ftz && code & Self::FORMAT.infinity == 0 { Self::from_code(code & Self::sign()) } else { self }
     }
 
     /// The sign inverted, also of NaN.
@@ -90,13 +89,6 @@ macro_rules! float {
     ($($ty:ty, $format:ident $(, $faster:item)?;)+) => {$(
         impl Float for $ty {
             const FORMAT: Format = Format::$format;
-            fn flushed(self) -> Self {
-                if self.classify() == std::num::FpCategory::Subnormal {
-                    Self::from_code(self.into_lane() & Self::sign())
-                } else {
-                    self
-                }
-            }
             fn to_f64(self) -> f64 {
                 f64::from(self)
             }
@@ -248,7 +240,9 @@ fn either(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
     Ok(match m.opcode() {
         "min" | "max" => {
             let extremum = Extremum::take(m)?;
-            for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => Operation::binary(move |a: T, b| extremum.of(a, b)))
+            for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
+                Operation::binary(move |a: T, b| extremum.of(a, b))
+            })
         }
         "abs" => {
             let ftz = m.take("ftz");

@@ -113,7 +113,9 @@ pub(super) fn decode(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
             let [ty] = m.types()?;
             Ok(match opcode {
                 "sad" => {
-                    integers!(m, ty, T => Operation::ternary(|a: T, b: T, c: T| c.wrapping_add(a.distance(b))))
+                    integers!(m, ty, T => {
+                        Operation::ternary(|a: T, b: T, c: T| c.wrapping_add(a.distance(b)))
+                    })
                 }
                 "div" => integers!(m, ty, T => Operation::binary(T::quotient)),
                 "rem" => integers!(m, ty, T => Operation::binary(T::remainder)),
@@ -134,7 +136,7 @@ fn sum(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
     if reads_carry || writes_carry {
         return Ok(carrying!(m, ty, T => {
             let step = if adds { T::add_carry } else { T::subtract_borrow };
-            with_carry(reads_carry, writes_carry, move |(a, b): (T, T), carry| step(a, b, carry))
+            Operation::carrying(reads_carry, writes_carry, move |(a, b): (T, T), carry| step(a, b, carry))
         }));
     }
     if ty == "s32" && m.take("sat") {
@@ -147,54 +149,6 @@ fn sum(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
         (_, true) => integers!(m, ty, T => Operation::binary(T::wrapping_add)),
         (_, false) => integers!(m, ty, T => Operation::binary(T::wrapping_sub)),
     })
-}
-
-/// Two or three operands, and the carry flag on either side where it takes part.
-trait Carry: super::lanes::Registers + Sized {
-    /// As an operation whose function gets and returns the carry.
-    fn operation<R: Value>(
-        reads: bool,
-        writes: bool,
-        f: impl Fn(Self, bool) -> (R, bool) + Send + Sync + 'static,
-    ) -> Operation;
-}
-
-macro_rules! carry {
-    ($($($name:ident: $ty:ident),+;)+) => {$(
-        impl<$($ty: Value),+> Carry for ($($ty,)+) {
-            fn operation<Result: Value>(
-                reads: bool,
-                writes: bool,
-                f: impl Fn(Self, bool) -> (Result, bool) + Send + Sync + 'static,
-            ) -> Operation {
-                match (reads, writes) {
-                    (false, false) => Operation::lanewise(move |operands: Self| (f(operands, false).0,)),
-                    (false, true) => Operation::lanewise(move |operands: Self| f(operands, false)).writing_carry(),
-                    (true, false) => {
-                        Operation::lanewise(move |($($name),+, carry): ($($ty),+, bool)| (f(($($name),+), carry).0,))
-                            .reading_carry()
-                    }
-                    (true, true) => {
-                        Operation::lanewise(move |($($name),+, carry): ($($ty),+, bool)| f(($($name),+), carry))
-                            .reading_carry()
-                            .writing_carry()
-                    }
-                }
-            }
-        }
-    )+};
-}
-carry! {
-    a: A, b: B;
-    a: A, b: B, c: C;
-}
-
-fn with_carry<I: Carry, R: Value>(
-    reads: bool,
-    writes: bool,
-    f: impl Fn(I, bool) -> (R, bool) + Send + Sync + 'static,
-) -> Operation {
-    I::operation(reads, writes, f)
 }
 
 fn multiply(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
@@ -220,7 +174,9 @@ fn multiply_add(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
                 Part::High => T::product_high,
                 Part::Wide => return Err(m.unsupported_modifier("wide")),
             };
-            with_carry(reads_carry, writes_carry, move |(a, b, c): (T, T, T), carry| product(a, b).add_carry(c, carry))
+            Operation::carrying(reads_carry, writes_carry, move |(a, b, c): (T, T, T), carry| {
+                product(a, b).add_carry(c, carry)
+            })
         }));
     }
     Ok(match part {

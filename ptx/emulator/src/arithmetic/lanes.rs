@@ -167,14 +167,4 @@ impl Operation {
     ) -> Self {
         Self::lanewise(move |(a, b, c): (A, B, C)| (f(a, b, c),))
     }
-
-    /// Marks the last operand as the carry flag.
-    pub(super) fn reading_carry(self) -> Self {
-        Self { reads_carry: true, ..self }
-    }
-
-    /// Marks the last result as the carry flag.
-    pub(super) fn writing_carry(self) -> Self {
-        Self { writes_carry: true, ..self }
-    }
 }

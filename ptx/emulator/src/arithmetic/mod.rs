@@ -3,15 +3,16 @@
 //! [`Operation::decode`] reads an instruction once and keeps the function that computes it for the 32 lanes of a warp.
 //! What an instruction means stands in one place, next to its name, in the file of its concept:
 //!
-//! * [`integer`], [`logic`], [`bits`]: integers as numbers, as words, as fields of bits;
-//! * [`float`] (f32, f64), [`half`] (f16, bf16), [`approximate`] (division, roots, transcendental functions);
-//! * [`compare`], [`convert`], [`fp8`], [`moves`];
-//! * [`lanes`], [`mnemonic`], [`rounding`]: what they share.
+//! * `integer`, `logic`, `bits`: integers as numbers, as words, as fields of bits;
+//! * `float` (f32, f64), `half` (f16, bf16), `approximate` (division, roots, transcendental functions);
+//! * `compare`, `convert`, `fp8`, `moves`;
+//! * `lanes`, `carry`, `mnemonic`, `rounding`: what they share.
 //!
 //! Semantics follow the PTX ISA 8.x. Where it leaves a result open, the choice is stated at the instruction.
 
 mod approximate;
 mod bits;
+mod carry;
 mod compare;
 mod convert;
 mod float;

@@ -4,6 +4,8 @@
 //! can be rounded again, in any direction, to a format at least two bits shorter with the result that the exact value
 //! would have had (S. Boldo, G. Melquiond, "Emulation of FMA and correctly rounded sums", IEEE TC 57, 2008).
 
+use std::cmp::Ordering;
+
 /// Direction of rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rounding {
@@ -26,7 +28,7 @@ impl Rounding {
 
     /// Whether a magnitude is increased: `odd` says whether its last bit is 1, `rest` how the part cut off compares with
     /// half a unit of it (`None`: nothing was cut off).
-    fn increases(self, negative: bool, odd: bool, rest: Option<std::cmp::Ordering>) -> bool {
+    fn increases(self, negative: bool, odd: bool, rest: Option<Ordering>) -> bool {
         let Some(rest) = rest else { return false };
         match self {
             Self::Nearest => rest.is_gt() || rest.is_eq() && odd,
@@ -97,7 +99,7 @@ impl Format {
     /// f32 with the fraction of f16, for tensor cores.
     pub const TF32: Self = Self::ieee(8, 10);
 
-    /// Code of `significand * 2^exponent`, rounded.
+    /// Code of `significand * 2^exponent`, rounded. A value below the normal numbers has at most 53 bits, as an f64 does.
     pub fn round(self, negative: bool, significand: u64, exponent: i32, rounding: Rounding) -> u64 {
         let sign = u64::from(negative) << self.sign_shift;
         if significand == 0 {
@@ -161,17 +163,16 @@ const F64_EXPONENT_MASK: u64 = 0x7ff;
 const F64_EXPONENT_OFFSET: i32 = 1023 + F64_FRACTION_BITS as i32;
 
 /// `value / 2^cut` without its fraction, and how the fraction compares with one half (`None`: it is zero).
-/// `cut` is at least -63 for a value that keeps its bits.
-fn split(value: u64, cut: i32) -> (u64, Option<std::cmp::Ordering>) {
+fn split(value: u64, cut: i32) -> (u64, Option<Ordering>) {
     if cut <= 0 {
-        return (value << cut.unsigned_abs().min(u64::BITS - 1), None);
+        return (value << -cut, None);
     }
-    // Beyond 64 bits everything is cut off and lies below one half.
-    let cut = cut.unsigned_abs().min(u64::BITS + 1);
-    let wide = u128::from(value);
-    let half = 1u128 << (cut - 1);
-    let rest = wide & ((half << 1) - 1);
-    ((wide >> cut) as u64, (rest != 0).then(|| rest.cmp(&half)))
+    if cut >= u64::BITS as i32 {
+        return (0, Some(Ordering::Less));
+    }
+    let half = 1 << (cut - 1);
+    let rest = value & ((half << 1) - 1);
+    (value >> cut, (rest != 0).then(|| rest.cmp(&half)))
 }
 
 /// Rounds an f64 that is exact or rounded to odd.

@@ -145,11 +145,13 @@ proptest! {
         let last = (from + count).saturating_sub(1).min(bits - 1);
         for signed in [false, true] {
             let sign = signed && count != 0 && bit(a, last);
-            let expected = collect(bits, |i| if i < count && from + i < bits { bit(a, from + i) } else { sign });
+            let extracted = |i| if i < count && from + i < bits { bit(a, from + i) } else { sign };
+            let expected = collect(bits, extracted);
             let text = format!("bfe.{}{bits} d, a, b, c", if signed { 's' } else { 'u' });
             prop_assert_eq!(run(&text, &[a, start, length]), vec![expected], "{}", text);
         }
-        let inserted = collect(bits, |i| if i >= from && i < from + count { bit(a, i - from) } else { bit(b, i) });
+        let in_field = |i| i >= from && i < from + count;
+        let inserted = collect(bits, |i| if in_field(i) { bit(a, i - from) } else { bit(b, i) });
         prop_assert_eq!(run(&format!("bfi.b{bits} d, a, b, c, e"), &[a, b, start, length]), vec![inserted]);
     }
 

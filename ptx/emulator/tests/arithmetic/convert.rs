@@ -218,7 +218,8 @@ proptest! {
                 for rounding in ["rn", "rz", "rm", "rp"] {
                     let text = format!("cvt.{rounding}.{to}.{from} d, a");
                     let found = run(&text, &[operand])[0];
-                    prop_assert!(layout.is_rounded(found, rounding, sum(&[(exact, 0)])), "{} {}", text, exact);
+                    let is_rounded = layout.is_rounded(found, rounding, sum(&[(exact, 0)]));
+                    prop_assert!(is_rounded, "{} {}", text, exact);
                 }
             }
         }
@@ -243,7 +244,8 @@ proptest! {
                 for rounding in ["rn", "rz", "rm", "rp"] {
                     let text = format!("cvt.{rounding}.{to}.{from} d, a");
                     let found = run(&text, &[operand])[0];
-                    prop_assert!(to_layout.is_rounded(found, rounding, sum(&[exact])), "{} {:x}", text, operand);
+                    let is_rounded = to_layout.is_rounded(found, rounding, sum(&[exact]));
+                    prop_assert!(is_rounded, "{} {:x}", text, operand);
                 }
             }
         }
