@@ -1,4 +1,4 @@
-//! Where a plan runs: a GPU or the CPU.
+//! Where a plan runs: a GPU, real or emulated, or the CPU.
 
 use crate::{Error, InvalidProblem, Memory};
 use std::marker::PhantomData;
@@ -11,14 +11,14 @@ pub struct Device(pub(crate) Backend);
 pub(crate) enum Backend {
     #[cfg(feature = "cpu")]
     Cpu,
-    #[cfg(feature = "cuda")]
-    Cuda(std::sync::Arc<crate::cuda::CudaDevice>),
+    #[cfg(feature = "_gpu")]
+    Gpu(std::sync::Arc<crate::gpu::GpuDevice>),
 }
 
 /// What [`Device::info`] tells.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
-    /// `"cpu"` or `"cuda"`.
+    /// `"cpu"`, `"cuda"` or `"emulated"`.
     pub backend: &'static str,
     /// The processor's name.
     pub name: String,
@@ -28,11 +28,11 @@ pub struct DeviceInfo {
     pub units: u32,
     /// Compute capability, on a GPU.
     pub compute_capability: Option<(u32, u32)>,
-    /// Loaded kernels; empty on the CPU.
+    /// Loaded kernels; none on the CPU.
     pub kernels: Vec<KernelInfo>,
 }
 
-/// A loaded kernel and what the driver says it uses.
+/// A loaded kernel and what the driver says it uses; of an emulated GPU, what its contract allows it.
 #[derive(Clone, Debug)]
 pub struct KernelInfo {
     /// Entry point.
@@ -49,7 +49,7 @@ pub struct KernelInfo {
 
 /// The order in which a device does its work.
 ///
-/// On the CPU a run is finished when it returns.
+/// On the CPU and on an emulated GPU a run is finished when it returns.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream(pub(crate) StreamHandle);
 
@@ -58,15 +58,30 @@ pub(crate) enum StreamHandle {
     Host,
     #[cfg(feature = "cuda")]
     Cuda(cudarc::driver::sys::CUstream),
+    #[cfg(feature = "emulated")]
+    Emulated,
 }
 
 impl StreamHandle {
-    /// The error of a plan that runs elsewhere.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn of_another_device(self) -> InvalidProblem {
-        let (found, needed) = match self {
-            Self::Host => ("the CPU's", "a CUDA stream, as the plan is for a GPU"),
-            Self::Cuda(_) => ("a CUDA stream", "the CPU's, as the plan is for the CPU"),
+    /// Checks that it is the CPU's.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn check_host(self) -> Result<(), InvalidProblem> {
+        match self {
+            Self::Host => Ok(()),
+            #[cfg(feature = "_gpu")]
+            other => Err(other.instead_of("the CPU's, as the plan is for the CPU")),
+        }
+    }
+
+    /// The error of a plan that needs another one.
+    #[cfg(feature = "_gpu")]
+    pub(crate) fn instead_of(self, needed: &'static str) -> InvalidProblem {
+        let found = match self {
+            Self::Host => "the CPU's",
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => "a CUDA stream",
+            #[cfg(feature = "emulated")]
+            Self::Emulated => "the emulated GPU's",
         };
         InvalidProblem::new("stream", found, needed)
     }
@@ -97,6 +112,13 @@ impl<'a> Workspace<'a> {
     /// No workspace, for plans whose `workspace_bytes` is 0.
     pub fn none() -> Self {
         Self { address: 0, bytes: 0, memory: None, lifetime: PhantomData }
+    }
+
+    /// A workspace in the memory of a GPU, real or emulated.
+    #[cfg(feature = "_gpu")]
+    pub fn from_buffer<T: crate::Element>(scratch: &'a mut crate::DeviceBuffer<T>) -> Self {
+        let (address, bytes) = (scratch.address(), scratch.len() * size_of::<T>());
+        Self { address, bytes, memory: Some(Memory::Device), lifetime: PhantomData }
     }
 
     /// A workspace at an address: of the GPU's memory for a plan on a GPU, of the host's for one on the CPU.
@@ -150,7 +172,30 @@ impl Device {
     /// [`Error::Unsupported`] where there is no driver, no such GPU, or no kernel for it.
     #[cfg(feature = "cuda")]
     pub fn cuda(ordinal: usize) -> Result<Self, Error> {
-        Ok(Self(Backend::Cuda(std::sync::Arc::new(crate::cuda::CudaDevice::new(ordinal)?))))
+        Ok(Self(Backend::Gpu(std::sync::Arc::new(crate::gpu::GpuDevice::cuda(ordinal)?))))
+    }
+
+    /// A GPU of compute capability 9.0 (Hopper) that is emulated, with memory of its own: plans, launches and kernels
+    /// are those of [`Device::cuda`], and the kernels' PTX runs on the CPU, thousands of times slower.
+    ///
+    /// A run whose kernel does something wrong, be it reading memory that nothing has written or a race that happened
+    /// to end well, fails with [`Error::Emulated`].
+    ///
+    /// ```
+    /// use oximla::{Device, DeviceBuffer, EmulatedOptions};
+    ///
+    /// let device = Device::emulated(EmulatedOptions { seed: 7, ..EmulatedOptions::default() })?;
+    /// let lse = DeviceBuffer::from_slice(&device, &[f32::NAN; 16])?;
+    /// assert_eq!(lse.to_vec()?.len(), 16);
+    /// # Ok::<(), oximla::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidProblem`] for options out of range, [`Error::Driver`] for PTX that the emulator does not know,
+    /// [`Error::Unsupported`] for PTX that lacks an entry.
+    #[cfg(feature = "emulated")]
+    pub fn emulated(options: crate::EmulatedOptions) -> Result<Self, Error> {
+        Ok(Self(Backend::Gpu(std::sync::Arc::new(crate::gpu::GpuDevice::emulated(options)?))))
     }
 
     /// The first GPU that has kernels here, else the CPU.
@@ -167,8 +212,8 @@ impl Device {
         match &self.0 {
             #[cfg(feature = "cpu")]
             Backend::Cpu => Ok(crate::cpu::info()),
-            #[cfg(feature = "cuda")]
-            Backend::Cuda(device) => device.info(),
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(device) => device.info(),
         }
     }
 }
@@ -177,6 +222,12 @@ impl Stream {
     /// The CPU's only stream.
     pub fn host() -> Self {
         Self(StreamHandle::Host)
+    }
+
+    /// The only stream of emulated GPUs: a kernel runs when it is enqueued, and is finished when that returns.
+    #[cfg(feature = "emulated")]
+    pub fn emulated() -> Self {
+        Self(StreamHandle::Emulated)
     }
 
     /// A CUDA stream by its driver handle (`CUstream`; null is the legacy default stream).

@@ -17,7 +17,7 @@ pub enum Error {
         /// What was found instead.
         have: String,
     },
-    /// A call into the GPU driver failed.
+    /// A call into the GPU driver, or into the emulator in its place, failed.
     #[error("{call} failed{}: {code}", .kernel.map(|k| format!(" for {k}")).unwrap_or_default())]
     Driver {
         /// The driver function.
@@ -26,6 +26,15 @@ pub enum Error {
         code: String,
         /// The kernel concerned, if one was.
         kernel: Option<&'static str>,
+    },
+    /// The emulator found mistakes in a kernel while it ran. What it had written by then, the outputs hold.
+    #[cfg(feature = "emulated")]
+    #[error("{kernel}: {}", list(.diagnostics))]
+    Emulated {
+        /// The kernel.
+        kernel: &'static str,
+        /// The findings; at least one.
+        diagnostics: Vec<ptx_emulator::Diagnostic>,
     },
     /// A case file could not be read or written.
     #[error("{path}: {reason}")]
@@ -58,4 +67,14 @@ impl InvalidProblem {
     ) -> Self {
         Self { argument: argument.into(), found: found.to_string(), needed: needed.to_string() }
     }
+}
+
+/// How many findings, and each in full.
+#[cfg(feature = "emulated")]
+fn list(diagnostics: &[ptx_emulator::Diagnostic]) -> String {
+    let plural = if diagnostics.len() == 1 { "" } else { "s" };
+    let findings = diagnostics.iter().map(|diagnostic| format!("\n{diagnostic}"));
+    std::iter::once(format!("{} finding{plural} of the emulator", diagnostics.len()))
+        .chain(findings)
+        .collect()
 }

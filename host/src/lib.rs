@@ -11,10 +11,13 @@
 //!    it allocates are the buffers in which the matrix library packs its operands and a list of the workspace's parts.
 //!
 //! A plan is `Send + Sync`. Tensors are [`TensorView`]s: a pointer, a shape and strides, made from slices, from
-//! cudarc's device slices or from raw pointers.
+//! cudarc's device slices, from [`DeviceBuffer`]s or from raw pointers.
+//!
+//! With the feature `emulated`, [`Device::emulated`] takes a GPU's place: the emulator stands in for the driver, so that
+//! plans, launches and kernels are the shipped ones, and what is wrong with a kernel is found while it runs.
 
-#[cfg(not(any(feature = "cpu", feature = "cuda")))]
-compile_error!("oximla needs a backend: enable the feature `cpu` or `cuda`");
+#[cfg(not(any(feature = "cpu", feature = "cuda", feature = "emulated")))]
+compile_error!("oximla needs a backend: enable the feature `cpu`, `cuda` or `emulated`");
 
 #[cfg(feature = "case-file")]
 pub mod case_file;
@@ -24,17 +27,26 @@ mod cpu;
 mod cuda;
 mod device;
 mod error;
+#[cfg(feature = "_gpu")]
+mod gpu;
 mod ops;
 mod tensor;
 
 pub use device::{Device, DeviceInfo, KernelInfo, Stream, Workspace};
 pub use error::{Error, InvalidProblem};
+#[cfg(feature = "_gpu")]
+pub use gpu::DeviceBuffer;
+#[cfg(feature = "emulated")]
+pub use gpu::{EmulatedOptions, EmulatedReport, EmulatedReports};
 pub use ops::dense_decode::{DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan};
 pub use ops::sparse_decode::{
     KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan,
 };
 pub use ops::sparse_prefill::{SparsePrefill, SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan};
 pub use oximla_types::kv_cache::KvFormat;
+/// The emulator behind [`Device::emulated`]: types of its findings and counts.
+#[cfg(feature = "emulated")]
+pub use ptx_emulator;
 pub use tensor::{Element, Half, Memory, TensorView, TensorViewMut};
 
 /// The example of the README, compiled and run with the documentation's tests.

@@ -7,13 +7,13 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// Element types tensors may have.
-pub trait Element: Copy + Send + Sync + 'static + sealed::Sealed {
+pub trait Element: bytemuck::Pod + Send + Sync + sealed::Sealed {
     /// Name for messages.
     const NAME: &'static str;
 }
 
 /// The 16-bit floating-point types of queries, dense caches and outputs.
-pub trait Half: Element + bytemuck::Pod {
+pub trait Half: Element {
     /// The dense cache format of this type.
     const FORMAT: crate::KvFormat;
     /// The value in f32, exactly.

@@ -1,28 +1,27 @@
 //! Tensors in a device's memory.
 
-use crate::device::{Backend, StreamHandle};
+use crate::device::Backend;
 use crate::{Device, Element, Error, InvalidProblem, Stream, TensorView, TensorViewMut, Workspace};
 use std::borrow::Cow;
 
 /// Elements in the memory of the device that is to work on them. The CPU borrows those that the caller has.
-pub(super) enum Buffer<'a, T: Clone> {
+pub(super) enum Buffer<'a, T: Element> {
     #[cfg(feature = "cpu")]
     Host(Cow<'a, [T]>),
-    #[cfg(feature = "cuda")]
-    Device { memory: crate::cuda::DeviceBuffer, len: usize, host: std::marker::PhantomData<&'a [T]> },
+    #[cfg(feature = "_gpu")]
+    Device(crate::DeviceBuffer<T>, std::marker::PhantomData<&'a [T]>),
 }
 
-impl<'a, T: Element + bytemuck::Pod> Buffer<'a, T> {
+impl<'a, T: Element> Buffer<'a, T> {
     /// A copy, where the device needs one, of the host's elements.
     pub(super) fn of(device: &Device, data: impl Into<Cow<'a, [T]>>) -> Result<Self, Error> {
         let data = data.into();
         match &device.0 {
             #[cfg(feature = "cpu")]
             Backend::Cpu => Ok(Self::Host(data)),
-            #[cfg(feature = "cuda")]
-            Backend::Cuda(device) => {
-                let memory = crate::cuda::DeviceBuffer::from_host(device, bytemuck::cast_slice(&data))?;
-                Ok(Self::Device { memory, len: data.len(), host: std::marker::PhantomData })
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(_) => {
+                Ok(Self::Device(crate::DeviceBuffer::from_slice(device, &data)?, std::marker::PhantomData))
             }
         }
     }
@@ -44,10 +43,8 @@ impl<'a, T: Element + bytemuck::Pod> Buffer<'a, T> {
         match self {
             #[cfg(feature = "cpu")]
             Self::Host(data) => TensorView::from_slice(name, data, shape),
-            #[cfg(feature = "cuda")]
-            Self::Device { memory, len, .. } => {
-                TensorView::contiguous_at(name, memory.address(), *len, shape, crate::Memory::Device)
-            }
+            #[cfg(feature = "_gpu")]
+            Self::Device(data, _) => TensorView::from_buffer(name, data, shape),
         }
     }
 
@@ -59,24 +56,18 @@ impl<'a, T: Element + bytemuck::Pod> Buffer<'a, T> {
         match self {
             #[cfg(feature = "cpu")]
             Self::Host(data) => TensorViewMut::from_slice(name, data.to_mut(), shape),
-            #[cfg(feature = "cuda")]
-            Self::Device { memory, len, .. } => {
-                TensorViewMut::contiguous_at(name, memory.address(), *len, shape, crate::Memory::Device)
-            }
+            #[cfg(feature = "_gpu")]
+            Self::Device(data, _) => TensorViewMut::from_buffer(name, data, shape),
         }
     }
 
-    /// The elements after all work on the device's stream.
+    /// The elements after all work on the device.
     pub(super) fn to_vec(&self) -> Result<Vec<T>, Error> {
         match self {
             #[cfg(feature = "cpu")]
             Self::Host(data) => Ok(data.to_vec()),
-            #[cfg(feature = "cuda")]
-            Self::Device { memory, len, .. } => {
-                let mut data = vec![T::zeroed(); *len];
-                memory.copy_to_host(bytemuck::cast_slice_mut(&mut data))?;
-                Ok(data)
-            }
+            #[cfg(feature = "_gpu")]
+            Self::Device(data, _) => data.to_vec(),
         }
     }
 }
@@ -86,21 +77,18 @@ impl Buffer<'_, f32> {
         match self {
             #[cfg(feature = "cpu")]
             Self::Host(data) => Workspace::from_slice(data.to_mut()),
-            #[cfg(feature = "cuda")]
-            Self::Device { memory, len, .. } => {
-                // SAFETY: the memory is the buffer's own, and one stream runs everything that uses it, in order.
-                unsafe { Workspace::from_raw(memory.address(), *len * size_of::<f32>()) }
-            }
+            #[cfg(feature = "_gpu")]
+            Self::Device(data, _) => Workspace::from_buffer(data),
         }
     }
 }
 
-/// The stream that the device's own buffers are read and written on.
+/// A stream of the device's own.
 pub(super) fn stream(device: &Device) -> Stream {
     match &device.0 {
         #[cfg(feature = "cpu")]
-        Backend::Cpu => Stream(StreamHandle::Host),
-        #[cfg(feature = "cuda")]
-        Backend::Cuda(device) => Stream(StreamHandle::Cuda(device.stream())),
+        Backend::Cpu => Stream::host(),
+        #[cfg(feature = "_gpu")]
+        Backend::Gpu(device) => Stream(device.driver.stream()),
     }
 }

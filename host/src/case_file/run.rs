@@ -105,7 +105,7 @@ impl Case {
 }
 
 impl Prepared<'_> {
-    /// Computes the case once more, on the CPU; on a GPU, enqueues that.
+    /// Computes the case once more; on a GPU that is not emulated, enqueues that.
     ///
     /// # Errors
     /// Those of the operation's run.
@@ -121,13 +121,13 @@ impl Prepared<'_> {
         match &self.device.0 {
             #[cfg(feature = "cpu")]
             Backend::Cpu => Ok(()),
-            #[cfg(feature = "cuda")]
-            Backend::Cuda(device) => device.synchronize(),
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(device) => device.driver.synchronize(),
         }
     }
 
-    /// Mean time of `calls` runs back to back, at least one: on a GPU between events on its stream, on the CPU by the
-    /// clock.
+    /// Mean time of `calls` runs back to back, at least one: on a GPU between events on its stream, on the CPU and on
+    /// an emulated GPU by the clock.
     ///
     /// # Errors
     /// As of [`Prepared::run`] and [`Prepared::synchronize`].
@@ -142,8 +142,8 @@ impl Prepared<'_> {
                 (0..calls).try_for_each(|_| operation.run(stream, &mut workspace))?;
                 Ok(begin.elapsed() / calls)
             }
-            #[cfg(feature = "cuda")]
-            Backend::Cuda(device) => device.time(calls, || operation.run(stream, &mut workspace)),
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(device) => device.driver.time(calls, &mut || operation.run(stream, &mut workspace)),
         }
     }
 
@@ -371,7 +371,7 @@ fn workspace(device: &Device, bytes: usize) -> Result<Buffer<'static, f32>, Erro
     Buffer::filled(device, 0.0, [bytes.div_ceil(size_of::<f32>())])
 }
 
-fn optional<'a, T: crate::Element + bytemuck::Pod>(
+fn optional<'a, T: crate::Element>(
     device: &Device,
     data: &'a Option<Vec<T>>,
 ) -> Result<Option<Buffer<'a, T>>, Error> {

@@ -1,7 +1,7 @@
 //! Tensors and streams of cudarc, and the device of a context that somebody else made.
 
-use super::CudaDevice;
 use crate::device::{Backend, StreamHandle};
+use crate::gpu::GpuDevice;
 use crate::{Device, Element, Error, InvalidProblem, Memory, Stream, TensorView, TensorViewMut};
 use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ impl Device {
     /// # Safety
     /// The context outlives the device, its clones and the plans made for it.
     pub unsafe fn cuda_current() -> Result<Self, Error> {
-        Ok(Self(Backend::Cuda(Arc::new(CudaDevice::current()?))))
+        Ok(Self(Backend::Gpu(Arc::new(GpuDevice::cuda_current()?))))
     }
 }
 

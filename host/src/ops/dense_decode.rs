@@ -1,7 +1,7 @@
 //! Dense MLA decode over a paged bf16 or fp16 cache.
 
 use super::validate;
-use crate::device::{Backend, StreamHandle};
+use crate::device::Backend;
 use crate::{
     Device, Error, Half, InvalidProblem, KvFormat, Memory, Stream, TensorView, TensorViewMut, Workspace,
 };
@@ -71,8 +71,8 @@ pub struct DenseDecodePlan {
 enum BackendPlan {
     #[cfg(feature = "cpu")]
     Cpu(crate::cpu::dense_decode::DensePlan),
-    #[cfg(feature = "cuda")]
-    Cuda(crate::cuda::dense_decode::DensePlan),
+    #[cfg(feature = "_gpu")]
+    Gpu(crate::gpu::dense_decode::DensePlan),
 }
 
 impl DenseDecode {
@@ -146,9 +146,9 @@ impl DenseDecodePlan {
         let backend = match &device.0 {
             #[cfg(feature = "cpu")]
             Backend::Cpu => BackendPlan::Cpu(crate::cpu::dense_decode::DensePlan::new(problem)),
-            #[cfg(feature = "cuda")]
-            Backend::Cuda(device) => {
-                BackendPlan::Cuda(crate::cuda::dense_decode::DensePlan::new(problem, format, device)?)
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(device) => {
+                BackendPlan::Gpu(crate::gpu::dense_decode::DensePlan::new(problem, format, device)?)
             }
         };
         Ok(Self { problem: problem.clone(), format, backend })
@@ -164,8 +164,8 @@ impl DenseDecodePlan {
         match &self.backend {
             #[cfg(feature = "cpu")]
             BackendPlan::Cpu(plan) => plan.workspace_bytes(),
-            #[cfg(feature = "cuda")]
-            BackendPlan::Cuda(plan) => plan.workspace_bytes(),
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(plan) => plan.workspace_bytes(),
         }
     }
 
@@ -174,20 +174,22 @@ impl DenseDecodePlan {
         match &self.backend {
             #[cfg(feature = "cpu")]
             BackendPlan::Cpu(_) => "dense_decode_cpu",
-            #[cfg(feature = "cuda")]
-            BackendPlan::Cuda(plan) => plan.kernel(),
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(plan) => plan.kernel(),
         }
     }
 
     /// Computes the attention. On a GPU this enqueues at most two kernels and returns: nothing is allocated, nothing
-    /// waits, and the call can be captured in a CUDA graph. On the CPU the result is there on return.
+    /// waits, and the call can be captured in a CUDA graph. On the CPU and on an emulated GPU the result is there on
+    /// return.
     ///
     /// The CPU refuses lengths and page-table entries that point outside the cache; a GPU, whose memory cannot be
     /// looked at beforehand, clamps lengths to the page table and takes keys on pages outside the cache for absent.
     ///
     /// # Errors
     /// [`Error::InvalidProblem`] naming the argument, before anything is launched or written;
-    /// [`Error::Driver`] where the launch fails.
+    /// [`Error::Driver`] where the launch fails; [`Error::Emulated`](Error) where an emulated kernel does something
+    /// wrong.
     pub fn run<T: Half>(
         &self,
         stream: &Stream,
@@ -196,21 +198,21 @@ impl DenseDecodePlan {
         workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
         validate::require(T::FORMAT == self.format, "q", T::NAME, self.format.name())?;
-        match (&self.backend, stream.0) {
+        match &self.backend {
             #[cfg(feature = "cpu")]
-            (BackendPlan::Cpu(plan), StreamHandle::Host) => {
+            BackendPlan::Cpu(plan) => {
+                stream.0.check_host()?;
                 self.check(inputs, outputs, Memory::Host)?;
                 self.check_contents(inputs)?;
                 plan.run(inputs, outputs, workspace)
             }
-            #[cfg(feature = "cuda")]
-            (BackendPlan::Cuda(plan), StreamHandle::Cuda(stream)) => {
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(plan) => {
+                plan.check_stream(stream)?;
                 self.check(inputs, outputs, Memory::Device)?;
                 workspace.check_memory(Memory::Device)?;
                 plan.run(stream, inputs, outputs, workspace)
             }
-            #[cfg(feature = "cuda")]
-            (_, handle) => Err(handle.of_another_device().into()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Token-level sparse MLA prefill over bf16 keys.
 
 use super::validate;
-use crate::device::{Backend, StreamHandle};
+use crate::device::Backend;
 use crate::{Device, Error, InvalidProblem, Memory, Stream, TensorView, TensorViewMut, Workspace};
 use half::bf16;
 
@@ -130,8 +130,8 @@ impl SparsePrefillPlan {
         let backend = match &device.0 {
             #[cfg(feature = "cpu")]
             Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_prefill::SparsePrefillPlan::new(problem)),
-            #[cfg(feature = "cuda")]
-            Backend::Cuda(_) => return Err(validate::not_on_cuda("sparse prefill")),
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(_) => return Err(validate::not_on_a_gpu("sparse prefill")),
         };
         Ok(Self { problem: problem.clone(), backend })
     }
@@ -170,14 +170,13 @@ impl SparsePrefillPlan {
         outputs: &mut SparsePrefillOutputs<'_>,
         workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
-        match (&self.backend, stream.0) {
+        match self.backend {
             #[cfg(feature = "cpu")]
-            (BackendPlan::Cpu(plan), StreamHandle::Host) => {
+            BackendPlan::Cpu(ref plan) => {
+                stream.0.check_host()?;
                 self.check(inputs, outputs, Memory::Host)?;
                 plan.run(inputs, outputs, workspace)
             }
-            #[cfg(feature = "cuda")]
-            (_, handle) => Err(handle.of_another_device().into()),
         }
     }
 

@@ -113,9 +113,9 @@ pub(super) fn lengths(name: &str, view: &TensorView<'_, i32, 1>, limit: usize) -
 }
 
 /// The error of planning an operation for a GPU that only the CPU has.
-#[cfg(feature = "cuda")]
-pub(super) fn not_on_cuda(what: &'static str) -> crate::Error {
-    crate::Error::Unsupported { what, need: "the cpu backend".into(), have: "a cuda device".into() }
+#[cfg(feature = "_gpu")]
+pub(super) fn not_on_a_gpu(what: &'static str) -> crate::Error {
+    crate::Error::Unsupported { what, need: "the cpu backend".into(), have: "a GPU".into() }
 }
 
 /// An error about `name` unless `valid`.

@@ -1,12 +1,13 @@
-//! Dense decode on CUDA: which kernels, how many partitions, what memory.
+//! Dense decode on a GPU: which kernels, how many partitions, what memory.
 
-use super::CudaDevice;
+use super::GpuDevice;
 use super::kernels::Kernel;
 use super::tensor_map::HalfTensor4;
 use crate::{
-    DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, Error, Half, InvalidProblem, KvFormat, Workspace,
+    DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, Error, Half, InvalidProblem, KvFormat, Stream,
+    TensorView, Workspace,
 };
-use cudarc::driver::sys;
+use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams, ROWS_PER_CTA};
 use oximla_types::kernels::dense_decode::{
     self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord, TILE_COLUMNS,
@@ -24,7 +25,7 @@ const MAX_GRID_Y: usize = 65_535;
 /// A dense decode planned for a GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct DensePlan {
-    device: Arc<CudaDevice>,
+    device: Arc<GpuDevice>,
     problem: DenseDecode,
     format: KvFormat,
     decode: Kernel,
@@ -57,7 +58,7 @@ impl DensePlan {
     pub(crate) fn new(
         problem: &DenseDecode,
         format: KvFormat,
-        device: &Arc<CudaDevice>,
+        device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
         let (decode, combine) = match format {
             KvFormat::Bf16 => (contract::SM90_BF16, combine::BF16),
@@ -74,7 +75,7 @@ impl DensePlan {
         }
         let shape = LaunchShape::new(problem, device.multiprocessors)?;
         let workspace = WorkspacePlan::new(problem, &shape)?;
-        let (decode, combine) = (device.kernels.get(&decode)?, device.kernels.get(&combine)?);
+        let (decode, combine) = (Kernel::of(&decode)?, Kernel::of(&combine)?);
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),
@@ -94,9 +95,14 @@ impl DensePlan {
         self.decode.contract.entry
     }
 
+    /// Checks that the stream is one of the planned GPU's driver.
+    pub(crate) fn check_stream(&self, stream: &Stream) -> Result<(), InvalidProblem> {
+        self.device.driver.check_stream(stream.0)
+    }
+
     pub(crate) fn run<T: Half>(
         &self,
-        stream: sys::CUstream,
+        stream: &Stream,
         inputs: &DenseDecodeInputs<'_, T>,
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
@@ -161,13 +167,13 @@ impl DensePlan {
         };
         let decode_grid = [self.shape.row_tiles * self.problem.h_kv as u32, self.shape.partitions];
         let combine_grid = [self.shape.total_rows.div_ceil(ROWS_PER_CTA), decode.batch];
-        let _current = self.device.enter()?;
-        // SAFETY: the context is current; the parameters are the kernels' own types; the views promise live memory of
-        // the checked shapes, and the kernels reach no element outside them.
+        let driver = &*self.device.driver;
+        // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
+        // the kernels reach no element outside them; the stream's maker promised a live one.
         unsafe {
-            self.decode.launch(stream, decode_grid, &decode)?;
+            self.decode.launch(driver, stream.0, decode_grid, &decode)?;
             if self.shape.partitions > 1 {
-                self.combine.launch(stream, combine_grid, &combine)?;
+                self.combine.launch(driver, stream.0, combine_grid, &combine)?;
             }
         }
         Ok(())
@@ -178,20 +184,16 @@ impl DensePlan {
     }
 
     /// The cache in boxes of one tile: 64 columns of the 64 keys of a page.
-    fn kv_map<T: Half>(
-        &self,
-        kv: &crate::TensorView<'_, T, 4>,
-    ) -> Result<oximla_types::kernels::TensorMap, Error> {
+    fn kv_map<T: Half>(&self, kv: &TensorView<'_, T, 4>) -> Result<TensorMap, Error> {
         let [pages, keys, heads, head_dim] = kv.shape;
         let [page_stride, key_stride, head_stride, _] = kv.strides.map(|stride| stride as u64 * 2);
-        HalfTensor4 {
+        self.device.driver.encode(&HalfTensor4 {
             is_bf16: self.format == KvFormat::Bf16,
             address: kv.address,
             dims: [head_dim as u64, keys as u64, heads as u64, pages as u64],
             strides: [key_stride, head_stride, page_stride],
             box_dims: [TILE_COLUMNS, BLOCK_KEYS, 1, 1],
-        }
-        .encode()
+        })
     }
 
     fn check_workspace(&self, workspace: &Workspace<'_>) -> Result<(), InvalidProblem> {
@@ -249,7 +251,7 @@ impl WorkspacePlan {
 }
 
 fn unsupported(need: impl ToString, have: impl ToString) -> Error {
-    Error::Unsupported { what: "dense decode on cuda", need: need.to_string(), have: have.to_string() }
+    Error::Unsupported { what: "dense decode on a GPU", need: need.to_string(), have: have.to_string() }
 }
 
 /// Checks that every row starts at a multiple of 16 bytes.

@@ -1,0 +1,381 @@
+//! NVIDIA's driver.
+//!
+//! cudarc loads libcuda at run time and declares its functions. Contexts and streams stay the caller's: this module
+//! pushes a device's context around its own calls and leaves the thread as it found it.
+
+#[cfg(feature = "case-file")]
+mod event;
+mod result;
+
+use super::Driver;
+use crate::device::StreamHandle;
+use crate::gpu::kernels::{Kernel, SM90A_CAPABILITY, SM90A_PTX};
+use crate::gpu::tensor_map::HalfTensor4;
+use crate::{DeviceInfo, Error, InvalidProblem, KernelInfo};
+use cudarc::driver::{CudaContext, sys};
+#[cfg(feature = "case-file")]
+use event::Event;
+use oximla_types::kernels::TensorMap;
+use result::{check, check_for};
+use std::ffi::{CString, c_int, c_void};
+use std::sync::Arc;
+#[cfg(feature = "case-file")]
+use std::time::Duration;
+
+/// What the CUDA driver knows of a GPU: a context, and the module loaded into it.
+pub(crate) struct CudaDriver {
+    context: sys::CUcontext,
+    device: sys::CUdevice,
+    stream: sys::CUstream,
+    module: Module,
+    /// Keeps the primary context alive where the device is on it.
+    _primary: Option<Arc<CudaContext>>,
+}
+
+/// A loaded module and its entries.
+struct Module {
+    handle: sys::CUmodule,
+    entries: Vec<(Kernel, sys::CUfunction)>,
+}
+
+// SAFETY: driver handles may be used from any thread (CUDA Driver API, "Thread safety").
+unsafe impl Send for CudaDriver {}
+// SAFETY: as above; the handles are never written after construction.
+unsafe impl Sync for CudaDriver {}
+
+impl std::fmt::Debug for CudaDriver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CudaDriver({})", self.device)
+    }
+}
+
+/// The calling thread's current context while this lives is the device's.
+struct ContextGuard;
+
+impl Drop for ContextGuard {
+    fn drop(&mut self) {
+        let mut popped = std::ptr::null_mut();
+        // SAFETY: `push` pushed a context; the pointer is to a local.
+        unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+    }
+}
+
+impl CudaDriver {
+    /// GPU `ordinal` on its primary context.
+    pub(crate) fn new(ordinal: usize) -> Result<Self, Error> {
+        require_driver()?;
+        let primary = CudaContext::new(ordinal).map_err(|error| Error::Unsupported {
+            what: "the cuda backend",
+            need: format!("GPU number {ordinal}"),
+            have: format!("{error:?}"),
+        })?;
+        let context = primary.cu_ctx();
+        Self::on_context(context, Some(primary))
+    }
+
+    /// The GPU of the calling thread's current context, on that context.
+    pub(crate) fn current() -> Result<Self, Error> {
+        require_driver()?;
+        let mut context = std::ptr::null_mut();
+        // SAFETY: the pointer is to a local.
+        check("cuCtxGetCurrent", unsafe { sys::cuCtxGetCurrent(&mut context) })?;
+        if context.is_null() {
+            return Err(Error::Unsupported {
+                what: "the current CUDA context",
+                need: "a context current on the calling thread".into(),
+                have: "none".into(),
+            });
+        }
+        Self::on_context(context, None)
+    }
+
+    fn on_context(context: sys::CUcontext, primary: Option<Arc<CudaContext>>) -> Result<Self, Error> {
+        let _current = push(context)?;
+        let (mut device, mut stream) = (0, std::ptr::null_mut());
+        // SAFETY: the pointer is to a local.
+        check("cuCtxGetDevice", unsafe { sys::cuCtxGetDevice(&mut device) })?;
+        let capability = compute_capability(device)?;
+        if capability != SM90A_CAPABILITY {
+            return Err(Error::Unsupported {
+                what: "the cuda backend",
+                need: "a GPU of compute capability 9.0 (Hopper)".into(),
+                have: format!("one of {}.{}", capability.0, capability.1),
+            });
+        }
+        let module = Module::load(SM90A_PTX)?;
+        // SAFETY: the pointer is to a local.
+        check("cuStreamCreate", unsafe {
+            sys::cuStreamCreate(&mut stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32)
+        })?;
+        Ok(Self { context, device, stream, module, _primary: primary })
+    }
+
+    /// Makes the device's context current for as long as the guard lives.
+    fn enter(&self) -> Result<ContextGuard, Error> {
+        push(self.context)
+    }
+}
+
+impl Driver for CudaDriver {
+    fn info(&self) -> Result<DeviceInfo, Error> {
+        let mut name = [0_u8; 256];
+        let mut version = 0;
+        // SAFETY: the pointers are to locals of the sizes given.
+        unsafe {
+            let len = name.len() as c_int;
+            check("cuDeviceGetName", sys::cuDeviceGetName(name.as_mut_ptr().cast(), len, self.device))?;
+            check("cuDriverGetVersion", sys::cuDriverGetVersion(&mut version))?;
+        }
+        let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        Ok(DeviceInfo {
+            backend: "cuda",
+            name: String::from_utf8_lossy(&name[..end]).into_owned(),
+            driver: Some(format!("{}.{}", version / 1000, version % 1000 / 10)),
+            units: device_attribute(self.device, attribute)? as u32,
+            compute_capability: Some(compute_capability(self.device)?),
+            kernels: self.module.info(),
+        })
+    }
+
+    fn check_stream(&self, stream: StreamHandle) -> Result<(), InvalidProblem> {
+        cuda_stream(stream).map(drop)
+    }
+
+    fn encode(&self, tensor: &HalfTensor4) -> Result<TensorMap, Error> {
+        use sys::CUtensorMapDataType_enum as DataType;
+        let data_type = if tensor.is_bf16 {
+            DataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+        } else {
+            DataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+        };
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        // SAFETY: the arrays have as many elements as the rank asks for; the address is not followed.
+        check("cuTensorMapEncodeTiled", unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &mut map,
+                data_type,
+                tensor.dims.len() as u32,
+                tensor.address as *mut c_void,
+                tensor.dims.as_ptr(),
+                tensor.strides.as_ptr(),
+                tensor.box_dims.as_ptr(),
+                [1; 4].as_ptr(),
+                sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        })?;
+        Ok(TensorMap(map.opaque))
+    }
+
+    unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        grid: [u32; 2],
+        parameters: &[u8],
+        stream: StreamHandle,
+    ) -> Result<(), Error> {
+        let function = self.module.function(kernel)?;
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: 1,
+            blockDimX: kernel.contract.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: kernel.contract.shared_bytes,
+            hStream: cuda_stream(stream)?,
+            attrs: std::ptr::null_mut(),
+            numAttrs: 0,
+        };
+        let mut arguments = [parameters.as_ptr().cast_mut().cast::<c_void>()];
+        let _current = self.enter()?;
+        // SAFETY: the context is current, the rest is as the caller promises; the driver copies the parameters before
+        // it returns.
+        let result =
+            unsafe { sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut()) };
+        check_for("cuLaunchKernelEx", Some(kernel.contract.entry), result)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, Error> {
+        let _current = self.enter()?;
+        let mut address = 0;
+        // SAFETY: the pointer is to a local.
+        check("cuMemAlloc", unsafe { sys::cuMemAlloc_v2(&mut address, bytes) })?;
+        Ok(address)
+    }
+
+    unsafe fn free(&self, address: u64) {
+        if let Ok(_current) = self.enter() {
+            // SAFETY: as the caller promises; freeing waits for the work that uses the memory.
+            unsafe { sys::cuMemFree_v2(address) };
+        }
+    }
+
+    unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        let _current = self.enter()?;
+        synchronize_context()?;
+        // SAFETY: as the caller promises.
+        check("cuMemcpyHtoD", unsafe { sys::cuMemcpyHtoD_v2(address, bytes.as_ptr().cast(), bytes.len()) })?;
+        // The copy may still be on its way from a staging buffer, and other streams would not wait for it.
+        synchronize_context()
+    }
+
+    unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let _current = self.enter()?;
+        synchronize_context()?;
+        // SAFETY: as the caller promises.
+        check("cuMemcpyDtoH", unsafe {
+            sys::cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast(), address, bytes.len())
+        })
+    }
+
+    #[cfg(feature = "case-file")]
+    fn stream(&self) -> StreamHandle {
+        StreamHandle::Cuda(self.stream)
+    }
+
+    #[cfg(feature = "case-file")]
+    fn synchronize(&self) -> Result<(), Error> {
+        let _current = self.enter()?;
+        synchronize_context()
+    }
+
+    #[cfg(feature = "case-file")]
+    fn time(&self, calls: u32, enqueue: &mut dyn FnMut() -> Result<(), Error>) -> Result<Duration, Error> {
+        let _current = self.enter()?;
+        let (begin, end) = (Event::new()?, Event::new()?);
+        begin.record(self.stream)?;
+        for _ in 0..calls {
+            enqueue()?;
+        }
+        end.record(self.stream)?;
+        let milliseconds = end.since(&begin)?;
+        Ok(Duration::from_secs_f64(f64::from(milliseconds) * 1e-3 / f64::from(calls)))
+    }
+}
+
+impl Drop for CudaDriver {
+    fn drop(&mut self) {
+        if let Ok(_current) = self.enter() {
+            // SAFETY: module and stream are live, the device made them, nobody else has them, and their context is
+            // current.
+            unsafe {
+                sys::cuModuleUnload(self.module.handle);
+                sys::cuStreamDestroy_v2(self.stream);
+            }
+        }
+    }
+}
+
+impl Module {
+    /// Loads PTX into the current context.
+    fn load(ptx: &'static str) -> Result<Self, Error> {
+        let image = c_string(ptx)?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the image is PTX text that ends in 0; the pointer is to a local.
+        check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&mut handle, image.as_ptr().cast()) })?;
+        let entries: Result<_, Error> =
+            Kernel::all().map(|kernel| Ok((kernel, find(handle, kernel)?))).collect();
+        if entries.is_err() {
+            // SAFETY: nothing of the module is in use.
+            unsafe { sys::cuModuleUnload(handle) };
+        }
+        Ok(Self { handle, entries: entries? })
+    }
+
+    fn function(&self, kernel: Kernel) -> Result<sys::CUfunction, Error> {
+        let entry = self.entries.iter().find(|(loaded, _)| *loaded == kernel);
+        entry.map(|&(_, function)| function).ok_or_else(|| kernel.missing())
+    }
+
+    fn info(&self) -> Vec<KernelInfo> {
+        use sys::CUfunction_attribute as Attribute;
+        let info = |&(Kernel { contract }, function): &(Kernel, sys::CUfunction)| KernelInfo {
+            entry: contract.entry,
+            registers: function_attribute(function, Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS),
+            local_bytes: function_attribute(function, Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES),
+            shared_bytes: contract.shared_bytes,
+            threads: contract.threads,
+        };
+        self.entries.iter().map(info).collect()
+    }
+}
+
+/// The kernel in a module, allowed the dynamic shared memory that it needs.
+fn find(module: sys::CUmodule, kernel: Kernel) -> Result<sys::CUfunction, Error> {
+    let entry = kernel.contract.entry;
+    let name = c_string(entry)?;
+    let mut function = std::ptr::null_mut();
+    // SAFETY: the module is live, the name ends in 0, the pointer is to a local.
+    unsafe {
+        let result = sys::cuModuleGetFunction(&mut function, module, name.as_ptr());
+        check_for("cuModuleGetFunction", Some(entry), result)?;
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let result = sys::cuFuncSetAttribute(function, attribute, kernel.contract.shared_bytes as i32);
+        check_for("cuFuncSetAttribute", Some(entry), result)?;
+    }
+    Ok(function)
+}
+
+fn cuda_stream(stream: StreamHandle) -> Result<sys::CUstream, InvalidProblem> {
+    match stream {
+        StreamHandle::Cuda(stream) => Ok(stream),
+        other => Err(other.instead_of("a CUDA stream, as the plan is for a GPU")),
+    }
+}
+
+fn push(context: sys::CUcontext) -> Result<ContextGuard, Error> {
+    // SAFETY: the context is live: the device keeps it, or its maker promised to.
+    check("cuCtxPushCurrent", unsafe { sys::cuCtxPushCurrent_v2(context) })?;
+    Ok(ContextGuard)
+}
+
+/// Waits for all work in the current context.
+fn synchronize_context() -> Result<(), Error> {
+    // SAFETY: it takes no arguments.
+    check("cuCtxSynchronize", unsafe { sys::cuCtxSynchronize() })
+}
+
+fn require_driver() -> Result<(), Error> {
+    // SAFETY: it tries to load the library and nothing more.
+    if unsafe { sys::is_culib_present() } {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: "the cuda backend",
+        need: "NVIDIA's driver library, libcuda".into(),
+        have: "none that can be loaded".into(),
+    })
+}
+
+fn compute_capability(device: sys::CUdevice) -> Result<(u32, u32), Error> {
+    use sys::CUdevice_attribute as Attribute;
+    let major = device_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = device_attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    Ok((major as u32, minor as u32))
+}
+
+fn device_attribute(device: sys::CUdevice, attribute: sys::CUdevice_attribute) -> Result<c_int, Error> {
+    let mut value = 0;
+    // SAFETY: the pointer is to a local.
+    check("cuDeviceGetAttribute", unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, device) })?;
+    Ok(value)
+}
+
+fn function_attribute(function: sys::CUfunction, attribute: sys::CUfunction_attribute) -> u32 {
+    let mut value = 0;
+    // SAFETY: the function is live; the pointer is to a local, which stays 0 on failure.
+    unsafe { sys::cuFuncGetAttribute(&mut value, attribute, function) };
+    value as u32
+}
+
+fn c_string(text: &'static str) -> Result<CString, Error> {
+    CString::new(text).map_err(|error| Error::Unsupported {
+        what: "the kernel module",
+        need: "text without a zero byte".into(),
+        have: error.to_string(),
+    })
+}

@@ -1,0 +1,218 @@
+//! A driver without a GPU: PTX runs on the CPU, where it is checked while it runs.
+
+use super::Driver;
+use crate::device::StreamHandle;
+use crate::gpu::kernels::{Kernel, SM90A_CAPABILITY, SM90A_PTX};
+use crate::gpu::tensor_map::HalfTensor4;
+use crate::{DeviceInfo, Error, InvalidProblem, KernelInfo};
+use oximla_types::kernels::TensorMap;
+use ptx_emulator::{Checks, GlobalMemory, Launch, Module, Options, Report};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+#[cfg(feature = "case-file")]
+use std::time::{Duration, Instant};
+
+/// Most multiprocessors that may be asked for: partitions of a problem are a second grid dimension.
+const MAX_MULTIPROCESSORS: u32 = 65_535;
+
+/// What an emulated GPU is like, and how it runs kernels.
+#[derive(Clone, Debug)]
+pub struct EmulatedOptions {
+    /// Multiprocessors that plans reckon with, in 1..=65535. An H200's 132 without this.
+    pub multiprocessors: u32,
+    /// Draws the order in which warps and asynchronous operations proceed. The same seed gives the same run.
+    pub seed: u64,
+    /// Whether to look for data races and missing proxy fences, which takes time.
+    pub races: bool,
+    /// Whether to count bank conflicts and memory sectors by instruction. The counts are in the reports.
+    pub profile: bool,
+    /// Instructions that a warp may execute in a launch.
+    pub max_steps: u64,
+    /// Where to keep the report of every launch.
+    pub reports: Option<EmulatedReports>,
+    /// PTX to run in place of the library's own, with the same entries.
+    pub ptx: Option<String>,
+}
+
+/// What an emulated launch did.
+#[derive(Clone, Debug)]
+pub struct EmulatedReport {
+    /// Entry point.
+    pub entry: &'static str,
+    /// CTAs in each dimension.
+    pub grid: [u32; 2],
+    /// Findings and counts.
+    pub report: Report,
+}
+
+/// Reports of launches in the order in which they ended. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct EmulatedReports(Arc<Mutex<Vec<EmulatedReport>>>);
+
+/// An emulated GPU's memory, and the module it runs.
+#[derive(Debug)]
+pub(crate) struct EmulatedDriver {
+    module: Arc<Module>,
+    memory: GlobalMemory,
+    multiprocessors: u32,
+    options: Options,
+    reports: Option<EmulatedReports>,
+}
+
+impl Default for EmulatedOptions {
+    fn default() -> Self {
+        let Options { seed, max_steps, checks: Checks { races, profile }, .. } = Options::default();
+        Self { multiprocessors: 132, seed, races, profile, max_steps, reports: None, ptx: None }
+    }
+}
+
+impl EmulatedReports {
+    /// The reports since the last call.
+    pub fn take(&self) -> Vec<EmulatedReport> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn push(&self, report: EmulatedReport) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+    }
+}
+
+impl EmulatedDriver {
+    pub(crate) fn new(options: EmulatedOptions) -> Result<Self, Error> {
+        let EmulatedOptions { multiprocessors, seed, races, profile, max_steps, reports, ptx } = options;
+        if !(1..=MAX_MULTIPROCESSORS).contains(&multiprocessors) {
+            let needed = format!("in 1..={MAX_MULTIPROCESSORS}");
+            return Err(InvalidProblem::new("multiprocessors", multiprocessors, needed).into());
+        }
+        let module = match ptx {
+            None => committed_module()?,
+            Some(ptx) => load(&ptx)?,
+        };
+        let options = Options { seed, max_steps, checks: Checks { races, profile }, ..Options::default() };
+        Ok(Self { module, memory: GlobalMemory::new(), multiprocessors, options, reports })
+    }
+}
+
+impl Driver for EmulatedDriver {
+    fn info(&self) -> Result<DeviceInfo, Error> {
+        let info = |Kernel { contract }: Kernel| KernelInfo {
+            entry: contract.entry,
+            registers: contract.registers_at_entry(),
+            local_bytes: 0,
+            shared_bytes: contract.shared_bytes,
+            threads: contract.threads,
+        };
+        Ok(DeviceInfo {
+            backend: "emulated",
+            name: "emulated sm_90a".into(),
+            driver: None,
+            units: self.multiprocessors,
+            compute_capability: Some(SM90A_CAPABILITY),
+            kernels: Kernel::all().map(info).collect(),
+        })
+    }
+
+    fn check_stream(&self, stream: StreamHandle) -> Result<(), InvalidProblem> {
+        match stream {
+            StreamHandle::Emulated => Ok(()),
+            other => Err(other.instead_of("the emulated GPU's, as the plan is for one")),
+        }
+    }
+
+    fn encode(&self, tensor: &HalfTensor4) -> Result<TensorMap, Error> {
+        Ok(TensorMap([tensor.address; 16]))
+    }
+
+    /// Carries the launch out: it is finished on return.
+    unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        grid: [u32; 2],
+        parameters: &[u8],
+        stream: StreamHandle,
+    ) -> Result<(), Error> {
+        self.check_stream(stream)?;
+        let entry = kernel.contract.entry;
+        let launch = Launch {
+            entry,
+            grid: [grid[0], grid[1], 1],
+            block: [kernel.contract.threads, 1, 1],
+            cluster: [1; 3],
+            shared_bytes: kernel.contract.shared_bytes,
+            parameters: &[parameters],
+        };
+        let report = ptx_emulator::launch(&self.module, &self.memory, &launch, &self.options)
+            .map_err(|error| failed("launch", error, Some(entry)))?;
+        let diagnostics = report.diagnostics.clone();
+        if let Some(reports) = &self.reports {
+            reports.push(EmulatedReport { entry, grid, report });
+        }
+        if diagnostics.is_empty() { Ok(()) } else { Err(Error::Emulated { kernel: entry, diagnostics }) }
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, Error> {
+        // The emulator's own allocation would end the process where the machine has not as much.
+        let mut probe = Vec::<u8>::new();
+        probe.try_reserve_exact(bytes.saturating_mul(2)).map_err(|error| failed("allocate", error, None))?;
+        drop(probe);
+        Ok(self.memory.allocate(bytes))
+    }
+
+    unsafe fn free(&self, address: u64) {
+        self.memory.free(address);
+    }
+
+    unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.memory.write(address, bytes).map_err(|error| failed("write", error, None))
+    }
+
+    unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.memory.read(address, bytes).map_err(|error| failed("read", error, None))
+    }
+
+    #[cfg(feature = "case-file")]
+    fn stream(&self) -> StreamHandle {
+        StreamHandle::Emulated
+    }
+
+    #[cfg(feature = "case-file")]
+    fn synchronize(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    #[cfg(feature = "case-file")]
+    fn time(&self, calls: u32, enqueue: &mut dyn FnMut() -> Result<(), Error>) -> Result<Duration, Error> {
+        let begin = Instant::now();
+        (0..calls).try_for_each(|_| enqueue())?;
+        Ok(begin.elapsed() / calls)
+    }
+}
+
+/// The library's own module: decoding it takes long enough to be worth sharing.
+fn committed_module() -> Result<Arc<Module>, Error> {
+    static MODULE: OnceLock<Arc<Module>> = OnceLock::new();
+    if let Some(module) = MODULE.get() {
+        return Ok(Arc::clone(module));
+    }
+    let module = load(SM90A_PTX)?;
+    Ok(Arc::clone(MODULE.get_or_init(|| module)))
+}
+
+/// Decodes a module that has every kernel.
+fn load(ptx: &str) -> Result<Arc<Module>, Error> {
+    if let Some(kernel) = Kernel::all().find(|kernel| !defines(ptx, kernel.contract.entry)) {
+        return Err(kernel.missing());
+    }
+    Ok(Arc::new(Module::load(ptx).map_err(|error| failed("Module::load", error, None))?))
+}
+
+/// Whether the text has an entry of that name.
+fn defines(ptx: &str, entry: &str) -> bool {
+    let names =
+        ptx.split(".entry").skip(1).filter_map(|rest| rest.split(['(', ' ', '\n']).find(|s| !s.is_empty()));
+    names.into_iter().any(|name| name == entry)
+}
+
+/// The error of a call into the emulator.
+fn failed(call: &'static str, error: impl ToString, kernel: Option<&'static str>) -> Error {
+    Error::Driver { call, code: error.to_string(), kernel }
+}

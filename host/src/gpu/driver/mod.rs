@@ -1,0 +1,73 @@
+//! What the back end asks of a driver, and the drivers.
+
+#[cfg(feature = "cuda")]
+pub(super) mod cuda;
+#[cfg(feature = "emulated")]
+pub(super) mod emulated;
+
+use super::kernels::Kernel;
+use super::tensor_map::HalfTensor4;
+use crate::device::StreamHandle;
+use crate::{DeviceInfo, Error, InvalidProblem};
+use oximla_types::kernels::TensorMap;
+use std::fmt::Debug;
+#[cfg(feature = "case-file")]
+use std::time::Duration;
+
+/// A GPU with the committed module loaded, as its driver presents it.
+pub(crate) trait Driver: Debug + Send + Sync {
+    /// What the GPU and the loaded kernels are.
+    fn info(&self) -> Result<DeviceInfo, Error>;
+
+    /// Checks that the stream is one of this driver.
+    fn check_stream(&self, stream: StreamHandle) -> Result<(), InvalidProblem>;
+
+    /// Encodes a tensor map. A computation on the host: nothing is allocated or launched.
+    fn encode(&self, tensor: &HalfTensor4) -> Result<TensorMap, Error>;
+
+    /// Enqueues `grid` CTAs of a kernel, under its contract, with `parameters` as its one parameter.
+    ///
+    /// # Safety
+    /// The parameters are of the kernel's own type, their addresses are live until the kernel is done, and the stream
+    /// is a live one of this GPU.
+    unsafe fn launch(
+        &self,
+        kernel: Kernel,
+        grid: [u32; 2],
+        parameters: &[u8],
+        stream: StreamHandle,
+    ) -> Result<(), Error>;
+
+    /// The address of `bytes` bytes, at least 1, of new memory in which nothing has been written.
+    fn allocate(&self, bytes: usize) -> Result<u64, Error>;
+
+    /// Gives memory back once the work that uses it is done.
+    ///
+    /// # Safety
+    /// `address` is of [`Self::allocate`] and is not used any more.
+    unsafe fn free(&self, address: u64);
+
+    /// Copies to the GPU, after all work on it, and waits for the copy.
+    ///
+    /// # Safety
+    /// At `address`, memory of [`Self::allocate`] is as long as `bytes`.
+    unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Copies from the GPU, after all work on it.
+    ///
+    /// # Safety
+    /// At `address`, memory of [`Self::allocate`] is as long as `bytes`.
+    unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error>;
+
+    /// A stream of the GPU's own, for callers without one.
+    #[cfg(feature = "case-file")]
+    fn stream(&self) -> StreamHandle;
+
+    /// Waits for everything that was enqueued.
+    #[cfg(feature = "case-file")]
+    fn synchronize(&self) -> Result<(), Error>;
+
+    /// Mean time of one of `calls` calls, at least 1, of `enqueue`, which puts work on [`Self::stream`].
+    #[cfg(feature = "case-file")]
+    fn time(&self, calls: u32, enqueue: &mut dyn FnMut() -> Result<(), Error>) -> Result<Duration, Error>;
+}

@@ -1,0 +1,65 @@
+//! The kernels: the committed PTX, and launching under the contracts.
+
+use super::driver::Driver;
+use crate::Error;
+use crate::device::StreamHandle;
+use oximla_types::kernels::SM90A_CONTRACTS;
+use oximla_types::launch::LaunchContract;
+
+/// The committed PTX; `cargo xtask ptx` makes it from `kernels-gpu`.
+pub(super) const SM90A_PTX: &str = include_str!("../../ptx/sm_90a.ptx");
+
+/// Compute capability of the GPUs that the module is for: its features are of this one alone.
+pub(super) const SM90A_CAPABILITY: (u32, u32) = (9, 0);
+
+/// One entry of the module.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    pub(super) contract: &'static LaunchContract,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.contract.entry)
+    }
+}
+
+impl Kernel {
+    /// Every entry of the module.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        SM90A_CONTRACTS.iter().map(|contract| Self { contract })
+    }
+
+    /// The kernel of a contract.
+    pub(super) fn of(contract: &LaunchContract) -> Result<Self, Error> {
+        Self::all().find(|kernel| kernel.contract == contract).ok_or_else(|| missing(contract.entry))
+    }
+
+    /// The error of a module without this entry.
+    pub(super) fn missing(self) -> Error {
+        missing(self.contract.entry)
+    }
+
+    /// Launches `grid` CTAs on `stream` with `parameters` as the kernel's one parameter.
+    ///
+    /// # Safety
+    /// As of [`Driver::launch`]; `P` is the parameter type of this kernel.
+    pub(super) unsafe fn launch<P: bytemuck::Pod>(
+        self,
+        driver: &dyn Driver,
+        stream: StreamHandle,
+        grid: [u32; 2],
+        parameters: &P,
+    ) -> Result<(), Error> {
+        // SAFETY: as the caller promises.
+        unsafe { driver.launch(self, grid, bytemuck::bytes_of(parameters), stream) }
+    }
+}
+
+fn missing(entry: &'static str) -> Error {
+    Error::Unsupported {
+        what: entry,
+        need: "the kernel in the loaded module".into(),
+        have: "none of that name".into(),
+    }
+}

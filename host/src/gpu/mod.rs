@@ -1,0 +1,50 @@
+//! The GPU back end: one path from plan to launch, over a [`Driver`] that is CUDA's or stands in for it.
+
+mod buffer;
+pub(crate) mod dense_decode;
+mod driver;
+mod kernels;
+mod tensor_map;
+
+pub use buffer::DeviceBuffer;
+#[cfg(feature = "emulated")]
+pub use driver::emulated::{EmulatedOptions, EmulatedReport, EmulatedReports};
+
+use crate::{DeviceInfo, Error};
+use driver::Driver;
+
+/// A GPU with the kernels loaded into it.
+#[derive(Debug)]
+pub(crate) struct GpuDevice {
+    pub(crate) driver: Box<dyn Driver>,
+    multiprocessors: u32,
+}
+
+impl GpuDevice {
+    /// GPU `ordinal` on its primary context.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda(ordinal: usize) -> Result<Self, Error> {
+        Self::over(driver::cuda::CudaDriver::new(ordinal)?)
+    }
+
+    /// The GPU of the calling thread's current context, on that context.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda_current() -> Result<Self, Error> {
+        Self::over(driver::cuda::CudaDriver::current()?)
+    }
+
+    /// An emulated GPU.
+    #[cfg(feature = "emulated")]
+    pub(crate) fn emulated(options: EmulatedOptions) -> Result<Self, Error> {
+        Self::over(driver::emulated::EmulatedDriver::new(options)?)
+    }
+
+    fn over(driver: impl Driver + 'static) -> Result<Self, Error> {
+        let multiprocessors = driver.info()?.units;
+        Ok(Self { driver: Box::new(driver), multiprocessors })
+    }
+
+    pub(crate) fn info(&self) -> Result<DeviceInfo, Error> {
+        self.driver.info()
+    }
+}
