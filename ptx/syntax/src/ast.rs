@@ -111,12 +111,23 @@ pub struct Variable {
     pub vector: Option<u32>,
     /// Element type.
     pub ty: Type,
+    /// `.ptr`, of a parameter of an entry that is a pointer.
+    pub pointer: Option<Pointer>,
     /// Name.
     pub name: String,
     /// Array dimensions; `None` where none is written (`name[]`).
     pub dimensions: Vec<Option<u64>>,
     /// Initial values, flattened; empty where there is no initialiser.
     pub initializer: Vec<Operand>,
+}
+
+/// `.ptr .global .align 16`: what the pointer in a parameter points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pointer {
+    /// State space; generic where none is written.
+    pub space: Option<Space>,
+    /// Alignment of what it points to, in bytes.
+    pub align: Option<u32>,
 }
 
 /// `.entry` or `.func`.
@@ -134,6 +145,8 @@ pub struct Function {
     pub name: String,
     /// Parameters.
     pub parameters: Vec<Variable>,
+    /// Where the parameters end: behind `)`, or behind the name where there is no list.
+    pub parameters_end: Position,
     /// Performance-tuning and cluster directives between parameters and body.
     pub directives: Vec<Directive>,
     /// Body; `None` for a declaration.
@@ -184,6 +197,24 @@ pub enum Statement {
         position: Position,
         /// The strings, without quotes.
         texts: Vec<String>,
+    },
+    /// `.branchtargets a, b;`, named by the label before it: where a `brx.idx` may go.
+    BranchTargets {
+        /// Of `.branchtargets`.
+        position: Position,
+        /// The labels.
+        labels: Vec<String>,
+    },
+    /// `.callprototype (…) _ (…);`, named by the label before it: what an indirect call calls.
+    CallPrototype {
+        /// Of `.callprototype`.
+        position: Position,
+        /// Return parameters.
+        returns: Vec<Variable>,
+        /// Parameters.
+        parameters: Vec<Variable>,
+        /// Whether `.noreturn` stands behind them.
+        no_return: bool,
     },
 }
 
@@ -239,10 +270,26 @@ pub enum Operand {
     Vector(Vec<Operand>),
     /// `d|p`
     Pair(Box<Operand>, Box<Operand>),
+    /// `name+8`, `generic(name)`: an address as a constant, in initialisers and `mov`.
+    Symbol(Symbol),
     /// `[base+offset]`
     Address(Address),
     /// `(a, b)`, of a call.
     List(Vec<Operand>),
+}
+
+/// `name+8`, `generic(name)+8`, `0xff00(name)`: an address as a constant. Where there is nothing but the name, it is an
+/// [`Operand::Name`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// The variable or function.
+    pub name: String,
+    /// Whether it is the generic address.
+    pub generic: bool,
+    /// Added to the address, in bytes.
+    pub offset: i64,
+    /// The bits that are taken, shifted down to bit 0: `0xff00(name)` is the second byte.
+    pub mask: Option<u64>,
 }
 
 /// `[base+offset]`, with coordinates `[base, {x, y}]` of a tensor.
