@@ -18,8 +18,7 @@ pub(super) fn decode(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
     }
     let [result, source] = m.types()?;
     match (result, source) {
-        ("f16x2", "f32") => Ok(float_pair::<f16>(FloatOptions::take_narrowing(m)?)),
-        ("bf16x2", "f32") => Ok(float_pair::<bf16>(FloatOptions::take_narrowing(m)?)),
+        ("f16x2" | "bf16x2", "f32") => float_pair(m, result),
         ("tf32", "f32") => tensor_float(m),
         _ => match (fp8::format(result), fp8::format(source)) {
             (Some(format), None) => fp8::narrow(m, format, source),
@@ -132,7 +131,8 @@ fn integer_to_integer(m: &mut Mnemonic<'_>, result: &str, source: &str) -> Resul
 }
 
 fn integer_to_float(m: &mut Mnemonic<'_>, result: &str, source: &str) -> Result<Operation, DecodeError> {
-    let options = FloatOptions { rounding: m.require(&Rounding::MODIFIERS)?, ..FloatOptions::take(m) };
+    let rounding = m.require(&Rounding::MODIFIERS)?;
+    let options = FloatOptions::take(m, rounding, result, source);
     Ok(integers!(m, source, S => floats!(m, result, R => Operation::unary(move |a: S| {
         let value = a.widened();
         // No integer of at most 64 bits is beyond the significand.
@@ -192,21 +192,17 @@ struct FloatOptions {
 }
 
 impl FloatOptions {
-    /// Takes the modifiers but that of rounding.
-    fn take(m: &mut Mnemonic<'_>) -> Self {
+    /// Takes the modifiers that a conversion between two types has; that of rounding is known.
+    fn take(m: &mut Mnemonic<'_>, rounding: Rounding, result: &str, source: &str) -> Self {
+        let is_pair = result.ends_with("x2");
+        let narrows_f32 = source == "f32" && matches!(result, "f16" | "bf16" | "f16x2" | "bf16x2");
         Self {
-            rounding: Rounding::Nearest,
-            ftz: m.take("ftz"),
-            saturates: m.take("sat"),
-            rectifies: m.take("relu"),
-            finite: m.take("satfinite"),
+            rounding,
+            ftz: !is_pair && (result == "f32" || source == "f32") && m.take("ftz"),
+            saturates: !is_pair && m.take("sat"),
+            rectifies: narrows_f32 && m.take("relu"),
+            finite: narrows_f32 && m.take("satfinite"),
         }
-    }
-
-    /// Takes the modifiers of a conversion to f16 or bf16 of a pair.
-    fn take_narrowing(m: &mut Mnemonic<'_>) -> Result<Self, DecodeError> {
-        let rounding = m.require(&[("rn", Rounding::Nearest), ("rz", Rounding::Zero)])?;
-        Ok(Self { rounding, ..Self::take(m) })
     }
 
     /// Converts a value.
@@ -235,18 +231,11 @@ impl FloatOptions {
 
 /// Where the result has every number of the source, nothing is rounded; where both are the same, perhaps to an integer.
 fn float_to_float(m: &mut Mnemonic<'_>, result: &str, source: &str) -> Result<Operation, DecodeError> {
-    let to_integer = if result == source { m.choose(&IntegerRounding::MODIFIERS) } else { None };
-    let is_exact = matches!(
-        (result, source),
-        ("f64" | "f32", "f16" | "bf16")
-            | ("f64", "f32")
-            | ("f16", "f16")
-            | ("bf16", "bf16")
-            | ("f32", "f32")
-            | ("f64", "f64")
-    );
+    let same = result == source;
+    let to_integer = if same { m.choose(&IntegerRounding::MODIFIERS) } else { None };
+    let is_exact = same || matches!((result, source), ("f64" | "f32", "f16" | "bf16") | ("f64", "f32"));
     let rounding = if is_exact { Rounding::Nearest } else { m.require(&Rounding::MODIFIERS)? };
-    let options = FloatOptions { rounding, ..FloatOptions::take(m) };
+    let options = FloatOptions::take(m, rounding, result, source);
     let flushes_source = options.ftz && source == "f32";
     Ok(floats!(m, source, S => floats!(m, result, R => Operation::unary(move |a: S| {
         let value = a.flushed_if(flushes_source).to_f64();
@@ -255,11 +244,14 @@ fn float_to_float(m: &mut Mnemonic<'_>, result: &str, source: &str) -> Result<Op
 }
 
 /// `cvt.rn.f16x2.f32 d, a, b`: `a` becomes the upper element.
-fn float_pair<R: Float>(options: FloatOptions) -> Operation {
-    Operation::binary(move |a: f32, b: f32| {
-        let convert = |value: f32| options.convert::<R>(value.flushed_if(options.ftz).to_f64());
-        Packed(convert(b), convert(a))
-    })
+fn float_pair(m: &mut Mnemonic<'_>, result: &str) -> Result<Operation, DecodeError> {
+    let rounding = m.require(&[("rn", Rounding::Nearest), ("rz", Rounding::Zero)])?;
+    let options = FloatOptions::take(m, rounding, result, "f32");
+    Ok(for_type!(m, result, {"f16x2" => f16, "bf16x2" => bf16}, R => {
+        Operation::binary(move |a: f32, b: f32| {
+            Packed(options.convert::<R>(b.into()), options.convert::<R>(a.into()))
+        })
+    }))
 }
 
 /// `cvt.rna.tf32.f32`: an f32 of which 10 bits of the fraction are used.

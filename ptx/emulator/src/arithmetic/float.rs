@@ -113,14 +113,18 @@ pub(super) struct Extremum {
 }
 
 impl Extremum {
-    /// Takes the modifiers. `xorsign` stands with `abs`.
-    pub fn take(m: &mut Mnemonic<'_>) -> Result<Self, DecodeError> {
+    /// Takes the modifiers that a type has. `xorsign` stands with `abs`.
+    pub fn take(m: &mut Mnemonic<'_>, ty: &str) -> Result<Self, DecodeError> {
+        let smaller = m.opcode() == "min";
+        if ty == "f64" {
+            return Ok(Self { smaller, ftz: false, propagates_nan: false, exclusive_sign: false });
+        }
         let exclusive_sign = m.take("xorsign");
         if exclusive_sign && !m.take("abs") {
             return Err(m.unsupported_modifier("xorsign"));
         }
-        let smaller = m.opcode() == "min";
-        Ok(Self { smaller, ftz: m.take("ftz"), propagates_nan: m.take("NaN"), exclusive_sign })
+        let ftz = !ty.starts_with("bf16") && m.take("ftz");
+        Ok(Self { smaller, ftz, propagates_nan: m.take("NaN"), exclusive_sign })
     }
 
     /// The smaller or larger; -0 is smaller than +0. Of a number and NaN the number, unless NaN propagates.
@@ -239,19 +243,19 @@ fn either(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
     let [ty] = m.types()?;
     Ok(match m.opcode() {
         "min" | "max" => {
-            let extremum = Extremum::take(m)?;
+            let extremum = Extremum::take(m, ty)?;
             for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
                 Operation::binary(move |a: T, b| extremum.of(a, b))
             })
         }
         "abs" => {
-            let ftz = m.take("ftz");
+            let ftz = ty == "f32" && m.take("ftz");
             for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
                 Operation::unary(move |a: T| a.flushed_if(ftz).magnitude())
             })
         }
         "neg" => {
-            let ftz = m.take("ftz");
+            let ftz = ty == "f32" && m.take("ftz");
             for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
                 Operation::unary(move |a: T| a.flushed_if(ftz).negated())
             })

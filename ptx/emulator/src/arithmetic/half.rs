@@ -45,7 +45,7 @@ impl Mode {
 
 fn decode_for<T: Float>(m: &mut Mnemonic<'_>, ty: &str, packed: bool) -> Result<Operation, DecodeError> {
     if let "min" | "max" = m.opcode() {
-        let extremum = Extremum::take(m)?;
+        let extremum = Extremum::take(m, ty)?;
         return Ok(binary(packed, move |a: T, b: T| extremum.of(a, b)));
     }
     let is_f16 = ty.starts_with('f');

@@ -61,6 +61,18 @@ fn names_what_is_wrong() {
         matches!(error("add.rz.f64 d, a, b"), DecodeError::Modifier { modifier, .. } if modifier == "rz")
     );
     assert!(matches!(error("add.sat.u32 d, a, b"), DecodeError::Modifier { .. }));
+    for text in [
+        "min.ftz.f64 d, a, b",
+        "abs.ftz.bf16 d, a",
+        "max.ftz.bf16 d, a, b",
+        "cvt.rn.relu.f32.f64 d, a",
+        "cvt.rn.sat.f16x2.f32 d, a, b",
+        "cvt.rzi.f32.f16 d, a",
+        "cvt.rn.f64.f32 d, a",
+        "fma.rz.bf16 d, a, b, c",
+    ] {
+        assert!(matches!(error(text), DecodeError::Modifier { .. }), "{text}");
+    }
     assert!(matches!(error("setp.lo.s32 p, a, b"), DecodeError::MissingModifier { .. }));
     assert!(matches!(error("setp.lt.b32 p, a, b"), DecodeError::MissingModifier { .. }));
     assert!(matches!(error("mul.s32 d, a, b"), DecodeError::MissingModifier { .. }));
