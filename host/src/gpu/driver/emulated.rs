@@ -6,6 +6,7 @@ use crate::gpu::kernels::{Kernel, SM90A_CAPABILITY, SM90A_PTX};
 use crate::gpu::tensor_map::HalfTensor4;
 use crate::{DeviceInfo, Error, InvalidProblem, KernelInfo};
 use oximla_types::kernels::TensorMap;
+use ptx_emulator::tensor_map::{self, ElementType, Swizzle};
 use ptx_emulator::{Checks, GlobalMemory, Launch, Module, Options, Report};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 #[cfg(feature = "case-file")]
@@ -119,7 +120,17 @@ impl Driver for EmulatedDriver {
     }
 
     fn encode(&self, tensor: &HalfTensor4) -> Result<TensorMap, Error> {
-        Ok(TensorMap([tensor.address; 16]))
+        let map = tensor_map::TensorMap {
+            element: if tensor.is_bf16 { ElementType::Bf16 } else { ElementType::F16 },
+            address: tensor.address,
+            dims: tensor.dims.to_vec(),
+            strides: tensor.strides.to_vec(),
+            box_dims: tensor.box_dims.to_vec(),
+            element_strides: vec![1; tensor.dims.len()],
+            swizzle: Swizzle::Bytes128,
+            fill_nan: false,
+        };
+        map.encode().map(TensorMap).map_err(|error| failed("TensorMap::encode", error, None))
     }
 
     /// Carries the launch out: it is finished on return.
@@ -207,9 +218,8 @@ fn load(ptx: &str) -> Result<Arc<Module>, Error> {
 
 /// Whether the text has an entry of that name.
 fn defines(ptx: &str, entry: &str) -> bool {
-    let names =
-        ptx.split(".entry").skip(1).filter_map(|rest| rest.split(['(', ' ', '\n']).find(|s| !s.is_empty()));
-    names.into_iter().any(|name| name == entry)
+    let name = |rest: &str| rest.split(['(', '{']).next().is_some_and(|name| name.trim() == entry);
+    ptx.split(".entry").skip(1).any(name)
 }
 
 /// The error of a call into the emulator.
