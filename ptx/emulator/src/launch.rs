@@ -1,12 +1,30 @@
 //! Loading a module and launching its entries.
 
-use crate::diagnostic::Diagnostic;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use crate::arithmetic::LANES;
+use crate::diagnostic::{Check, Diagnostic, Site};
+use crate::machine::{Context, Unit};
 use crate::memory::GlobalMemory;
+use crate::order::{Touched, Toucher};
 use crate::profile::Profile;
+use crate::program::Program;
+
+/// Limits of a launch (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability", 9.0).
+const MAX_THREADS: u32 = 1024;
+const MAX_SHARED_BYTES: u32 = 232_448;
+
+/// CTAs of a cluster, non-portable sizes included.
+const MAX_CLUSTER: u32 = 16;
 
 /// A module, parsed and decoded: every instruction is known and has operands that fit.
 #[derive(Debug)]
-pub struct Module {}
+pub struct Module {
+    programs: Vec<Program>,
+}
 
 /// One launch of an entry.
 #[derive(Clone, Debug)]
@@ -101,20 +119,177 @@ impl Module {
     ///
     /// # Errors
     /// Where the text is not PTX, or holds an instruction that cannot be run.
-    pub fn load(_ptx: &str) -> Result<Self, LaunchError> {
-        Ok(Self {})
+    pub fn load(ptx: &str) -> Result<Self, LaunchError> {
+        let module = ptx_syntax::parse(ptx).map_err(|error| LaunchError::Syntax(error.to_string()))?;
+        Ok(Self { programs: Program::of_module(&module)? })
+    }
+
+    /// Names of the entries.
+    pub fn entries(&self) -> impl Iterator<Item = &str> {
+        self.programs.iter().map(|program| program.name.as_str())
     }
 }
 
 /// Runs an entry to its end.
 ///
+/// CTAs of different clusters run in parallel, on the threads of rayon's current pool, unless the entry has
+/// instructions through which they could speak to each other.
+///
 /// # Errors
 /// Where the launch does not fit the entry. What is wrong with the kernel itself is in the report.
 pub fn launch(
-    _module: &Module,
-    _memory: &GlobalMemory,
-    _launch: &Launch<'_>,
-    _options: &Options,
+    module: &Module,
+    memory: &GlobalMemory,
+    launch: &Launch<'_>,
+    options: &Options,
 ) -> Result<Report, LaunchError> {
-    Ok(Report::default())
+    let program = module.programs.iter().find(|program| program.name == launch.entry).ok_or_else(|| {
+        let names: Vec<&str> = module.entries().collect();
+        argument("entry", launch.entry, format!("one of {}", names.join(", ")))
+    })?;
+    let context = context(program, memory, launch, options)?;
+    let clusters = clusters(&context);
+    let units: Vec<Vec<[u32; 3]>> =
+        if program.communicates { vec![clusters.into_iter().flatten().collect()] } else { clusters };
+
+    let touched = Mutex::new(Touched::default());
+    let stop = AtomicBool::new(false);
+    let run = |(index, ctas): (usize, Vec<[u32; 3]>)| {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        let finished = Unit::new(&context, ctas, index as u64).run();
+        let conflict = touched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(index as u64, &finished.global);
+        if finished.diagnostics.len() >= options.max_diagnostics {
+            stop.store(true, Ordering::Relaxed);
+        }
+        Some((finished.diagnostics, finished.profile, finished.ctas, conflict))
+    };
+    let results: Vec<_> = units.clone().into_par_iter().enumerate().map(run).collect();
+
+    let mut report = Report { diagnostics: Vec::new(), profile: Profile::new(&context) };
+    let mut conflicts = Vec::new();
+    for (diagnostics, profile, _, conflict) in results.into_iter().flatten() {
+        report.diagnostics.extend(diagnostics);
+        report.profile.add(&profile);
+        conflicts.extend(conflict);
+    }
+    // Which group came second depends on the threads' order; the pair does not.
+    conflicts.sort_by_key(|(_, _, address)| *address);
+    if let Some((first, second, address)) = conflicts.first() {
+        report.diagnostics.push(conflict_between(&context, &units, first, second, *address));
+    }
+    report.diagnostics.truncate(options.max_diagnostics);
+    Ok(report)
+}
+
+fn context<'a>(
+    program: &'a Program,
+    memory: &GlobalMemory,
+    launch: &Launch<'_>,
+    options: &'a Options,
+) -> Result<Context<'a>, LaunchError> {
+    let cluster = match (launch.cluster, program.cluster) {
+        ([1, 1, 1], Some(required)) => required,
+        (given, _) => given,
+    };
+    let threads = launch.block.iter().try_fold(1_u32, |product, axis| product.checked_mul(*axis)).unwrap_or(u32::MAX);
+    let shape = |[x, y, z]: [u32; 3]| format!("{x} x {y} x {z}");
+    let most = program.max_threads.unwrap_or(MAX_THREADS).min(MAX_THREADS);
+    if threads == 0 || threads > most {
+        return Err(argument("block", shape(launch.block), format!("1 to {most} threads")));
+    }
+    let ctas = launch.grid.iter().try_fold(1_u64, |product, axis| product.checked_mul(u64::from(*axis)));
+    let most_ctas = if program.communicates { u64::from(u16::MAX) } else { u64::from(u32::MAX) };
+    if !ctas.is_some_and(|ctas| ctas > 0 && ctas <= most_ctas) {
+        return Err(argument("grid", shape(launch.grid), format!("1 to {most_ctas} CTAs")));
+    }
+    let divides = launch.grid.iter().zip(cluster).all(|(grid, cluster)| cluster > 0 && grid % cluster == 0);
+    if !divides || cluster.iter().product::<u32>() > MAX_CLUSTER {
+        let needed = format!("a divisor of the grid, of at most {MAX_CLUSTER} CTAs");
+        return Err(argument("cluster", shape(cluster), needed));
+    }
+    if program.cluster.is_some_and(|required| required != cluster) {
+        let needed = program.cluster.map(shape).unwrap_or_default();
+        return Err(argument("cluster", shape(cluster), format!("{needed}, as the entry says")));
+    }
+    let shared = u64::from(program.static_shared) + u64::from(launch.shared_bytes);
+    if shared > u64::from(MAX_SHARED_BYTES) {
+        let needed = format!("at most {MAX_SHARED_BYTES}, static memory included");
+        return Err(argument("shared_bytes", shared, needed));
+    }
+    if launch.parameters.len() != program.parameters.len() {
+        return Err(argument("parameters", launch.parameters.len(), program.parameters.len()));
+    }
+    let mut parameters = Vec::new();
+    for (given, parameter) in launch.parameters.iter().zip(&program.parameters) {
+        if given.len() != parameter.bytes as usize {
+            let needed = format!("{} bytes for {}", parameter.bytes, parameter.name);
+            return Err(argument("parameters", format!("{} bytes", given.len()), needed));
+        }
+        parameters.resize(parameter.offset as usize, 0);
+        parameters.extend_from_slice(given);
+    }
+    let mut allocations = program.variables.to_vec();
+    allocations.extend(memory.snapshot());
+    allocations.sort_by_key(|allocation| allocation.base);
+    Ok(Context {
+        program,
+        options,
+        grid: launch.grid,
+        block: launch.block,
+        cluster,
+        shared_bytes: launch.shared_bytes,
+        parameters,
+        allocations,
+    })
+}
+
+/// The CTAs of each cluster, in order of their ranks.
+fn clusters(context: &Context<'_>) -> Vec<Vec<[u32; 3]>> {
+    let [cx, cy, cz] = context.cluster;
+    let [nx, ny, nz] = [0, 1, 2].map(|axis| context.grid[axis] / context.cluster[axis]);
+    let mut clusters = Vec::new();
+    for (z, y, x) in (0..nz).flat_map(|z| (0..ny).flat_map(move |y| (0..nx).map(move |x| (z, y, x)))) {
+        let ranks = (0..cz).flat_map(|k| (0..cy).flat_map(move |j| (0..cx).map(move |i| (i, j, k))));
+        clusters.push(ranks.map(|(i, j, k)| [x * cx + i, y * cy + j, z * cz + k]).collect());
+    }
+    clusters
+}
+
+/// Two clusters that accessed the same memory without being able to order it.
+fn conflict_between(
+    context: &Context<'_>,
+    units: &[Vec<[u32; 3]>],
+    first: &Toucher,
+    second: &Toucher,
+    address: u64,
+) -> Diagnostic {
+    let site = |toucher: &Toucher| {
+        let instruction = context.program.instructions.get(toucher.at as usize);
+        let thread = u32::from(toucher.agent) % context.threads();
+        Site {
+            instruction: instruction.map_or_else(String::new, |instruction| instruction.text.clone()),
+            position: instruction.map(|instruction| instruction.position).unwrap_or_default(),
+            cta: units[toucher.group as usize].get(usize::from(toucher.cta)).copied().unwrap_or_default(),
+            warp: thread / LANES as u32,
+            thread,
+        }
+    };
+    let noun = |toucher: &Toucher| if toucher.writes { "a write of" } else { "a read of" };
+    let message = format!(
+        "{} global memory at {address:#x} and {} the same by another CTA are not ordered; nothing in this entry can \
+         order them",
+        noun(second),
+        noun(first)
+    );
+    let related = vec![(format!("{} it at", noun(first)), site(first))];
+    Diagnostic { check: Check::DataRace, message, site: Some(site(second)), related }
+}
+
+fn argument(argument: &'static str, found: impl ToString, needed: impl ToString) -> LaunchError {
+    LaunchError::Argument { argument, found: found.to_string(), needed: needed.to_string() }
 }

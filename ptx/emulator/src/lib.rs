@@ -3,9 +3,12 @@
 pub mod arithmetic;
 pub mod diagnostic;
 mod launch;
+mod machine;
 pub mod matrix;
 pub mod memory;
+mod order;
 pub mod profile;
+mod program;
 pub mod tensor_map;
 
 pub use diagnostic::Diagnostic;

@@ -54,13 +54,7 @@ impl GlobalMemory {
         let mut used = self.used.write().unwrap_or_else(PoisonError::into_inner);
         let base = BASE + *used;
         *used += bytes.next_multiple_of(ALIGNMENT) + GUARD;
-        let words = bytes.div_ceil(4) as usize;
-        let allocation = Allocation {
-            base,
-            bytes,
-            words: (0..words).map(|_| AtomicU32::new(0xdead_beef)).collect(),
-            written: (0..words).map(|_| AtomicU8::new(0)).collect(),
-        };
+        let allocation = Allocation::new(base, bytes);
         self.allocations
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -109,6 +103,25 @@ impl GlobalMemory {
 }
 
 impl Allocation {
+    /// Memory at an address with these contents.
+    pub(crate) fn with_contents(base: u64, data: &[u8]) -> Self {
+        let allocation = Self::new(base, data.len() as u64);
+        allocation.store(base, data);
+        allocation
+    }
+
+    fn new(base: u64, bytes: u64) -> Self {
+        /// What memory holds before anything is written there.
+        const PATTERN: u32 = 0xdead_beef;
+        let words = bytes.div_ceil(4) as usize;
+        Self {
+            base,
+            bytes,
+            words: (0..words).map(|_| AtomicU32::new(PATTERN)).collect(),
+            written: (0..words).map(|_| AtomicU8::new(0)).collect(),
+        }
+    }
+
     /// Whether all of the bytes are here.
     pub(crate) fn contains(&self, address: u64, bytes: u64) -> bool {
         address >= self.base && bytes <= self.bytes && address - self.base <= self.bytes - bytes

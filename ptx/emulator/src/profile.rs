@@ -1,5 +1,8 @@
 //! What a kernel did: how often each instruction ran, and what it moved.
 
+use crate::arithmetic::LANES;
+use crate::machine::Context;
+
 /// Counts of one instruction in one warp, summed over the CTAs of a launch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -30,4 +33,53 @@ pub struct Profile {
     pub instructions: Vec<(String, u32)>,
     /// For each warp of a CTA, counts in the order of `instructions`.
     pub warps: Vec<Vec<Counts>>,
+}
+
+impl Profile {
+    /// Zeros for each warp and instruction of a launch; nothing where no counts were asked for.
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        if !context.options.checks.profile {
+            return Self::default();
+        }
+        let instructions: Vec<_> = context
+            .program
+            .instructions
+            .iter()
+            .map(|instruction| (instruction.text.clone(), instruction.position.line))
+            .collect();
+        let warps = context.threads().div_ceil(LANES as u32) as usize;
+        Self { warps: vec![vec![Counts::default(); instructions.len()]; warps], instructions }
+    }
+
+    /// Adds the counts of some CTAs.
+    pub(crate) fn add(&mut self, counts: &[Vec<Counts>]) {
+        for (sums, counts) in self.warps.iter_mut().zip(counts) {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += *count);
+        }
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            warps,
+            threads,
+            shared_bytes,
+            bank_conflicts,
+            global_bytes,
+            sectors,
+            excess_sectors,
+            tensor_flop,
+            waits,
+        } = other;
+        self.warps += warps;
+        self.threads += threads;
+        self.shared_bytes += shared_bytes;
+        self.bank_conflicts += bank_conflicts;
+        self.global_bytes += global_bytes;
+        self.sectors += sectors;
+        self.excess_sectors += excess_sectors;
+        self.tensor_flop += tensor_flop;
+        self.waits += waits;
+    }
 }

@@ -185,13 +185,13 @@ pub(super) fn to_f32(value: f64, rounding: Rounding) -> f32 {
 
 /// `rounded`, the f64 nearest to a value, turned into the value rounded to odd. `error` has the sign of what the value
 /// exceeds `rounded` by, zero if nothing.
-pub(super) fn to_odd(rounded: f64, error: f64) -> f64 {
+fn to_odd(rounded: f64, error: f64) -> f64 {
     let bits = rounded.to_bits();
     if bits & 1 != 0 || error == 0.0 || !error.is_finite() || !rounded.is_finite() {
         return rounded;
     }
-    // An even f64 next to the value: its neighbour on the other side is odd. Never zero: sums of f64 that are not zero
-    // do not round to zero, and products and quotients of f32 are far from f64's smallest numbers.
+    // An even f64 next to the value: its neighbour on the other side is odd. Never zero: a sum of f64
+    // that is not zero does not round to zero.
     let away = (error > 0.0) == (rounded > 0.0);
     f64::from_bits(if away { bits + 1 } else { bits - 1 })
 }

@@ -1,0 +1,543 @@
+//! Asynchronous copies: `cp.async`, bulk and tensor copies, `st.async`.
+//!
+//! A copy is judged when it is issued: from then on its source and destination are in use until whoever waits for it
+//! knows that it is done. Its bytes move later, when the seed says so or a wait needs them.
+
+use super::access::{Location, apply, little_endian};
+use super::cta::Actor;
+use super::mbarriers::Step;
+use super::warp::lanes;
+use super::{Place, Unit};
+use crate::diagnostic::Check;
+use crate::order::{Epoch, Kind, View};
+use crate::program::{Address, AtomicOperation, Bulk, CopyAsync, Direction, Source, Space};
+use crate::tensor_map::TensorMap;
+use ptx_syntax::ast::Type;
+use rand::RngExt;
+
+/// Bytes of a tensor map, which are also read as one.
+const MAP_BYTES: u32 = 128;
+
+/// Alignment of a tensor map (PTX ISA, "Tensor-map").
+const MAP_ALIGN: u64 = 64;
+
+/// Addresses and sizes of bulk copies are multiples of this.
+const BULK_ALIGN: u64 = 16;
+
+/// Copies that may happen at one time.
+const BURST: usize = 32;
+
+/// An asynchronous operation whose effect is still to come.
+#[derive(Debug)]
+pub(super) struct Pending {
+    cta: usize,
+    thread: u32,
+    /// The instruction.
+    at: u32,
+    effect: Effect,
+}
+
+#[derive(Debug)]
+enum Effect {
+    /// A `cp.async` in a group of its thread.
+    Copy { group: u32, transfer: Transfer },
+    /// An arrival at a barrier once the thread's copies up to a group are done.
+    Arrive { group: u32, address: u32 },
+    /// Bulk copies, stores and reductions.
+    Bulk {
+        transfers: Vec<Transfer>,
+        fill: [u8; 16],
+        reduction: Option<(AtomicOperation, Type)>,
+        end: BulkEnd,
+    },
+    /// The oldest `wgmma` of a warpgroup.
+    Multiply { warpgroup: usize },
+}
+
+/// Who learns that a bulk copy is done.
+#[derive(Debug)]
+enum BulkEnd {
+    /// Barriers: CTA, address, bytes, and the phase they were in at the issue.
+    Barriers(Vec<(usize, u32, u32, u32)>),
+    /// The thread's bulk group.
+    Group(u32),
+}
+
+/// Bytes on their way. `data` is for stores whose values are known at the issue.
+#[derive(Clone, Debug)]
+struct Transfer {
+    from: Option<Location>,
+    to: Location,
+    bytes: u32,
+    /// Bytes to read, where that is fewer: the rest becomes zeros.
+    read: u32,
+    data: Vec<u8>,
+}
+
+impl Pending {
+    /// Thread and instruction, if the operation uses shared memory of this CTA.
+    pub(super) fn endangers(&self, cta: usize) -> Option<(u32, u32)> {
+        let is_there = |location: Location| matches!(location, Location::Shared { cta: other, .. } if other == cta);
+        let uses = match &self.effect {
+            Effect::Copy { transfer, .. } => is_there(transfer.to),
+            Effect::Bulk { transfers, .. } => {
+                transfers.iter().any(|transfer| is_there(transfer.to) || transfer.from.is_some_and(is_there))
+            }
+            Effect::Arrive { .. } => self.cta == cta,
+            Effect::Multiply { .. } => false,
+        };
+        uses.then_some((self.thread, self.at))
+    }
+}
+
+impl Unit<'_> {
+    /// Lets a pending operation happen, and at times some of its neighbours.
+    pub(super) fn complete(&mut self, index: usize) {
+        let burst = 1 + self.random.random_range(0..BURST);
+        for _ in 0..burst {
+            if self.pending.is_empty() {
+                return;
+            }
+            let index = index.min(self.pending.len() - 1);
+            self.happen(index);
+        }
+    }
+
+    fn happen(&mut self, index: usize) {
+        let Pending { cta, thread, at, effect } = self.pending.swap_remove(index);
+        match effect {
+            Effect::Copy { transfer, .. } => self.transfer((cta, thread), &transfer, [0; 16], None),
+            Effect::Arrive { group, address } => {
+                self.complete_copies(cta, thread, group);
+                let step = Step::Arrive { count: 1, expect: 0, drop: false };
+                if let Some(message) = self.count_at_mbarrier(cta, address, step) {
+                    self.report_at(cta, thread, at, Check::Mbarrier, message);
+                }
+            }
+            Effect::Bulk { transfers, fill, reduction, end } => {
+                for transfer in &transfers {
+                    self.transfer((cta, thread), transfer, fill, reduction);
+                }
+                let BulkEnd::Barriers(barriers) = end else { return };
+                for (target, address, bytes, phase) in barriers {
+                    let now = self.mbarrier_phase(target, address);
+                    if now != Some(phase) {
+                        let message = match now {
+                            Some(now) => format!(
+                                "{bytes} bytes arrive at the mbarrier at {address:#x} in phase {now}, and were asked \
+                                 for in phase {phase}; needed is an expect_tx in the same phase"
+                            ),
+                            None => format!("{bytes} bytes arrive at {address:#x}, where there is no mbarrier any more"),
+                        };
+                        self.report_at(cta, thread, at, Check::Mbarrier, message);
+                    }
+                    if let Some(message) = self.count_at_mbarrier(target, address, Step::Complete(bytes)) {
+                        self.report_at(cta, thread, at, Check::Mbarrier, message);
+                    }
+                }
+            }
+            Effect::Multiply { warpgroup } => self.multiply(cta, warpgroup),
+        }
+    }
+
+    fn transfer(
+        &mut self,
+        thread: (usize, u32),
+        transfer: &Transfer,
+        fill: [u8; 16],
+        reduction: Option<(AtomicOperation, Type)>,
+    ) {
+        let mut data: Vec<u8> = fill.iter().copied().cycle().take(transfer.bytes as usize).collect();
+        match transfer.from {
+            Some(from) => self.fetch(thread, from, &mut data[..transfer.read as usize]),
+            None => data[..transfer.data.len()].copy_from_slice(&transfer.data),
+        }
+        if let Some((operation, ty)) = reduction {
+            let mut there = vec![0; data.len()];
+            self.fetch(thread, transfer.to, &mut there);
+            let size = ty.bytes() as usize;
+            for (new, old) in data.chunks_exact_mut(size).zip(there.chunks_exact(size)) {
+                let value = apply(operation, ty, little_endian(old), little_endian(new), None);
+                new.copy_from_slice(&value.to_le_bytes()[..size]);
+            }
+        }
+        self.put(thread, transfer.to, &data);
+    }
+
+    fn push(&mut self, place: Place, lane: usize, effect: Effect) {
+        let at = self.ctas[place.cta].warps[place.warp].fibers[place.fiber].at;
+        let thread = self.thread(place, lane);
+        self.pending.push(Pending { cta: place.cta, thread, at, effect });
+    }
+
+    /// Puts off a `wgmma` that all warps of the warpgroup have issued.
+    pub(super) fn push_multiply(&mut self, place: Place, warpgroup: usize) {
+        self.push(place, 0, Effect::Multiply { warpgroup });
+    }
+
+    /// Lets a warpgroup's oldest `wgmma` happen now.
+    pub(super) fn complete_multiply(&mut self, cta: usize, warpgroup: usize) {
+        let is_it = |pending: &Pending| {
+            pending.cta == cta && matches!(pending.effect, Effect::Multiply { warpgroup: other } if other == warpgroup)
+        };
+        if let Some(index) = self.pending.iter().position(is_it) {
+            self.happen(index);
+        }
+    }
+
+    /// Checks both ends of a copy; false where it cannot be made.
+    #[allow(clippy::too_many_arguments)]
+    fn check_copy(
+        &mut self,
+        place: Place,
+        lane: usize,
+        location: Location,
+        bytes: u32,
+        align: u64,
+        epoch: Epoch,
+        kind: Kind,
+    ) -> bool {
+        let (address, space) = (location.address(), location.space());
+        let what = if kind.writes { "to" } else { "from" };
+        if !address.is_multiple_of(align) {
+            let message = format!("a copy {what} {address:#x} in {space} memory; needed is a multiple of {align}");
+            self.report(place, Some(lane), Check::Misaligned, message);
+            return false;
+        }
+        if !self.exists(place, lane, location, bytes) {
+            let bounds = self.bounds(location);
+            let message = format!("a copy of {bytes} bytes {what} {address:#x} in {space} memory, {bounds}");
+            self.report(place, Some(lane), Check::OutOfBounds, message);
+            return false;
+        }
+        if let Location::Shared { cta, address } = location
+            && kind.writes
+        {
+            self.check_no_mbarrier(place, lane, cta, address, bytes);
+        }
+        let view = self.view_of(place, lane);
+        let own = Epoch { time: self.ctas[place.cta].warps[place.warp].fenced_time[lane], ..self.epoch(place, lane) };
+        self.order_access(place, Some(lane), location, bytes, &view, Some(own), epoch, kind);
+        true
+    }
+
+    pub(super) fn copy_async(&mut self, place: Place, mask: u32, copy: &CopyAsync) {
+        let sources = self.addresses(place, copy.source);
+        let sizes = copy.source_bytes.map(|size| self.read(place, size));
+        let ignored = copy.ignore.map(|ignore| self.read(place, ignore));
+        let destinations = self.locations(place, mask, Space::SharedCta, copy.destination);
+        self.count_access(place, &destinations, copy.bytes);
+        let threads = self.ctas[place.cta].threads;
+        for (lane, to) in destinations {
+            let read = match (&sizes, &ignored) {
+                (_, Some(ignored)) if ignored[lane] != 0 => 0,
+                (Some(sizes), _) => sizes[lane] as u32,
+                _ => copy.bytes,
+            };
+            if read > copy.bytes {
+                let message = format!("{read} bytes are to be read; needed are at most {}", copy.bytes);
+                self.report(place, Some(lane), Check::BulkCopy, message);
+                continue;
+            }
+            let group = self.ctas[place.cta].warps[place.warp].copy_groups[lane] + 1;
+            let epoch = Actor::Copies(self.thread(place, lane)).at(place.cta, threads, group);
+            let align = u64::from(copy.bytes);
+            let from = Location::Global(sources[lane]);
+            // Nothing is read, so the address may be anything.
+            if read > 0 {
+                if !self.check_copy(place, lane, from, read, align, epoch, Kind::READ) {
+                    continue;
+                }
+                if !self.is_written(from, read) {
+                    let message = format!("{read} bytes at {:#x} in global memory, which nothing has written", from.address());
+                    self.report(place, Some(lane), Check::Uninitialized, message);
+                }
+                self.count(place, |counts| counts.global_bytes += u64::from(read));
+            }
+            if self.check_copy(place, lane, to, copy.bytes, align, epoch, Kind::WRITE) {
+                let from = (read > 0).then_some(from);
+                let transfer = Transfer { from, to, bytes: copy.bytes, read, data: Vec::new() };
+                self.push(place, lane, Effect::Copy { group, transfer });
+            }
+        }
+    }
+
+    pub(super) fn commit_copies(&mut self, place: Place, mask: u32) {
+        let groups = &mut self.warp(place).copy_groups;
+        lanes(mask).for_each(|lane| groups[lane] += 1);
+    }
+
+    pub(super) fn wait_for_copies(&mut self, place: Place, mask: u32, pending: Option<u32>) {
+        if pending.is_none() {
+            self.commit_copies(place, mask);
+        }
+        let threads = self.ctas[place.cta].threads;
+        for lane in lanes(mask) {
+            let done = self.ctas[place.cta].warps[place.warp].copy_groups[lane].saturating_sub(pending.unwrap_or(0));
+            let thread = self.thread(place, lane);
+            self.complete_copies(place.cta, thread, done);
+            let epoch = Actor::Copies(thread).at(place.cta, threads, done);
+            self.warp(place).views[lane].seen.raise(epoch);
+        }
+    }
+
+    /// Lets a thread's copies up to a group happen now.
+    fn complete_copies(&mut self, cta: usize, thread: u32, up_to: u32) {
+        let mut index = 0;
+        while index < self.pending.len() {
+            let pending = &self.pending[index];
+            let is_due = matches!(pending.effect, Effect::Copy { group, .. } if group <= up_to);
+            if is_due && (pending.cta, pending.thread) == (cta, thread) {
+                self.happen(index);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    pub(super) fn arrive_after_copies(&mut self, place: Place, mask: u32, address: Address, space: Space, counts: bool) {
+        let threads = self.ctas[place.cta].threads;
+        for (lane, location) in self.locations(place, mask, space, address) {
+            let Location::Shared { cta, address } = location else { continue };
+            if cta != place.cta || !self.check_mbarrier(place, lane, cta, address) {
+                continue;
+            }
+            // Later copies are another group: this arrival does not wait for them.
+            let group = &mut self.warp(place).copy_groups[lane];
+            *group += 1;
+            let group = *group;
+            let mut view = View::default();
+            view.seen.raise(Actor::Copies(self.thread(place, lane)).at(place.cta, threads, group));
+            self.publish_at_mbarrier(cta, address, &view);
+            if counts {
+                self.expect_arrival(cta, address);
+            }
+            self.push(place, lane, Effect::Arrive { group, address });
+        }
+    }
+
+    /// `cp.async.bulk` in all its forms.
+    pub(super) fn bulk(&mut self, place: Place, mask: u32, bulk: &Bulk) {
+        let shared = self.addresses(place, bulk.shared);
+        let other = self.addresses(place, bulk.other);
+        let barriers = bulk.barrier.map(|barrier| self.addresses(place, barrier));
+        for lane in lanes(mask) {
+            let barrier = barriers.as_ref().map(|barriers| barriers[lane]);
+            if let Err((check, message)) = self.bulk_of_lane(place, lane, bulk, shared[lane], other[lane], barrier) {
+                self.report(place, Some(lane), check, message);
+            }
+        }
+    }
+
+    fn bulk_of_lane(
+        &mut self,
+        place: Place,
+        lane: usize,
+        bulk: &Bulk,
+        shared: u64,
+        other: u64,
+        barrier: Option<u64>,
+    ) -> Result<(), (Check, String)> {
+        let out_of_bounds = |message| (Check::OutOfBounds, message);
+        let near = if bulk.direction == Direction::SharedToGlobal { Space::SharedCta } else { Space::SharedCluster };
+        let shared = self.locate(place.cta, near, shared).map_err(out_of_bounds)?;
+        let Location::Shared { cta: near_cta, address: near_address } = shared else { return Ok(()) };
+
+        // Pieces of the copy: offset in shared memory, place at the other end, bytes.
+        let (pieces, total, fill) = match &bulk.coordinates {
+            Some(coordinates) => {
+                let coordinates: Vec<i32> =
+                    coordinates.iter().map(|source: &Source| self.read(place, *source)[lane] as i32).collect();
+                let map = self.tensor_map(place, lane, other)?;
+                let pieces = map.pieces(&coordinates, near_address).map_err(|e| (Check::BulkCopy, e.to_string()))?;
+                let pieces: Vec<_> = pieces
+                    .into_iter()
+                    .map(|piece| (piece.offset, piece.source.map(Location::Global), piece.bytes))
+                    .collect();
+                (pieces, map.box_bytes(), map.fill())
+            }
+            None => {
+                let bytes = bulk.bytes.map_or(0, |bytes| self.read(place, bytes)[lane] as u32);
+                if !u64::from(bytes).is_multiple_of(BULK_ALIGN) {
+                    let message = format!("a copy of {bytes} bytes; needed is a multiple of {BULK_ALIGN}");
+                    return Err((Check::BulkCopy, message));
+                }
+                let space = match bulk.direction {
+                    Direction::SharedToShared => Space::SharedCta,
+                    Direction::GlobalToShared | Direction::SharedToGlobal => Space::Global,
+                };
+                let other = self.locate(place.cta, space, other).map_err(out_of_bounds)?;
+                (vec![(near_address, Some(other), bytes)], bytes, [0; 16])
+            }
+        };
+        let is_tensor = bulk.coordinates.is_some();
+        let align = if is_tensor { 1 } else { BULK_ALIGN };
+
+        // To whom: one CTA or several, each with a barrier at the same offset.
+        let (targets, end) = match barrier {
+            Some(barrier) => {
+                let Some((barrier_cta, barrier_address)) = self.mbarrier_location(place, lane, barrier) else {
+                    return Ok(());
+                };
+                let targets: Vec<usize> = match bulk.multicast {
+                    None => vec![near_cta],
+                    Some(ranks) => {
+                        let ranks = self.read(place, ranks)[lane] as u32;
+                        let first = self.cluster_of(place.cta);
+                        let size = self.context.cluster.iter().product::<u32>();
+                        if ranks == 0 || ranks >> size != 0 {
+                            let message = format!("the CTAs {ranks:#b} of a cluster of {size}");
+                            return Err((Check::BulkCopy, message));
+                        }
+                        lanes(ranks).map(|rank| first + rank).collect()
+                    }
+                };
+                if bulk.multicast.is_none() && barrier_cta != near_cta {
+                    let message = "the mbarrier is not in the CTA that gets the data".to_owned();
+                    return Err((Check::BulkCopy, message));
+                }
+                let mut barriers = Vec::new();
+                for target in &targets {
+                    if !self.check_visible_mbarrier(place, lane, *target, barrier_address) {
+                        return Ok(());
+                    }
+                    let phase = self.mbarrier_phase(*target, barrier_address).unwrap_or(0);
+                    barriers.push((*target, barrier_address, total, phase));
+                }
+                (targets, BulkEnd::Barriers(barriers))
+            }
+            None => {
+                let group = self.ctas[place.cta].warps[place.warp].bulk_groups[lane] + 1;
+                (vec![near_cta], BulkEnd::Group(group))
+            }
+        };
+
+        let threads = self.ctas[place.cta].threads;
+        let thread = self.thread(place, lane);
+        let mut transfers = Vec::new();
+        for (index, target) in targets.iter().enumerate() {
+            // Reads and writes are over when the target's barrier says so, or the thread's group.
+            let (read_epoch, write_epoch) = match &end {
+                BulkEnd::Barriers(barriers) => {
+                    let epoch = self.completion_epoch(*target, barriers[index].1);
+                    (epoch, epoch)
+                }
+                BulkEnd::Group(group) => (
+                    Actor::BulkReads(thread).at(place.cta, threads, *group),
+                    Actor::BulkWrites(thread).at(place.cta, threads, *group),
+                ),
+            };
+            for (offset, far, bytes) in &pieces {
+                let near = Location::Shared { cta: *target, address: *offset };
+                let (from, to) = match bulk.direction {
+                    Direction::GlobalToShared | Direction::SharedToShared => (*far, Some(near)),
+                    Direction::SharedToGlobal => (Some(near), *far),
+                };
+                // What lies outside the tensor is not stored.
+                let Some(to) = to else { continue };
+                let reads = from.is_none_or(|from| {
+                    self.check_copy(place, lane, from, *bytes, align, read_epoch, Kind::ASYNC_READ)
+                });
+                let strong = bulk.reduction.is_some();
+                let kind = Kind { strong, ..Kind::ASYNC_WRITE };
+                if reads && self.check_copy(place, lane, to, *bytes, align, write_epoch, kind) {
+                    transfers.push(Transfer { from, to, bytes: *bytes, read: *bytes, data: Vec::new() });
+                }
+            }
+        }
+        let in_range: u64 = pieces.iter().filter(|piece| piece.1.is_some()).map(|piece| u64::from(piece.2)).sum();
+        let sectors: u64 = in_range.div_ceil(32);
+        self.count(place, |counts| {
+            counts.shared_bytes += u64::from(total) * targets.len() as u64;
+            if bulk.direction != Direction::SharedToShared {
+                counts.global_bytes += in_range;
+                counts.sectors += sectors;
+            }
+        });
+        self.push(place, lane, Effect::Bulk { transfers, fill, reduction: bulk.reduction, end });
+        Ok(())
+    }
+
+    /// The tensor map at a generic address.
+    fn tensor_map(&mut self, place: Place, lane: usize, address: u64) -> Result<TensorMap, (Check, String)> {
+        let location =
+            self.locate(place.cta, Space::Generic, address).map_err(|message| (Check::OutOfBounds, message))?;
+        if !location.address().is_multiple_of(MAP_ALIGN) {
+            let message = format!("the tensor map is at {address:#x}; needed is a multiple of {MAP_ALIGN}");
+            return Err((Check::Misaligned, message));
+        }
+        if matches!(location, Location::Shared { .. }) || !self.exists(place, lane, location, MAP_BYTES) {
+            let message = format!("there is no tensor map at {address:#x}");
+            return Err((Check::OutOfBounds, message));
+        }
+        let mut bytes = [0; MAP_BYTES as usize];
+        self.fetch((place.cta, self.thread(place, lane)), location, &mut bytes);
+        TensorMap::decode(&bytes).map_err(|error| (Check::BulkCopy, error.to_string()))
+    }
+
+    pub(super) fn commit_bulk(&mut self, place: Place, mask: u32) {
+        let groups = &mut self.warp(place).bulk_groups;
+        lanes(mask).for_each(|lane| groups[lane] += 1);
+    }
+
+    pub(super) fn wait_for_bulk(&mut self, place: Place, mask: u32, pending: u32, read_only: bool) {
+        let threads = self.ctas[place.cta].threads;
+        for lane in lanes(mask) {
+            let done = self.ctas[place.cta].warps[place.warp].bulk_groups[lane].saturating_sub(pending);
+            let thread = self.thread(place, lane);
+            let mut index = 0;
+            while index < self.pending.len() {
+                let Pending { cta, thread: issuer, effect, .. } = &self.pending[index];
+                let is_due =
+                    matches!(effect, Effect::Bulk { end: BulkEnd::Group(group), .. } if *group <= done);
+                if is_due && (*cta, *issuer) == (place.cta, thread) {
+                    self.happen(index);
+                } else {
+                    index += 1;
+                }
+            }
+            let seen = &mut self.warp(place).views[lane].seen;
+            seen.raise(Actor::BulkReads(thread).at(place.cta, threads, done));
+            if !read_only {
+                seen.raise(Actor::BulkWrites(thread).at(place.cta, threads, done));
+            }
+        }
+    }
+
+    /// `st.async`: stores into another CTA's shared memory and completes on a barrier there.
+    pub(super) fn store_async(
+        &mut self,
+        place: Place,
+        mask: u32,
+        address: Address,
+        values: &[Source],
+        bytes: u32,
+        barrier: Address,
+    ) {
+        let total = bytes * values.len() as u32;
+        let barriers = self.addresses(place, barrier);
+        let values: Vec<_> = values.iter().map(|value| self.read(place, *value)).collect();
+        for (lane, to) in self.locations(place, mask, Space::SharedCluster, address) {
+            let Location::Shared { cta, .. } = to else { continue };
+            let Some((barrier_cta, barrier)) = self.mbarrier_location(place, lane, barriers[lane]) else { continue };
+            if barrier_cta != cta {
+                let message = "the mbarrier is not in the CTA that gets the data".to_owned();
+                self.report(place, Some(lane), Check::BulkCopy, message);
+                continue;
+            }
+            if !self.check_mbarrier(place, lane, cta, barrier) {
+                continue;
+            }
+            let epoch = self.completion_epoch(cta, barrier);
+            if !self.check_copy(place, lane, to, total, u64::from(total), epoch, Kind::WRITE) {
+                continue;
+            }
+            let data: Vec<u8> =
+                values.iter().flat_map(|value| value[lane].to_le_bytes().into_iter().take(bytes as usize)).collect();
+            let phase = self.mbarrier_phase(cta, barrier).unwrap_or(0);
+            let transfer = Transfer { from: None, to, bytes: total, read: 0, data };
+            let end = BulkEnd::Barriers(vec![(cta, barrier, total, phase)]);
+            self.push(place, lane, Effect::Bulk { transfers: vec![transfer], fill: [0; 16], reduction: None, end });
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Memory barriers in shared memory (PTX ISA, "mbarrier").
+
+use std::fmt;
+
+use super::access::Location;
+use super::cta::Actor;
+use super::wait::Wait;
+use super::warp::lanes;
+use super::{Place, Unit};
+use crate::arithmetic::LANES;
+use crate::diagnostic::Check;
+use crate::order::{Epoch, Kind, View};
+use crate::program::{Mbarrier as Instruction, MbarrierOperation, Space};
+use rand::RngExt;
+
+/// Bytes of an mbarrier, which are also its alignment.
+const BYTES: u32 = 8;
+
+/// Largest expected count and transaction count (PTX ISA, "Contents of the mbarrier object").
+const COUNT_LIMIT: u32 = (1 << 20) - 1;
+
+/// One barrier.
+#[derive(Debug)]
+pub(super) struct Mbarrier {
+    /// Arrivals that make a phase.
+    expected: u32,
+    /// Arrivals left in this phase.
+    pending: u32,
+    /// Bytes that the phase still waits for; negative where they came before they were expected.
+    pub(super) transactions: i64,
+    /// Number of the current phase.
+    pub(super) phase: u32,
+    /// Its number among the CTA's barriers, by which it is an agent.
+    number: u32,
+    /// What the arrivals of this phase have published, and those of all earlier ones.
+    view: View,
+    completed: View,
+    pub(super) initialized: Epoch,
+    /// Whether a fence has made the initialisation visible to the asynchronous proxy.
+    pub(super) is_visible: bool,
+}
+
+impl fmt::Display for Mbarrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expected, pending, transactions, phase, .. } = self;
+        write!(f, "in phase {phase}, {pending} of {expected} arrivals and {transactions} bytes are missing")
+    }
+}
+
+/// What a barrier's phase is completed by, besides its view.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Arrive { count: u32, expect: u32, drop: bool },
+    Expect(u32),
+    Complete(u32),
+}
+
+impl Unit<'_> {
+    pub(super) fn mbarrier(&mut self, place: Place, mask: u32, instruction: &Instruction) -> bool {
+        if let MbarrierOperation::Test { .. } = instruction.operation {
+            return self.test_mbarrier(place, mask, instruction);
+        }
+        let locations = self.locations(place, mask, instruction.space, instruction.address);
+        for (lane, location) in locations {
+            let Location::Shared { cta, address } = location else {
+                let message = format!("an mbarrier in {} memory; needed is shared memory", location.space());
+                self.report(place, Some(lane), Check::Mbarrier, message);
+                continue;
+            };
+            self.mbarrier_of_lane(place, lane, cta, address, instruction);
+        }
+        self.advance(place)
+    }
+
+    fn mbarrier_of_lane(&mut self, place: Place, lane: usize, cta: usize, address: u32, instruction: &Instruction) {
+        let value = |unit: &Self, source| unit.read(place, source)[lane] as u32;
+        match &instruction.operation {
+            MbarrierOperation::Init { count } => {
+                let count = value(self, *count);
+                self.init_mbarrier(place, lane, cta, address, count);
+            }
+            MbarrierOperation::Invalidate => {
+                if self.check_mbarrier(place, lane, cta, address) {
+                    self.ctas[cta].mbarriers.remove(&address);
+                }
+            }
+            MbarrierOperation::ExpectTransactions { bytes } => {
+                let step = Step::Expect(value(self, *bytes));
+                if self.check_mbarrier(place, lane, cta, address) {
+                    self.step_mbarrier(place, Some(lane), cta, address, step);
+                }
+            }
+            MbarrierOperation::CompleteTransactions { bytes } => {
+                let step = Step::Complete(value(self, *bytes));
+                if self.check_mbarrier(place, lane, cta, address) {
+                    self.step_mbarrier(place, Some(lane), cta, address, step);
+                }
+            }
+            MbarrierOperation::Arrive { state, count, expect, drop } => {
+                if !self.check_mbarrier(place, lane, cta, address) {
+                    return;
+                }
+                let count = count.map_or(1, |count| value(self, count));
+                let expect = expect.map_or(0, |expect| value(self, expect));
+                let phase = self.ctas[cta].mbarriers[&address].phase;
+                if !instruction.relaxed {
+                    let mut view = std::mem::take(&mut self.mbarrier_at(cta, address).view);
+                    self.publish(place, 1 << lane, &mut view);
+                    self.mbarrier_at(cta, address).view = view;
+                }
+                self.step_mbarrier(place, Some(lane), cta, address, Step::Arrive { count, expect, drop: *drop });
+                if let Some(state) = state {
+                    self.warp(place).registers[*state as usize][lane] = u64::from(phase);
+                }
+            }
+            MbarrierOperation::Test { .. } => {}
+        }
+    }
+
+    /// A barrier that is known to be there.
+    fn mbarrier_at(&mut self, cta: usize, address: u32) -> &mut Mbarrier {
+        self.ctas[cta].mbarriers.get_mut(&address).expect("callers have found the barrier")
+    }
+
+    fn init_mbarrier(&mut self, place: Place, lane: usize, cta: usize, address: u32, count: u32) {
+        if !address.is_multiple_of(BYTES) {
+            let message = format!("the mbarrier is at {address:#x}; needed is a multiple of {BYTES}");
+            self.report(place, Some(lane), Check::Misaligned, message);
+            return;
+        }
+        if cta != place.cta || !self.ctas[cta].has_shared(address, BYTES) {
+            let message = format!("the mbarrier is at {address:#x}, which is not in the CTA's shared memory");
+            self.report(place, Some(lane), Check::OutOfBounds, message);
+            return;
+        }
+        if count == 0 || count > COUNT_LIMIT {
+            let message = format!("{count} arrivals are expected; needed are 1 to {COUNT_LIMIT}");
+            self.report(place, Some(lane), Check::Mbarrier, message);
+        }
+        let overlapping = self.ctas[cta].mbarriers.range(address.saturating_sub(BYTES - 1)..address + BYTES).next();
+        if let Some((other, barrier)) = overlapping {
+            let message = format!("the mbarrier at {other:#x} is in use ({barrier}); needed is mbarrier.inval before this");
+            self.report(place, Some(lane), Check::Mbarrier, message);
+        }
+        let location = Location::Shared { cta, address };
+        let view = self.view_of(place, lane);
+        let epoch = self.epoch(place, lane);
+        self.ctas[cta].mbarriers.remove(&address);
+        self.order_access(place, Some(lane), location, BYTES, &view, Some(epoch), epoch, Kind::WRITE);
+        let number = u32::from(self.ctas[cta].mbarrier_count);
+        self.ctas[cta].mbarrier_count += 1;
+        let barrier = Mbarrier {
+            expected: count,
+            pending: count,
+            transactions: 0,
+            phase: 0,
+            number,
+            view: View::default(),
+            completed: View::default(),
+            initialized: epoch,
+            is_visible: false,
+        };
+        self.ctas[cta].mbarriers.insert(address, barrier);
+    }
+
+    /// Whether there is a barrier whose initialisation the lane knows of.
+    pub(super) fn check_mbarrier(&mut self, place: Place, lane: usize, cta: usize, address: u32) -> bool {
+        let Some(barrier) = self.ctas[cta].mbarriers.get(&address) else {
+            let message = format!("no mbarrier has been initialised at {address:#x}");
+            self.report(place, Some(lane), Check::Mbarrier, message);
+            return false;
+        };
+        let initialized = barrier.initialized;
+        let known = self.epoch(place, lane).agent == initialized.agent
+            || self.ctas[place.cta].warps[place.warp].views[lane].seen.includes(initialized);
+        if !known {
+            let message = format!(
+                "the mbarrier at {address:#x} is used without being ordered after its initialisation; needed is a \
+                 barrier between them"
+            );
+            self.report(place, Some(lane), Check::DataRace, message);
+        }
+        true
+    }
+
+    /// Whether a copy may complete on a barrier: the asynchronous proxy has to know of its initialisation.
+    pub(super) fn check_visible_mbarrier(&mut self, place: Place, lane: usize, cta: usize, address: u32) -> bool {
+        if !self.check_mbarrier(place, lane, cta, address) {
+            return false;
+        }
+        let barrier = &self.ctas[cta].mbarriers[&address];
+        let view = self.view_of(place, lane);
+        if !barrier.is_visible && !view.fenced.includes(barrier.initialized) {
+            let message = format!(
+                "a copy completes on the mbarrier at {address:#x}, whose initialisation the asynchronous proxy does not \
+                 see; needed is fence.mbarrier_init after it"
+            );
+            self.report(place, Some(lane), Check::MissingProxyFence, message);
+        }
+        true
+    }
+
+    /// The moment at which what is under way towards a barrier will be done: the end of its current phase.
+    pub(super) fn completion_epoch(&self, cta: usize, address: u32) -> Epoch {
+        let barrier = &self.ctas[cta].mbarriers[&address];
+        Actor::Mbarrier(barrier.number).at(cta, self.context.threads(), barrier.phase + 1)
+    }
+
+    pub(super) fn mbarrier_phase(&self, cta: usize, address: u32) -> Option<u32> {
+        self.ctas[cta].mbarriers.get(&address).map(|barrier| barrier.phase)
+    }
+
+    /// Adds to what a barrier's phase has published.
+    pub(super) fn publish_at_mbarrier(&mut self, cta: usize, address: u32, view: &View) {
+        if let Some(barrier) = self.ctas[cta].mbarriers.get_mut(&address) {
+            barrier.view.join(view);
+        }
+    }
+
+    /// Makes the current phase wait for one more arrival.
+    pub(super) fn expect_arrival(&mut self, cta: usize, address: u32) {
+        if let Some(barrier) = self.ctas[cta].mbarriers.get_mut(&address) {
+            barrier.pending += 1;
+        }
+    }
+
+    /// Counts an arrival or bytes, and ends the phase where that was all. Returns what was wrong.
+    pub(super) fn count_at_mbarrier(&mut self, cta: usize, address: u32, step: Step) -> Option<String> {
+        let threads = self.context.threads();
+        let barrier = self.ctas[cta].mbarriers.get_mut(&address)?;
+        let mut wrong = None;
+        match step {
+            Step::Arrive { count, expect, drop } => {
+                barrier.transactions += i64::from(expect);
+                if count == 0 || count > barrier.pending {
+                    wrong = Some(format!("{count} arrivals at the mbarrier at {address:#x} {barrier}"));
+                }
+                barrier.pending = barrier.pending.saturating_sub(count);
+                if drop {
+                    barrier.expected = barrier.expected.saturating_sub(count);
+                }
+            }
+            Step::Expect(bytes) => barrier.transactions += i64::from(bytes),
+            Step::Complete(bytes) => barrier.transactions -= i64::from(bytes),
+        }
+        if barrier.transactions.unsigned_abs() > u64::from(COUNT_LIMIT) {
+            let bytes = barrier.transactions;
+            wrong = wrong.or(Some(format!(
+                "the mbarrier at {address:#x} waits for {bytes} bytes; needed are at most {COUNT_LIMIT}"
+            )));
+        }
+        if barrier.pending == 0 && barrier.transactions == 0 {
+            barrier.phase += 1;
+            barrier.pending = barrier.expected;
+            let view = std::mem::take(&mut barrier.view);
+            barrier.completed.join(&view);
+            barrier.completed.seen.raise(Actor::Mbarrier(barrier.number).at(cta, threads, barrier.phase));
+        }
+        wrong
+    }
+
+    fn step_mbarrier(&mut self, place: Place, lane: Option<usize>, cta: usize, address: u32, step: Step) {
+        if let Some(message) = self.count_at_mbarrier(cta, address, step) {
+            self.report(place, lane, Check::Mbarrier, message);
+        }
+    }
+
+    fn test_mbarrier(&mut self, place: Place, mask: u32, instruction: &Instruction) -> bool {
+        let MbarrierOperation::Test { done, phase, is_parity, waits } = instruction.operation else {
+            return self.advance(place);
+        };
+        let resumed = self.fiber(place).wait.take().is_some();
+        let phases = self.read(place, phase);
+        let locations = self.locations(place, mask, instruction.space, instruction.address);
+        let mut result = [0; LANES];
+        let mut open = Vec::new();
+        for (lane, location) in locations {
+            let Location::Shared { cta, address } = location else {
+                let message = format!("an mbarrier in {} memory; needed is shared memory", location.space());
+                self.report(place, Some(lane), Check::Mbarrier, message);
+                continue;
+            };
+            if !self.check_mbarrier(place, lane, cta, address) {
+                // Whoever waits here would wait for ever.
+                self.stopped = true;
+                continue;
+            }
+            if is_parity {
+                self.check_overrun(place, lane, cta, address, phases[lane]);
+            }
+            let current = self.ctas[cta].mbarriers[&address].phase;
+            let is_done = if is_parity {
+                u64::from(current & 1) != phases[lane] & 1
+            } else {
+                u64::from(current) > phases[lane]
+            };
+            if is_done {
+                result[lane] = 1;
+            } else if !open.contains(&(cta, address, current)) {
+                open.push((cta, address, current));
+            }
+        }
+        // `try_wait` may give up at any time.
+        if waits && !open.is_empty() && !self.random.random_bool(0.125) {
+            if !resumed {
+                self.count_wait(place);
+            }
+            self.fiber(place).wait = Some(Wait::Mbarrier { barriers: open });
+            return false;
+        }
+        if !instruction.relaxed {
+            self.acquire_mbarriers(place, mask, instruction, &result);
+        }
+        self.write(place, done, &result, mask);
+        self.advance(place);
+        // A failed test ends the turn, so that others can do what it waits for.
+        open.is_empty()
+    }
+
+    fn acquire_mbarriers(&mut self, place: Place, mask: u32, instruction: &Instruction, done: &[u64; LANES]) {
+        let addresses = self.addresses(place, instruction.address);
+        let mut left = lanes(mask).filter(|lane| done[*lane] != 0).fold(0_u32, |set, lane| set | 1 << lane);
+        while left != 0 {
+            let address = addresses[left.trailing_zeros() as usize];
+            let same = lanes(left).filter(|lane| addresses[*lane] == address).fold(0, |set, lane| set | 1 << lane);
+            left &= !same;
+            let space = instruction.space;
+            if let Ok(Location::Shared { cta, address }) = self.locate(place.cta, space, address) {
+                let completed = self.ctas[cta].mbarriers[&address].completed.clone();
+                self.take_over(place, same, &completed);
+            }
+        }
+    }
+
+    /// A parity tells a phase from its neighbours only: a thread that is two phases behind cannot wait.
+    fn check_overrun(&mut self, place: Place, lane: usize, cta: usize, address: u32, parity: u64) {
+        let barrier = &self.ctas[cta].mbarriers[&address];
+        let agent = Actor::Mbarrier(barrier.number).agent(cta, self.context.threads());
+        let known = self.ctas[place.cta].warps[place.warp].views[lane].seen.time(agent);
+        let phase = barrier.phase;
+        if u64::from(known & 1) == parity & 1 && phase >= known + 2 {
+            let message = format!(
+                "the thread waits for phase {known} of the mbarrier at {address:#x}, which is in phase {phase} already: \
+                 the parity is ambiguous"
+            );
+            self.report(place, Some(lane), Check::Mbarrier, message);
+        }
+    }
+
+    /// Reports an ordinary access of a barrier's bytes.
+    pub(super) fn check_no_mbarrier(&mut self, place: Place, lane: usize, cta: usize, address: u32, bytes: u32) {
+        let range = address.saturating_sub(BYTES - 1)..address + bytes;
+        if let Some((barrier, _)) = self.ctas[cta].mbarriers.range(range).next() {
+            let message = format!("an access of {bytes} bytes at {address:#x}, where there is the mbarrier at {barrier:#x}");
+            self.report(place, Some(lane), Check::Mbarrier, message);
+        }
+    }
+
+    /// Whether an address of shared memory is in a space where an mbarrier may lie; others get a finding.
+    pub(super) fn mbarrier_location(&mut self, place: Place, lane: usize, address: u64) -> Option<(usize, u32)> {
+        match self.locate(place.cta, Space::SharedCluster, address) {
+            Ok(Location::Shared { cta, address }) => Some((cta, address)),
+            Ok(_) => None,
+            Err(message) => {
+                self.report(place, Some(lane), Check::OutOfBounds, message);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Who accessed which word last.
+
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+
+use super::clock::{Clock, Epoch};
+
+/// Bytes of a word, the unit of bookkeeping; accesses of parts of it are told apart by masks.
+pub(crate) const WORD: u32 = 4;
+
+/// Words of a page of global memory.
+const PAGE_WORDS: u64 = 1024;
+
+/// What an access does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) writes: bool,
+    /// Of the asynchronous proxy.
+    pub(crate) asynchronous: bool,
+    /// Atomic or relaxed: does not race with its like.
+    pub(crate) strong: bool,
+}
+
+impl Kind {
+    pub(crate) const READ: Self = Self { writes: false, asynchronous: false, strong: false };
+    pub(crate) const WRITE: Self = Self { writes: true, asynchronous: false, strong: false };
+    pub(crate) const ASYNC_READ: Self = Self { writes: false, asynchronous: true, strong: false };
+    pub(crate) const ASYNC_WRITE: Self = Self { writes: true, asynchronous: true, strong: false };
+}
+
+/// One access of a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) epoch: Epoch,
+    /// The instruction.
+    pub(crate) at: u32,
+    pub(crate) kind: Kind,
+    /// Which of the word's bytes.
+    mask: u8,
+}
+
+/// What the accessing side knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Observer<'a> {
+    pub(crate) seen: &'a Clock,
+    pub(crate) fenced: &'a Clock,
+    /// The thread itself, whose accesses are in order anyway, and up to when they are fenced; none for what several
+    /// threads do together.
+    pub(crate) own: Option<Epoch>,
+}
+
+/// An access that the new one is not ordered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    pub(crate) earlier: Access,
+    /// Byte address of the word.
+    pub(crate) word: u64,
+    /// The threads are ordered, but the write has not been made visible to the asynchronous proxy.
+    pub(crate) proxy_only: bool,
+}
+
+type Cell = SmallVec<[Access; 2]>;
+
+/// Accesses of one CTA's shared memory.
+#[derive(Debug)]
+pub(crate) struct SharedShadow {
+    words: Vec<Cell>,
+}
+
+/// Accesses of global memory.
+#[derive(Debug, Default)]
+pub(crate) struct GlobalShadow {
+    pages: HashMap<u64, Box<[Cell]>>,
+}
+
+impl SharedShadow {
+    pub(crate) fn new(bytes: u32) -> Self {
+        Self { words: vec![Cell::new(); bytes.div_ceil(WORD) as usize] }
+    }
+
+    /// Notes an access of bytes; returns the first one it conflicts with.
+    pub(crate) fn access(
+        &mut self,
+        address: u32,
+        bytes: u32,
+        observer: Observer<'_>,
+        epoch: Epoch,
+        at: u32,
+        kind: Kind,
+    ) -> Option<Conflict> {
+        let mut conflict = None;
+        for (word, mask) in words(u64::from(address), bytes) {
+            if let Some(cell) = self.words.get_mut(word as usize) {
+                let found = note(cell, Access { epoch, at, kind, mask }, observer);
+                conflict = conflict.or(found.map(|found| Conflict { word: word * u64::from(WORD), ..found }));
+            }
+        }
+        conflict
+    }
+}
+
+impl GlobalShadow {
+    /// As [`SharedShadow::access`].
+    pub(crate) fn access(
+        &mut self,
+        address: u64,
+        bytes: u32,
+        observer: Observer<'_>,
+        epoch: Epoch,
+        at: u32,
+        kind: Kind,
+    ) -> Option<Conflict> {
+        let mut conflict = None;
+        let mut rest = words(address, bytes).peekable();
+        while let Some((word, _)) = rest.peek() {
+            let number = word / PAGE_WORDS;
+            let page = self
+                .pages
+                .entry(number)
+                .or_insert_with(|| vec![Cell::new(); PAGE_WORDS as usize].into_boxed_slice());
+            while let Some((word, mask)) = rest.next_if(|(word, _)| word / PAGE_WORDS == number) {
+                let cell = &mut page[(word % PAGE_WORDS) as usize];
+                let found = note(cell, Access { epoch, at, kind, mask }, observer);
+                conflict = conflict.or(found.map(|found| Conflict { word: word * u64::from(WORD), ..found }));
+            }
+        }
+        conflict
+    }
+
+    /// The accesses that are remembered, with the byte address of their words.
+    pub(crate) fn accesses(&self) -> impl Iterator<Item = (u64, &Access)> {
+        self.pages.iter().flat_map(|(number, page)| {
+            page.iter().enumerate().flat_map(move |(index, cell)| {
+                let word = (number * PAGE_WORDS + index as u64) * u64::from(WORD);
+                cell.iter().map(move |access| (word, access))
+            })
+        })
+    }
+}
+
+impl Access {
+    pub(crate) fn mask(&self) -> u8 {
+        self.mask
+    }
+}
+
+/// The words that bytes lie in, each with a mask of its bytes.
+fn words(address: u64, bytes: u32) -> impl Iterator<Item = (u64, u8)> {
+    let (width, end) = (u64::from(WORD), address + u64::from(bytes));
+    (address / width..end.div_ceil(width)).map(move |word| {
+        let first = address.saturating_sub(word * width).min(width);
+        let last = (end - word * width).min(width);
+        (word, ((1_u32 << last) - (1 << first)) as u8)
+    })
+}
+
+/// Compares an access with the remembered ones of its word, then remembers it in place of those it makes irrelevant.
+fn note(cell: &mut Cell, new: Access, observer: Observer<'_>) -> Option<Conflict> {
+    let mut conflict = None;
+    cell.retain(|old| {
+        let overlaps = old.mask & new.mask != 0;
+        if overlaps && (old.kind.writes || new.kind.writes) && conflict.is_none() {
+            let morally_strong = old.kind.strong && new.kind.strong;
+            let own = observer.own.filter(|own| own.agent == old.epoch.agent);
+            let ordered = own.is_some() || observer.seen.includes(old.epoch);
+            let needs_fence = new.kind.asynchronous && old.kind.writes && !old.kind.asynchronous;
+            let fenced = own.is_some_and(|own| own.time >= old.epoch.time) || observer.fenced.includes(old.epoch);
+            let proxy_only = ordered && needs_fence && !fenced;
+            if !ordered && !morally_strong || proxy_only {
+                conflict = Some(Conflict { earlier: *old, word: 0, proxy_only });
+            }
+        }
+        // A write takes the place of what it covers; a read takes the place of the same agent's earlier read.
+        let replaced = if new.kind.writes {
+            old.mask & !new.mask == 0
+        } else {
+            old.epoch.agent == new.epoch.agent
+                && !old.kind.writes
+                && old.mask == new.mask
+                && old.kind.asynchronous == new.kind.asynchronous
+        };
+        !replaced
+    });
+    cell.push(new);
+    conflict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::Agent;
+
+    const A: Agent = Agent { cta: 0, index: 0 };
+    const B: Agent = Agent { cta: 0, index: 1 };
+
+    struct Memory(SharedShadow);
+
+    impl Memory {
+        fn access(&mut self, agent: Agent, address: u32, bytes: u32, kind: Kind, knows: &[Epoch]) -> Option<bool> {
+            let mut seen = Clock::default();
+            knows.iter().for_each(|epoch| seen.raise(*epoch));
+            let observer = Observer { seen: &seen, fenced: &Clock::default(), own: Some(Epoch { agent, time: 0 }) };
+            let conflict = self.0.access(address, bytes, observer, Epoch { agent, time: 1 }, 0, kind);
+            conflict.map(|conflict| conflict.proxy_only)
+        }
+    }
+
+    fn memory() -> Memory {
+        Memory(SharedShadow::new(64))
+    }
+
+    #[test]
+    fn unordered_accesses_race_unless_both_read() {
+        let mut memory = memory();
+        assert_eq!(memory.access(A, 0, 4, Kind::READ, &[]), None);
+        assert_eq!(memory.access(B, 0, 4, Kind::READ, &[]), None);
+        assert_eq!(memory.access(B, 0, 4, Kind::WRITE, &[]), Some(false), "A's read");
+        assert_eq!(memory.access(A, 0, 4, Kind::READ, &[]), Some(false), "B's write");
+        let known = [Epoch { agent: B, time: 1 }, Epoch { agent: A, time: 1 }];
+        assert_eq!(memory.access(A, 0, 4, Kind::WRITE, &known), None);
+    }
+
+    #[test]
+    fn bytes_of_a_word_are_told_apart() {
+        let mut memory = memory();
+        assert_eq!(memory.access(A, 0, 2, Kind::WRITE, &[]), None);
+        assert_eq!(memory.access(B, 2, 2, Kind::WRITE, &[]), None);
+        assert_eq!(memory.access(B, 1, 1, Kind::READ, &[]), Some(false));
+        assert_eq!(memory.access(B, 3, 1, Kind::READ, &[]), None, "its own write");
+        assert_eq!(memory.access(A, 4, 16, Kind::WRITE, &[]), None);
+        assert_eq!(memory.access(B, 16, 8, Kind::READ, &[]), Some(false), "the last word of A's four");
+    }
+
+    #[test]
+    fn the_asynchronous_proxy_needs_a_fence() {
+        let mut memory = memory();
+        memory.access(A, 0, 4, Kind::WRITE, &[]);
+        assert_eq!(memory.access(A, 0, 4, Kind::ASYNC_READ, &[]), Some(true));
+        assert_eq!(memory.access(B, 0, 4, Kind::ASYNC_READ, &[]), Some(false), "not even ordered");
+    }
+
+    #[test]
+    fn strong_accesses_do_not_race_with_each_other() {
+        let mut memory = memory();
+        let strong = Kind { strong: true, ..Kind::WRITE };
+        assert_eq!(memory.access(A, 0, 4, strong, &[]), None);
+        assert_eq!(memory.access(B, 0, 4, strong, &[]), None);
+        assert_eq!(memory.access(A, 0, 4, Kind::READ, &[]), Some(false), "B's");
+    }
+}

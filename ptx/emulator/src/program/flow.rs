@@ -1,0 +1,259 @@
+//! Control flow: where diverged threads meet again, and how many registers are alive.
+
+use super::operand::Register;
+
+/// No instruction: the end of the entry.
+pub(crate) const END: u32 = u32::MAX;
+
+/// Where control goes after an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Successors {
+    /// Whether the next instruction may follow.
+    pub(crate) falls_through: bool,
+    /// A branch's target; [`END`] where the instruction may end the thread.
+    pub(crate) target: Option<u32>,
+}
+
+/// Straight pieces of code.
+struct Blocks {
+    /// First instruction of each block; the number of instructions at the end.
+    starts: Vec<u32>,
+    /// Successors of each block; the number of blocks stands for the end of the entry.
+    successors: Vec<Vec<usize>>,
+}
+
+/// For each instruction, the first one that every path from it to the end comes through after the control flow has
+/// parted: the immediate post-dominator of its block. [`END`] where paths meet at the end only.
+pub(crate) fn reconvergence(flow: &[Successors]) -> Vec<u32> {
+    let blocks = Blocks::of(flow);
+    let post_dominators = blocks.immediate_post_dominators();
+    let mut points = vec![END; flow.len()];
+    for (block, post_dominator) in post_dominators.iter().enumerate() {
+        let point = match post_dominator {
+            Some(next) if *next < blocks.successors.len() => blocks.starts[*next],
+            _ => END,
+        };
+        points[blocks.starts[block] as usize..blocks.starts[block + 1] as usize].fill(point);
+    }
+    points
+}
+
+impl Blocks {
+    fn of(flow: &[Successors]) -> Self {
+        let mut is_start = vec![false; flow.len() + 1];
+        is_start[0] = true;
+        for (at, successors) in flow.iter().enumerate() {
+            if let Some(target) = successors.target {
+                is_start[at + 1] = true;
+                if target != END {
+                    is_start[target as usize] = true;
+                }
+            } else if !successors.falls_through {
+                is_start[at + 1] = true;
+            }
+        }
+        let mut starts: Vec<u32> = (0..flow.len() as u32).filter(|at| is_start[*at as usize]).collect();
+        let count = starts.len();
+        starts.push(flow.len() as u32);
+        let block_of = |at: u32| match starts[..count].binary_search(&at) {
+            Ok(block) => block,
+            Err(_) => count,
+        };
+        let successors = (0..count)
+            .map(|block| {
+                let last = starts[block + 1] - 1;
+                let Successors { falls_through, target } = flow[last as usize];
+                let next = falls_through.then(|| block_of(last + 1));
+                next.into_iter().chain(target.map(block_of)).collect()
+            })
+            .collect();
+        Self { starts, successors }
+    }
+
+    /// By the algorithm of Cooper, Harvey and Kennedy ("A Simple, Fast Dominance Algorithm") on the reversed graph,
+    /// whose root is the end of the entry. `None` for blocks from which the end cannot be reached.
+    fn immediate_post_dominators(&self) -> Vec<Option<usize>> {
+        let end = self.successors.len();
+        let mut predecessors = vec![Vec::new(); end + 1];
+        for (block, successors) in self.successors.iter().enumerate() {
+            successors.iter().for_each(|next| predecessors[*next].push(block));
+        }
+        // Post-order of a walk from the end along reversed edges.
+        let mut order = vec![usize::MAX; end + 1];
+        let mut visited = vec![false; end + 1];
+        let mut finished = Vec::new();
+        let mut stack = vec![(end, 0)];
+        visited[end] = true;
+        while let Some((node, next)) = stack.pop() {
+            match predecessors[node].get(next) {
+                Some(&predecessor) => {
+                    stack.push((node, next + 1));
+                    if !std::mem::replace(&mut visited[predecessor], true) {
+                        stack.push((predecessor, 0));
+                    }
+                }
+                None => {
+                    order[node] = finished.len();
+                    finished.push(node);
+                }
+            }
+        }
+        let mut dominator = vec![None; end + 1];
+        dominator[end] = Some(end);
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for &node in finished.iter().rev().filter(|node| **node != end) {
+                let known = self.successors[node].iter().copied().filter(|next| dominator[*next].is_some());
+                let meet = known.reduce(|mut a, mut b| {
+                    while a != b {
+                        while order[a] < order[b] {
+                            a = dominator[a].unwrap_or(end);
+                        }
+                        while order[b] < order[a] {
+                            b = dominator[b].unwrap_or(end);
+                        }
+                    }
+                    a
+                });
+                if meet.is_some() && dominator[node] != meet {
+                    dominator[node] = meet;
+                    changed = true;
+                }
+            }
+        }
+        dominator.truncate(end);
+        dominator
+    }
+}
+
+/// What an instruction does to registers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RegisterUse {
+    pub(crate) reads: Vec<Register>,
+    pub(crate) writes: Vec<Register>,
+}
+
+/// For each instruction, a lower bound of the 32-bit registers a thread needs there: those alive behind it. `weights`
+/// says how many each register takes: 2 for 64 bits, 0 for what costs none (predicates, constants that can be made
+/// anew).
+pub(crate) fn live_registers(flow: &[Successors], uses: &[RegisterUse], weights: &[u32]) -> Vec<u32> {
+    let blocks = Blocks::of(flow);
+    let count = blocks.successors.len();
+    let words = weights.len().div_ceil(64);
+    let set = |bits: &mut [u64], register: Register| bits[register as usize / 64] |= 1 << (register % 64);
+    let clear = |bits: &mut [u64], register: Register| bits[register as usize / 64] &= !(1 << (register % 64));
+    let range = |block: usize| blocks.starts[block] as usize..blocks.starts[block + 1] as usize;
+
+    // What a block reads before it writes it, and what it writes.
+    let mut gen_kill = vec![(vec![0_u64; words], vec![0_u64; words]); count];
+    for (block, (reads, writes)) in gen_kill.iter_mut().enumerate() {
+        for at in range(block).rev() {
+            uses[at].writes.iter().for_each(|register| {
+                set(writes, *register);
+                clear(reads, *register);
+            });
+            uses[at].reads.iter().for_each(|register| set(reads, *register));
+        }
+    }
+    let mut live_in = vec![vec![0_u64; words]; count];
+    let live_out = |live_in: &[Vec<u64>], block: usize| {
+        let mut out = vec![0_u64; words];
+        for next in blocks.successors[block].iter().filter(|next| **next < count) {
+            out.iter_mut().zip(&live_in[*next]).for_each(|(out, live)| *out |= live);
+        }
+        out
+    };
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for block in (0..count).rev() {
+            let mut live = live_out(&live_in, block);
+            let (reads, writes) = &gen_kill[block];
+            for ((live, read), write) in live.iter_mut().zip(reads).zip(writes) {
+                *live = *live & !write | read;
+            }
+            if live != live_in[block] {
+                live_in[block] = live;
+                changed = true;
+            }
+        }
+    }
+    let mut counts = vec![0; flow.len()];
+    for block in 0..count {
+        let mut live = live_out(&live_in, block);
+        let weigh = |live: &[u64], register: Register| {
+            if live[register as usize / 64] & 1 << (register % 64) == 0 { weights[register as usize] } else { 0 }
+        };
+        let mut total: u32 = (0..weights.len() as u32)
+            .filter(|register| live[*register as usize / 64] & 1 << (register % 64) != 0)
+            .map(|register| weights[register as usize])
+            .sum();
+        for at in range(block).rev() {
+            counts[at] = total;
+            for register in &uses[at].writes {
+                total -= weights[*register as usize] - weigh(&live, *register);
+                clear(&mut live, *register);
+            }
+            for register in &uses[at].reads {
+                total += weigh(&live, *register);
+                set(&mut live, *register);
+            }
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEXT: Successors = Successors { falls_through: true, target: None };
+    const RETURN: Successors = Successors { falls_through: false, target: Some(END) };
+
+    fn branch(target: u32) -> Successors {
+        Successors { falls_through: true, target: Some(target) }
+    }
+
+    fn jump(target: u32) -> Successors {
+        Successors { falls_through: false, target: Some(target) }
+    }
+
+    #[test]
+    fn both_arms_meet_behind_the_if() {
+        // 0: if → 3; 1, 2: then, jump 4; 3: else; 4: return
+        let flow = [branch(3), NEXT, jump(4), NEXT, RETURN];
+        assert_eq!(reconvergence(&flow), [4, 4, 4, 4, END]);
+    }
+
+    #[test]
+    fn a_loop_meets_at_its_exit() {
+        // 0; 1: body; 2: if → 1; 3: return
+        let flow = [NEXT, NEXT, branch(1), RETURN];
+        assert_eq!(reconvergence(&flow)[2], 3);
+    }
+
+    #[test]
+    fn early_returns_meet_at_the_end() {
+        // 0: if → 2; 1: return; 2: return
+        let flow = [branch(2), RETURN, RETURN];
+        assert_eq!(reconvergence(&flow)[0], END);
+    }
+
+    #[test]
+    fn endless_loops_are_no_trouble() {
+        let flow = [branch(2), RETURN, jump(2)];
+        assert_eq!(reconvergence(&flow)[0], 1);
+        assert_eq!(reconvergence(&[jump(0)]), [END]);
+    }
+
+    #[test]
+    fn counts_what_is_alive_behind_each_instruction() {
+        let uses = |reads: &[u32], writes: &[u32]| RegisterUse { reads: reads.into(), writes: writes.into() };
+        // r0 = …; r1 (64 bits) = r0; loop: r2 = r0; if (r2) goto loop; use r1
+        let flow = [NEXT, NEXT, NEXT, branch(2), RETURN];
+        let registers =
+            [uses(&[], &[0]), uses(&[0], &[1]), uses(&[0], &[2]), uses(&[2], &[]), uses(&[1], &[])];
+        assert_eq!(live_registers(&flow, &registers, &[1, 2, 1]), [1, 3, 4, 3, 0]);
+    }
+}

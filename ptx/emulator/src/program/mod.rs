@@ -1,0 +1,285 @@
+//! An entry, decoded: names are resolved, every instruction is one the machine can run.
+
+mod decode;
+mod flow;
+mod operand;
+mod operation;
+
+pub(crate) use flow::END;
+pub(crate) use operand::{Address, Register, Source, Space, Special, sign_extend, truncate};
+pub(crate) use operation::*;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ptx_syntax::ast::{self, Item, Position};
+
+use crate::launch::LaunchError;
+use crate::memory::Allocation;
+use flow::RegisterUse;
+use operand::register_bits;
+
+/// Where static shared memory begins; the hardware keeps the first kilobyte to itself, so that 0 is no address.
+pub(crate) const SHARED_BASE: u32 = 1024;
+
+/// Where variables of a module begin in global memory.
+const VARIABLES_BASE: u64 = 0x0400_0000_0000;
+
+/// Registers of a multiprocessor, which a CTA's threads share.
+const REGISTERS_PER_SM: u32 = 65_536;
+
+/// An entry.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) instructions: Vec<Instruction>,
+    /// Bits of each register.
+    pub(crate) registers: Vec<u32>,
+    pub(crate) parameters: Vec<Parameter>,
+    /// Static shared memory, in bytes.
+    pub(crate) static_shared: u32,
+    /// Alignment of the dynamic shared memory behind it.
+    pub(crate) dynamic_align: u32,
+    /// Bytes of local memory a thread.
+    pub(crate) local_bytes: u32,
+    /// `.maxntid` or `.reqntid`: threads of a CTA.
+    pub(crate) max_threads: Option<u32>,
+    /// `.minnctapersm`
+    pub(crate) min_ctas: u32,
+    /// `.reqnctapercluster`
+    pub(crate) cluster: Option<[u32; 3]>,
+    /// Registers that some `wgmma` takes.
+    pub(crate) is_matrix_register: Vec<bool>,
+    /// Where threads that part at an instruction meet again.
+    pub(crate) reconvergence: Vec<u32>,
+    /// A lower bound of the 32-bit registers a thread needs at each instruction.
+    pub(crate) live_registers: Vec<u32>,
+    /// Whether CTAs may speak to each other through global memory.
+    pub(crate) communicates: bool,
+    /// Global variables of the module.
+    pub(crate) variables: Arc<[Arc<Allocation>]>,
+}
+
+/// One instruction.
+#[derive(Debug)]
+pub(crate) struct Instruction {
+    pub(crate) operation: Operation,
+    pub(crate) guard: Option<Guard>,
+    pub(crate) position: Position,
+    /// The instruction as it is printed.
+    pub(crate) text: String,
+    /// Of the registers it accesses, those that some `wgmma` takes; none for a `wgmma` itself.
+    pub(crate) matrix_registers: Vec<Register>,
+}
+
+/// The predicate that says which threads execute an instruction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guard {
+    pub(crate) register: Register,
+    pub(crate) negated: bool,
+}
+
+/// A parameter in the entry's parameter block.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameter {
+    pub(crate) name: String,
+    pub(crate) offset: u32,
+    pub(crate) bytes: u32,
+}
+
+/// What the name of a variable stands for.
+#[derive(Clone, Copy, Debug)]
+struct Symbol {
+    space: Space,
+    address: u64,
+}
+
+impl Program {
+    /// Decodes all entries of a module.
+    pub(crate) fn of_module(module: &ast::Module) -> Result<Vec<Self>, LaunchError> {
+        let mut globals = Globals::default();
+        for item in &module.items {
+            if let Item::Variable(variable) = item {
+                globals.declare(variable)?;
+            }
+        }
+        let variables: Arc<[Arc<Allocation>]> = globals.allocations.clone().into();
+        let mut programs = Vec::new();
+        for item in &module.items {
+            if let Item::Function(function) = item
+                && function.is_entry
+                && let Some(body) = &function.body
+            {
+                programs.push(Self::of_entry(function, body, &globals, &variables)?);
+            }
+        }
+        Ok(programs)
+    }
+
+    fn of_entry(
+        function: &ast::Function,
+        body: &[ast::Statement],
+        globals: &Globals,
+        variables: &Arc<[Arc<Allocation>]>,
+    ) -> Result<Self, LaunchError> {
+        let mut parameters = Vec::new();
+        let mut parameter_bytes = 0_u32;
+        for parameter in &function.parameters {
+            let (bytes, align) = extent(parameter)?;
+            let offset = parameter_bytes.next_multiple_of(align);
+            parameters.push(Parameter { name: parameter.name.clone(), offset, bytes });
+            parameter_bytes = offset.saturating_add(bytes);
+        }
+        let decoded = decode::Decoder::decode(body, globals, &parameters)?;
+        let directive = |name: &str| {
+            let found = function.directives.iter().find(|directive| directive.name == name)?;
+            let mut values = [1; 3];
+            values.iter_mut().zip(&found.values).for_each(|(value, given)| *value = *given);
+            Some(values)
+        };
+        let product = |[x, y, z]: [u32; 3]| x.saturating_mul(y).saturating_mul(z);
+        let flow: Vec<_> = decoded.instructions.iter().map(Instruction::successors).collect();
+        let uses: Vec<RegisterUse> = decoded.instructions.iter().map(Instruction::registers).collect();
+        let weights = register_weights(&decoded.registers, &decoded.instructions, &uses);
+        let mut is_matrix_register = vec![false; decoded.registers.len()];
+        for instruction in &decoded.instructions {
+            if let Operation::Multiply(multiply) = &instruction.operation {
+                let registers = multiply.accumulators.iter().chain(&multiply.a_registers);
+                registers.for_each(|register| is_matrix_register[*register as usize] = true);
+            }
+        }
+        let mut instructions = decoded.instructions;
+        for (instruction, uses) in instructions.iter_mut().zip(&uses) {
+            if !matches!(instruction.operation, Operation::Multiply(_)) {
+                let all = uses.reads.iter().chain(&uses.writes).copied();
+                instruction.matrix_registers = all.filter(|r| is_matrix_register[*r as usize]).collect();
+            }
+        }
+        Ok(Self {
+            name: function.name.clone(),
+            reconvergence: flow::reconvergence(&flow),
+            live_registers: flow::live_registers(&flow, &uses, &weights),
+            communicates: instructions.iter().any(|i| i.operation.communicates()),
+            instructions,
+            registers: decoded.registers,
+            parameters,
+            static_shared: decoded.static_shared,
+            dynamic_align: globals.dynamic_align,
+            local_bytes: decoded.local_bytes,
+            max_threads: directive(".maxntid").or_else(|| directive(".reqntid")).map(product),
+            min_ctas: directive(".minnctapersm").map_or(1, |[count, ..]| count),
+            cluster: directive(".reqnctapercluster"),
+            is_matrix_register,
+            variables: Arc::clone(variables),
+        })
+    }
+
+    /// Registers a thread has at entry of a CTA of `threads`: what the launch bounds leave for each.
+    pub(crate) fn registers_at_entry(&self, threads: u32) -> u32 {
+        let bound = self.max_threads.unwrap_or(threads).max(1) * self.min_ctas.max(1);
+        (REGISTERS_PER_SM / bound / 8 * 8).min(255)
+    }
+}
+
+/// Variables at module scope.
+#[derive(Debug, Default)]
+pub(crate) struct Globals {
+    symbols: HashMap<String, Symbol>,
+    allocations: Vec<Arc<Allocation>>,
+    global_bytes: u64,
+    static_shared: u32,
+    dynamic_align: u32,
+}
+
+/// The address that stands for the beginning of dynamic shared memory until the static part's size is known.
+const DYNAMIC_SHARED: u64 = u64::MAX;
+
+impl Globals {
+    fn declare(&mut self, variable: &ast::Variable) -> Result<(), LaunchError> {
+        let (bytes, align) = extent(variable)?;
+        let symbol = match variable.space {
+            ast::Space::Shared if bytes == 0 => {
+                self.dynamic_align = self.dynamic_align.max(align);
+                Symbol { space: Space::SharedCta, address: DYNAMIC_SHARED }
+            }
+            ast::Space::Shared => {
+                let offset = self.static_shared.next_multiple_of(align);
+                self.static_shared = offset.saturating_add(bytes);
+                Symbol { space: Space::SharedCta, address: u64::from(SHARED_BASE + offset) }
+            }
+            ast::Space::Global | ast::Space::Const => {
+                let base = VARIABLES_BASE + self.global_bytes.next_multiple_of(u64::from(align.max(256)));
+                self.global_bytes = base - VARIABLES_BASE + u64::from(bytes);
+                let mut data = vec![0; bytes as usize];
+                let size = variable.ty.bytes() as usize;
+                for (place, value) in data.chunks_exact_mut(size).zip(&variable.initializer) {
+                    let bits = literal_bits(value, variable.ty.bytes()).ok_or_else(|| {
+                        unsupported(variable.position, &variable.name, "an initialiser that is no number")
+                    })?;
+                    place.copy_from_slice(&bits.to_le_bytes()[..size]);
+                }
+                self.allocations.push(Arc::new(Allocation::with_contents(base, &data)));
+                Symbol { space: Space::Global, address: base }
+            }
+            ast::Space::Local | ast::Space::Param => {
+                return Err(unsupported(variable.position, &variable.name, "a state space of entries only"));
+            }
+        };
+        self.symbols.insert(variable.name.clone(), symbol);
+        Ok(())
+    }
+}
+
+/// Bytes and alignment of a variable; 0 bytes where its size is left open.
+fn extent(variable: &ast::Variable) -> Result<(u32, u32), LaunchError> {
+    let element = u64::from(variable.ty.bytes()) * u64::from(variable.vector.unwrap_or(1));
+    let bytes = variable
+        .dimensions
+        .iter()
+        .try_fold(element, |bytes, dimension| bytes.checked_mul(dimension.unwrap_or(0)))
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .filter(|bytes| *bytes <= 1 << 30);
+    let bytes = bytes.ok_or_else(|| unsupported(variable.position, &variable.name, "more than a gigabyte"))?;
+    let align = variable.align.unwrap_or(element as u32);
+    if align.is_power_of_two() {
+        Ok((bytes, align))
+    } else {
+        Err(unsupported(variable.position, &variable.name, "an alignment that is no power of two"))
+    }
+}
+
+/// The bits of a number of `bytes` bytes.
+pub(crate) fn literal_bits(operand: &ast::Operand, bytes: u32) -> Option<u64> {
+    Some(match operand {
+        ast::Operand::Integer(value) => truncate(*value as u64, bytes * 8),
+        ast::Operand::F32(bits) if bytes == 8 => f64::from(f32::from_bits(*bits)).to_bits(),
+        ast::Operand::F32(bits) => u64::from(*bits),
+        ast::Operand::F64(bits) if bytes == 4 => u64::from((f64::from_bits(*bits) as f32).to_bits()),
+        ast::Operand::F64(bits) => *bits,
+        _ => return None,
+    })
+}
+
+pub(crate) fn unsupported(position: Position, instruction: &str, reason: impl ToString) -> LaunchError {
+    LaunchError::Unsupported { position, instruction: instruction.to_owned(), reason: reason.to_string() }
+}
+
+/// Hardware registers that each register takes at least: none for predicates and for what only ever holds constants
+/// or addresses known in advance, which can be made anew where they are needed.
+fn register_weights(registers: &[u32], instructions: &[Instruction], uses: &[RegisterUse]) -> Vec<u32> {
+    let mut weights: Vec<u32> = registers.iter().map(|bits| if *bits == 1 { 0 } else { bits.div_ceil(32) }).collect();
+    let mut constant = vec![true; registers.len()];
+    for (instruction, uses) in instructions.iter().zip(uses) {
+        let is_constant = uses.reads.is_empty() && matches!(instruction.operation, Operation::Compute(_));
+        if !is_constant || instruction.guard.is_some() {
+            uses.writes.iter().for_each(|register| constant[*register as usize] = false);
+        }
+    }
+    weights.iter_mut().zip(constant).filter(|(_, constant)| *constant).for_each(|(weight, _)| *weight = 0);
+    weights
+}
+
+/// Bits of a register of a type.
+pub(crate) fn bits_of(ty: ast::Type) -> u32 {
+    register_bits(ty)
+}
