@@ -190,8 +190,8 @@ fn to_odd(rounded: f64, error: f64) -> f64 {
     if bits & 1 != 0 || error == 0.0 || !error.is_finite() || !rounded.is_finite() {
         return rounded;
     }
-    // An even f64 next to the value: its neighbour on the other side is odd. Never zero: a sum of f64
-    // that is not zero does not round to zero.
+    // An even f64 next to the value: its neighbour on the other side is odd. Never zero: a sum of f64 that is not zero
+    // does not round to zero.
     let away = (error > 0.0) == (rounded > 0.0);
     f64::from_bits(if away { bits + 1 } else { bits - 1 })
 }

@@ -235,7 +235,9 @@ proptest! {
                 "f32" => bits(value as f32),
                 _ => code & 0xffff,
             };
-            prop_assume!(from_layout.is_finite(operand));
+            if !from_layout.is_finite(operand) {
+                continue;
+            }
             let exact = from_layout.term(operand);
             for (to, to_layout) in FLOATS {
                 if from == to || to == "f64" || to == "f32" && from != "f64" {
@@ -256,7 +258,9 @@ proptest! {
         let any = f32::from_bits(code);
         let sized = f32::from_bits(fraction & 0x807f_ffff | 127 << 23) * 2.0f32.powi(scale);
         for value in [any, sized] {
-            prop_assume!(!value.is_nan());
+            if value.is_nan() {
+                continue;
+            }
             let found = |name: &str| run(&format!("cvt.{name}.f32 d, a"), &[bits(value)])[0];
             prop_assert_eq!(found("rzi.s32"), u64::from(value as i32 as u32));
             prop_assert_eq!(found("rzi.u32"), u64::from(value as u32));

@@ -185,7 +185,9 @@ proptest! {
     fn cancelling_fma(a in numbers(), b in numbers(), last in -2i64..=2) {
         // The addend nearly cancels the product: what is left is its rounding error.
         let c = bits(-(value(a) * value(b))).wrapping_add_signed(last);
-        prop_assume!(F32.is_finite(c));
+        if !F32.is_finite(c) {
+            return Ok(());
+        }
         let terms = [product(F32.term(a), F32.term(b)), F32.term(c)];
         for rounding in ["rn", "rz", "rm", "rp"] {
             let found = run(&format!("fma.{rounding}.f32 d, a, b, c"), &[a, b, c])[0];

@@ -95,7 +95,9 @@ proptest! {
                 let product = run(&format!("mul.{name} d, a, b"), &[a, b])[0];
                 c = if close == 1 { product ^ 0x8000 ^ c & 3 } else { c & 0x83ff };
             }
-            prop_assume!([a, b, c].iter().all(|&code| layout.is_finite(code)));
+            if [a, b, c].iter().any(|&code| !layout.is_finite(code)) {
+                continue;
+            }
             let found = run(&format!("fma.rn.{name} d, a, b, c"), &[a, b, c])[0];
             let exact = [product(layout.term(a), layout.term(b)), layout.term(c)];
             prop_assert!(layout.is_nearest(found, sum(&exact)), "{}: {:?} = {:x}", name, exact, found);
