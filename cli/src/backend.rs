@@ -1,7 +1,7 @@
 //! Which device computes a case.
 
 use clap::ValueEnum;
-use oximla::{Device, Error};
+use oximla::{Device, EmulatedOptions, Error};
 
 /// What `--backend` may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -12,12 +12,14 @@ pub enum Backend {
     Cuda,
     /// The CPU
     Cpu,
+    /// The GPU kernels on an emulated GPU, which checks them while they run; thousands of times slower
+    Emulated,
 }
 
 /// A device that may be asked.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// `"cpu"` or `"cuda"`.
+    /// `"cpu"`, `"cuda"` or `"emulated"`.
     pub backend: &'static str,
     /// The name of its processor.
     pub name: String,
@@ -42,6 +44,7 @@ impl Backend {
         match self {
             Self::Cpu => Ok(vec![Candidate::new(Device::cpu())?]),
             Self::Cuda => Ok(vec![Candidate::new(Device::cuda(0)?)?]),
+            Self::Emulated => Ok(vec![Candidate::new(Device::emulated(EmulatedOptions::default())?)?]),
             Self::Auto => {
                 let gpu = Device::cuda(0).and_then(Candidate::new).ok();
                 Ok(gpu.into_iter().chain([Candidate::new(Device::cpu())?]).collect())

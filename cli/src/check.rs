@@ -76,6 +76,7 @@ impl ValueEnum for Checker {
             Self::Backend(Backend::Auto),
             Self::Backend(Backend::Cuda),
             Self::Backend(Backend::Cpu),
+            Self::Backend(Backend::Emulated),
             Self::Reference,
         ]
     }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use clap::Args;
-use oximla::{Device, DeviceInfo, Error, KernelInfo};
+use oximla::{Device, DeviceInfo, EmulatedOptions, Error, KernelInfo};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -22,7 +22,12 @@ pub struct Options {
 /// When standard output cannot be written.
 pub fn run(reporter: &mut Reporter) -> anyhow::Result<Outcome> {
     let cuda = Device::cuda(0).and_then(|device| device.info());
-    let backends = vec![Entry::new("cuda", cuda), Entry::new("cpu", Device::cpu().info())];
+    let emulated = Device::emulated(EmulatedOptions::default()).and_then(|device| device.info());
+    let backends = vec![
+        Entry::new("cuda", cuda),
+        Entry::new("cpu", Device::cpu().info()),
+        Entry::new("emulated", emulated),
+    ];
     reporter.emit(&Report { version: env!("CARGO_PKG_VERSION"), backends })?;
     Ok(Outcome::Passed)
 }
@@ -98,11 +103,11 @@ impl Display for Report {
         write!(f, "oximla {}", self.version)?;
         for entry in &self.backends {
             match (&entry.device, &entry.reason) {
-                (Some(device), _) => write!(f, "\n{:<5} {device}", entry.backend)?,
+                (Some(device), _) => write!(f, "\n{:<8} {device}", entry.backend)?,
                 (None, reason) => {
                     write!(
                         f,
-                        "\n{:<5} not available: {}",
+                        "\n{:<8} not available: {}",
                         entry.backend,
                         reason.as_deref().unwrap_or("unknown")
                     )?;
@@ -129,7 +134,7 @@ impl Display for DeviceEntry {
             let KernelEntry { entry, registers, local_bytes, shared_bytes, threads } = kernel;
             write!(
                 f,
-                "\n      {entry}: {threads} threads, {registers} registers, {shared_bytes} bytes of shared memory"
+                "\n         {entry}: {threads} threads, {registers} registers, {shared_bytes} bytes of shared memory"
             )?;
             if *local_bytes > 0 {
                 write!(f, ", {local_bytes} bytes of local memory a thread")?;

@@ -36,7 +36,7 @@ pub struct Options {
     pub json: bool,
 }
 
-/// Time that repeating a call may take, in seconds.
+/// Time that repeating a call may take, in seconds. A call that takes longer is not repeated.
 const TIMING_BUDGET: f64 = 1.0;
 const MIN_CALLS: usize = 5;
 const MAX_CALLS: usize = 100;
@@ -142,6 +142,9 @@ impl Step {
 fn time(prepared: &mut Prepared<'_>) -> Result<(f64, usize), Error> {
     let mut seconds = || prepared.time(1).map(|duration| duration.as_secs_f64());
     let warm_up = seconds()?;
+    if warm_up > TIMING_BUDGET {
+        return Ok((warm_up, 1));
+    }
     let calls = ((TIMING_BUDGET / warm_up) as usize).clamp(MIN_CALLS, MAX_CALLS);
     let mut samples = (0..calls).map(|_| seconds()).collect::<Result<Vec<f64>, Error>>()?;
     samples.sort_by(f64::total_cmp);
@@ -213,9 +216,10 @@ impl Display for Report {
         writeln!(f, "  on     {} ({}), kernel {}", self.device, self.backend, self.kernel)?;
         writeln!(
             f,
-            "  time   {} (median of {} calls), {} TFLOP/s, {} GB/s",
+            "  time   {} (median of {} call{}), {} TFLOP/s, {} GB/s",
             Seconds(self.us * 1e-6),
             self.calls,
+            if self.calls == 1 { "" } else { "s" },
             Digits(self.tflops),
             Digits(self.gbps)
         )?;

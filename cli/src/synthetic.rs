@@ -26,10 +26,16 @@ impl Size {
     pub const CPU: Self = Self { batch: 4, keys: 4096 };
     /// Enough to fill a large GPU.
     pub const GPU: Self = Self { batch: 128, keys: 4096 };
+    /// Seconds of work for the emulator.
+    pub const EMULATED: Self = Self { batch: 2, keys: 128 };
 
     /// The size that suits a backend.
     pub fn of(backend: &str) -> Self {
-        if backend == "cpu" { Self::CPU } else { Self::GPU }
+        match backend {
+            "cpu" => Self::CPU,
+            "emulated" => Self::EMULATED,
+            _ => Self::GPU,
+        }
     }
 }
 

@@ -156,6 +156,19 @@ fn what_the_gpu_cannot_do_fails_unless_it_may_be_skipped() {
 }
 
 #[test]
+fn what_the_emulator_has_no_kernel_for_is_unsupported() {
+    let folder = folder("check_emulated");
+    let files = cases().map(|(name, case, answer)| write(&folder, name, &case, &answer));
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let command = ["check", "--backend", "emulated", "--skip-unsupported"];
+    let ended = oximla(&[command.as_slice(), files.as_slice()].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    // The dense one has pages of 16 keys.
+    assert!(ended.stdout.contains("page_size 64"), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("0 passed, 0 failed, 3 skipped\n"), "{}", ended.stdout);
+}
+
+#[test]
 fn files_must_be_named() {
     let ended = oximla(&["check"]);
     assert_eq!(ended.code, Some(2));

@@ -85,20 +85,35 @@ fn the_command_line_is_checked() {
 fn info_names_the_backends() {
     let text = oximla(&["info"]);
     assert_eq!(text.code, Some(0));
-    assert!(text.stdout.contains("\ncuda ") && text.stdout.contains("\ncpu "), "{}", text.stdout);
+    for backend in ["cuda", "cpu", "emulated"] {
+        assert!(text.stdout.contains(&format!("\n{backend} ")), "{}", text.stdout);
+    }
 
     let json = oximla(&["info", "--json"]);
     let objects = objects(&json.stdout);
     let [object] = objects.as_slice() else { panic!("{}", json.stdout) };
     let backends = object["backends"].as_array().unwrap();
-    assert!(backends.iter().map(|backend| &backend["backend"]).eq(["cuda", "cpu"]));
+    assert!(backends.iter().map(|backend| &backend["backend"]).eq(["cuda", "cpu", "emulated"]));
     let cuda = oximla::Device::cuda(0).and_then(|device| device.info());
     assert_eq!(backends[0]["available"], cuda.is_ok());
     match cuda {
         Ok(info) => assert_eq!(backends[0]["kernels"].as_array().unwrap().len(), info.kernels.len()),
         Err(why) => assert_eq!(backends[0]["reason"], why.to_string()),
     }
-    assert_eq!(backends[1]["available"], true);
+    assert_eq!((&backends[1]["available"], &backends[2]["available"]), (&true.into(), &true.into()));
+    assert_eq!(backends[2]["kernels"].as_array().unwrap().len(), 4);
+}
+
+/// The generated steps are small enough for it, and it says what it has no kernel for.
+#[test]
+fn the_emulator_runs_the_gpu_kernels() {
+    let ended = oximla(&["run", "--json", "--backend", "emulated"]);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let objects = objects(&ended.stdout);
+    let [dense, sparse] = objects.as_slice() else { panic!("{}", ended.stdout) };
+    assert_eq!((&dense["backend"], &dense["kernel"]), (&"emulated".into(), &"dense_decode_sm90_bf16".into()));
+    assert_eq!(dense["error"]["out"]["wrong"], 0);
+    assert!(sparse["unsupported"].as_str().is_some_and(|why| why.contains("sparse decode")));
 }
 
 #[test]

@@ -1,23 +1,34 @@
 //! The devices under test, and buffers in their memory.
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytemuck::Pod;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
-use oximla::{Device, Error, Memory, Stream, Workspace};
+use oximla::{Device, DeviceBuffer, EmulatedOptions, Error, Memory, Stream, Workspace};
 
 use crate::strided::Trap;
 
 /// When set to 1, a machine without a usable GPU fails the tests instead of skipping that backend.
 pub const REQUIRE_CUDA: &str = "OXIMLA_REQUIRE_CUDA";
 
+/// Multiprocessors of the emulated GPU: few, so that not most of a small problem's CTAs have nothing to do.
+const EMULATED_MULTIPROCESSORS: u32 = 12;
+
 /// A device and the memory its tensors lie in.
 #[derive(Clone, Debug)]
 pub struct Backend {
     /// What plans are made for.
     pub device: Device,
-    gpu: Option<Arc<CudaStream>>,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Cpu,
+    Cuda(Arc<CudaStream>),
+    Emulated,
 }
 
 /// Elements in the memory of a backend.
@@ -26,13 +37,15 @@ pub enum Buffer<T> {
     /// In the process's memory.
     Host(Vec<T>),
     /// On a GPU, as bytes.
-    Gpu(CudaSlice<u8>),
+    Cuda(CudaSlice<u8>),
+    /// On an emulated GPU, as bytes.
+    Emulated(DeviceBuffer<u8>),
 }
 
 impl Backend {
     /// The CPU.
     pub fn cpu() -> Self {
-        Self { device: Device::cpu(), gpu: None }
+        Self { device: Device::cpu(), kind: Kind::Cpu }
     }
 
     /// The first GPU, if the machine has one that the library has kernels for.
@@ -44,7 +57,7 @@ impl Backend {
             Ok(device) => {
                 let context = CudaContext::new(0).expect("the context that the device uses");
                 let stream = context.new_stream().expect("a stream");
-                Some(Backend { device, gpu: Some(stream) })
+                Some(Backend { device, kind: Kind::Cuda(stream) })
             }
             Err(why @ Error::Unsupported { .. }) => {
                 let required = std::env::var_os(REQUIRE_CUDA).is_some_and(|value| value == "1");
@@ -57,37 +70,72 @@ impl Backend {
         CUDA.clone()
     }
 
+    /// An emulated GPU. Takes a second for a few tiles of 64 query rows by 64 keys.
+    pub fn emulated() -> Self {
+        Self::emulated_with_seed(0)
+    }
+
+    /// An emulated GPU on which warps and asynchronous operations proceed in the order that `seed` draws.
+    ///
+    /// # Panics
+    /// If the emulator refuses the library's PTX.
+    pub fn emulated_with_seed(seed: u64) -> Self {
+        let multiprocessors = EMULATED_MULTIPROCESSORS;
+        let options = EmulatedOptions { multiprocessors, seed, ..EmulatedOptions::default() };
+        let device = Device::emulated(options).expect("an emulated GPU");
+        Self { device, kind: Kind::Emulated }
+    }
+
     /// Every backend of this machine.
     pub fn all() -> Vec<Self> {
-        [Some(Self::cpu()), Self::cuda()].into_iter().flatten().collect()
+        std::iter::once(Self::cpu()).chain(Self::gpus()).collect()
     }
 
-    /// `"cpu"` or `"cuda"`.
+    /// The first GPU, if there is one, and an emulated one.
+    pub fn gpus() -> Vec<Self> {
+        Self::cuda().into_iter().chain([Self::emulated()]).collect()
+    }
+
+    /// `"cpu"`, `"cuda"` or `"emulated"`.
     pub fn name(&self) -> &'static str {
-        if self.is_gpu() { "cuda" } else { "cpu" }
+        match self.kind {
+            Kind::Cpu => "cpu",
+            Kind::Cuda(_) => "cuda",
+            Kind::Emulated => "emulated",
+        }
     }
 
-    /// Whether this is a GPU.
+    /// Whether this is a GPU, real or emulated.
     pub fn is_gpu(&self) -> bool {
-        self.gpu.is_some()
+        !matches!(self.kind, Kind::Cpu)
+    }
+
+    /// Whether this is an emulated GPU, which takes small problems only.
+    pub fn is_emulated(&self) -> bool {
+        matches!(self.kind, Kind::Emulated)
     }
 
     /// The stream that runs go to. Transfers are ordered with it.
     pub fn stream(&self) -> Stream {
-        match &self.gpu {
-            None => Stream::host(),
+        match &self.kind {
+            Kind::Cpu => Stream::host(),
             // SAFETY: the stream belongs to the primary context, as the device does, and the backend keeps it.
-            Some(stream) => unsafe { Stream::from_cuda_handle(stream.cu_stream().cast()) },
+            Kind::Cuda(stream) => unsafe { Stream::from_cuda_handle(stream.cu_stream().cast()) },
+            Kind::Emulated => Stream::emulated(),
         }
     }
 
     /// `elements` in this backend's memory.
     pub fn upload<T: Pod>(&self, elements: Vec<T>) -> Buffer<T> {
-        match &self.gpu {
-            None => Buffer::Host(elements),
-            Some(stream) => {
+        match &self.kind {
+            Kind::Cpu => Buffer::Host(elements),
+            Kind::Cuda(stream) => {
                 let bytes: &[u8] = bytemuck::cast_slice(&elements);
-                Buffer::Gpu(stream.clone_htod(bytes).expect("a copy to the GPU"))
+                Buffer::Cuda(stream.clone_htod(bytes).expect("a copy to the GPU"))
+            }
+            Kind::Emulated => {
+                let bytes = bytemuck::cast_slice(&elements);
+                Buffer::Emulated(DeviceBuffer::from_slice(&self.device, bytes).expect("emulated memory"))
             }
         }
     }
@@ -103,7 +151,7 @@ impl<T: Pod> Buffer<T> {
     pub fn memory(&self) -> Memory {
         match self {
             Self::Host(_) => Memory::Host,
-            Self::Gpu(_) => Memory::Device,
+            Self::Cuda(_) | Self::Emulated(_) => Memory::Device,
         }
     }
 
@@ -111,7 +159,8 @@ impl<T: Pod> Buffer<T> {
     pub fn address(&self) -> u64 {
         match self {
             Self::Host(elements) => elements.as_ptr() as u64,
-            Self::Gpu(bytes) => bytes.device_ptr(bytes.stream()).0,
+            Self::Cuda(bytes) => bytes.device_ptr(bytes.stream()).0,
+            Self::Emulated(bytes) => bytes.address(),
         }
     }
 
@@ -119,10 +168,11 @@ impl<T: Pod> Buffer<T> {
     pub fn address_mut(&mut self) -> u64 {
         match self {
             Self::Host(elements) => elements.as_mut_ptr() as u64,
-            Self::Gpu(bytes) => {
+            Self::Cuda(bytes) => {
                 let stream = Arc::clone(bytes.stream());
                 bytes.device_ptr_mut(&stream).0
             }
+            Self::Emulated(bytes) => bytes.address(),
         }
     }
 
@@ -130,9 +180,12 @@ impl<T: Pod> Buffer<T> {
     pub fn download(&self) -> Vec<T> {
         match self {
             Self::Host(elements) => elements.clone(),
-            Self::Gpu(bytes) => {
+            Self::Cuda(bytes) => {
                 let bytes = bytes.stream().clone_dtoh(bytes).expect("a copy from the GPU");
                 bytemuck::pod_collect_to_vec(&bytes)
+            }
+            Self::Emulated(bytes) => {
+                bytemuck::pod_collect_to_vec(&bytes.to_vec().expect("a copy from the emulated GPU"))
             }
         }
     }
@@ -141,15 +194,19 @@ impl<T: Pod> Buffer<T> {
     pub fn as_workspace(&mut self) -> Workspace<'_> {
         let bytes = match self {
             Self::Host(elements) => size_of_val(elements.as_slice()),
-            Self::Gpu(bytes) => bytes.len(),
+            Self::Cuda(bytes) => bytes.len(),
+            Self::Emulated(bytes) => bytes.len(),
         };
         // SAFETY: the memory is the buffer's, which the workspace borrows exclusively.
         unsafe { Workspace::from_raw(self.address_mut(), bytes) }
     }
 }
 
-/// Prints a line that shows even when the test passes.
+/// Prints a line that shows even when the test passes, once a process.
 pub fn report(line: &str) {
-    // Standard error itself: the test harness captures what the macros print.
-    writeln!(std::io::stderr(), "{line}").expect("standard error");
+    static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if REPORTED.lock().unwrap_or_else(PoisonError::into_inner).insert(line.to_string()) {
+        // Standard error itself: the test harness captures what the macros print.
+        writeln!(std::io::stderr(), "{line}").expect("standard error");
+    }
 }

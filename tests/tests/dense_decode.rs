@@ -9,6 +9,9 @@ use proptest::prelude::*;
 
 /// Page size of the GPU kernels.
 const GPU_PAGE: usize = 64;
+/// Rows and keys of a tile, of which [`EMULATED_TILES`] are a few seconds of the emulator's time.
+const TILE: usize = 64;
+const EMULATED_TILES: usize = 20;
 
 fn check(backend: &Backend, spec: &Spec, views: Views) {
     let case = spec.case();
@@ -22,15 +25,24 @@ fn check(backend: &Backend, spec: &Spec, views: Views) {
 
 fn check_everywhere(spec: &Spec) {
     for backend in Backend::all() {
-        if backend.is_gpu() && spec.page_size != GPU_PAGE {
+        if backend.is_gpu() && spec.page_size != GPU_PAGE
+            || backend.is_emulated() && tiles(spec) > EMULATED_TILES
+        {
             continue;
         }
-        check(&backend, spec, Views::Contiguous);
         check(&backend, spec, Views::Padded);
+        if !backend.is_emulated() {
+            check(&backend, spec, Views::Contiguous);
+        }
         if !backend.is_gpu() {
             check(&backend, spec, Views::Unaligned);
         }
     }
+}
+
+fn tiles(spec: &Spec) -> usize {
+    let blocks: usize = spec.lengths.iter().map(|len| len.div_ceil(TILE).max(1)).sum();
+    blocks * spec.h_kv * (spec.s_q * spec.h_q / spec.h_kv).div_ceil(TILE)
 }
 
 #[test]
@@ -93,8 +105,9 @@ fn requests_share_pages() {
 /// Enough keys that a request is divided among several workers, next to ones that are not.
 #[test]
 fn long_and_short_requests() {
-    let lengths = vec![2500, 3, 0, 700];
-    check_everywhere(&Spec { lengths, h_q: 4, format: KvFormat::Fp16, score_sd: 1.0, ..Spec::default() });
+    for lengths in [vec![2500, 3, 0, 700], vec![600, 3, 0, 300]] {
+        check_everywhere(&Spec { lengths, h_q: 4, format: KvFormat::Fp16, score_sd: 1.0, ..Spec::default() });
+    }
 }
 
 fn specs() -> impl Strategy<Value = (Spec, Views)> {
@@ -127,9 +140,30 @@ proptest! {
     #[test]
     fn random_problems((spec, views) in specs()) {
         for backend in Backend::all() {
+            if backend.is_emulated() {
+                continue;
+            }
             if !backend.is_gpu() || (spec.page_size == GPU_PAGE && views != Views::Unaligned) {
                 check(&backend, &spec, views);
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 8,
+        max_shrink_iters: 20,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+    #[test]
+    fn random_emulated_problems((spec, views) in specs()) {
+        let views = if views == Views::Unaligned { Views::Padded } else { views };
+        let spec = Spec { page_size: GPU_PAGE, ..spec };
+        if tiles(&spec) <= EMULATED_TILES {
+            // Another seed of the data is another order of events.
+            check(&Backend::emulated_with_seed(spec.seed), &spec, views);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What holds for dense decode on a GPU only: its memory cannot be looked at before a run.
+//! What holds for dense decode on a GPU only, real or emulated: its memory cannot be looked at before a run.
 
 use oximla::{Error, InvalidProblem};
 use oximla_conformance::backend::Backend;
@@ -19,61 +19,66 @@ fn assert_names(result: Result<impl Sized, Error>, name: &str) {
 
 #[test]
 fn pages_outside_the_cache_count_as_absent() {
-    let Some(cuda) = Backend::cuda() else { return };
-    let mut case = spec().case();
-    let num_pages = i32::try_from(case.problem.num_pages).expect("a small cache");
-    let max_pages = case.problem.max_pages;
-    for (entry, page) in [(0, -1), (2, num_pages), (5, i32::MIN), (max_pages, i32::MAX)] {
-        case.block_table[entry] = page;
+    for gpu in Backend::gpus() {
+        let mut case = spec().case();
+        let num_pages = i32::try_from(case.problem.num_pages).expect("a small cache");
+        let max_pages = case.problem.max_pages;
+        for (entry, page) in [(0, -1), (2, num_pages), (5, i32::MIN), (max_pages, i32::MAX)] {
+            case.block_table[entry] = page;
+        }
+        // All pages of the last request.
+        case.block_table[2 * max_pages..].fill(num_pages + 1);
+        let actual = run(&gpu, &case, Views::Contiguous).expect("contents that the GPU cannot look at");
+        DENSE_DECODE.check(&actual, &answer(&case)).unwrap();
     }
-    // All pages of the last request.
-    case.block_table[2 * max_pages..].fill(num_pages + 1);
-    let actual = run(&cuda, &case, Views::Contiguous).expect("contents that the GPU cannot look at");
-    DENSE_DECODE.check(&actual, &answer(&case)).unwrap();
 }
 
 #[test]
 fn lengths_are_clamped_to_the_page_table() {
-    let Some(cuda) = Backend::cuda() else { return };
-    let mut case = spec().case();
-    case.cache_seqlens.copy_from_slice(&[i32::MAX, -1, i32::MIN]);
-    let actual = run(&cuda, &case, Views::Contiguous).expect("contents that the GPU cannot look at");
-    let mut expected = answer(&case);
-    // The first request now sees the NaN behind its last key; that it ended at all is what counts.
-    let nan_rows = case.problem.s_q * case.problem.h_q;
-    assert!(expected.lse[..nan_rows].iter().all(|x| x.is_nan()));
-    let (out, lse) = (nan_rows * case.problem.head_dim_v, nan_rows);
-    expected.out.drain(..out);
-    expected.lse.drain(..lse);
-    expected.out_shape[0] -= 1;
-    expected.lse_shape[0] -= 1;
-    let rest = oximla::case_file::Expected {
-        out: actual.out[out..].to_vec(),
-        lse: actual.lse[lse..].to_vec(),
-        max_logits: Vec::new(),
-    };
-    DENSE_DECODE.check(&rest, &expected).unwrap();
+    for gpu in Backend::gpus() {
+        let mut case = spec().case();
+        case.cache_seqlens.copy_from_slice(&[i32::MAX, -1, i32::MIN]);
+        let actual = run(&gpu, &case, Views::Contiguous).expect("contents that the GPU cannot look at");
+        let mut expected = answer(&case);
+        // The first request now sees the NaN behind its last key; that it ended at all is what counts.
+        let nan_rows = case.problem.s_q * case.problem.h_q;
+        assert!(expected.lse[..nan_rows].iter().all(|x| x.is_nan()));
+        let (out, lse) = (nan_rows * case.problem.head_dim_v, nan_rows);
+        expected.out.drain(..out);
+        expected.lse.drain(..lse);
+        expected.out_shape[0] -= 1;
+        expected.lse_shape[0] -= 1;
+        let rest = oximla::case_file::Expected {
+            out: actual.out[out..].to_vec(),
+            lse: actual.lse[lse..].to_vec(),
+            max_logits: Vec::new(),
+        };
+        DENSE_DECODE.check(&rest, &expected).unwrap();
+    }
 }
 
 #[test]
 fn unaligned_rows_are_refused() {
-    let Some(cuda) = Backend::cuda() else { return };
-    assert_names(run(&cuda, &spec().case(), Views::Unaligned), "q");
+    for gpu in Backend::gpus() {
+        assert_names(run(&gpu, &spec().case(), Views::Unaligned), "q");
+    }
 }
 
 #[test]
 fn a_small_workspace_is_refused() {
-    let Some(cuda) = Backend::cuda() else { return };
-    let case = spec().case();
-    for less in [|_| 16, |needed| needed - 4] {
-        assert_names(run_with_workspace(&cuda, &case, Views::Contiguous, less), "workspace");
+    for gpu in Backend::gpus() {
+        let case = spec().case();
+        for less in [|_| 16, |needed| needed - 4] {
+            assert_names(run_with_workspace(&gpu, &case, Views::Contiguous, less), "workspace");
+        }
     }
 }
 
 #[test]
 fn other_page_sizes_are_unsupported() {
-    let Some(cuda) = Backend::cuda() else { return };
-    let case = Spec { page_size: 32, ..spec() }.case();
-    let result = run(&cuda, &case, Views::Contiguous);
-    assert!(matches!(result, Err(Error::Unsupported { .. })), "{:?}", result.map(drop));
+    for gpu in Backend::gpus() {
+        let case = Spec { page_size: 32, ..spec() }.case();
+        let result = run(&gpu, &case, Views::Contiguous);
+        assert!(matches!(result, Err(Error::Unsupported { .. })), "{:?}", result.map(drop));
+    }
 }

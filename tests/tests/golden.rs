@@ -13,7 +13,7 @@ const MORE_CASES: &str = "OXIMLA_CASES";
 
 #[test]
 fn reference() {
-    check_all("reference", |case| {
+    check_all("reference", &all_cases(), |case| {
         let answer = match case {
             Case::DenseDecode(case) => dense_decode::answer(case),
             Case::SparseDecode(case) => sparse_decode::answer(case),
@@ -28,29 +28,36 @@ fn reference() {
 #[test]
 fn cpu() {
     let cpu = Backend::cpu();
-    check_all("cpu", |case| case.run(&cpu.device));
+    check_all("cpu", &all_cases(), |case| case.run(&cpu.device));
 }
 
 #[test]
 fn cuda() {
     if let Some(cuda) = Backend::cuda() {
-        check_all("cuda", |case| case.run(&cuda.device));
+        check_all("cuda", &all_cases(), |case| case.run(&cuda.device));
     }
 }
 
+/// The files of another directory may hold more than it can compute in time.
+#[test]
+fn emulated() {
+    let emulated = Backend::emulated();
+    check_all("emulated", &own_cases(), |case| case.run(&emulated.device));
+}
+
 /// Runs every file; operations that the backend lacks are reported, anything else that goes wrong fails at the end.
-fn check_all(backend: &str, run: impl Fn(&Case) -> Result<Expected, Error>) {
+fn check_all(backend: &str, files: &[PathBuf], run: impl Fn(&Case) -> Result<Expected, Error>) {
     let mut failures = Vec::new();
-    for path in case_files() {
+    for path in files {
         let name = format!("{backend} {}", path.display());
-        let case = Case::read(&path).unwrap_or_else(|why| panic!("{name}: {why}"));
+        let case = Case::read(path).unwrap_or_else(|why| panic!("{name}: {why}"));
         match run(&case) {
             Ok(actual) => {
                 let (tolerances, expected) = expectation(&case);
                 failures
                     .extend(tolerances.check(&actual, &expected).err().map(|why| format!("{name}: {why}")));
             }
-            Err(why @ Error::Unsupported { .. }) if backend == "cuda" => {
+            Err(why @ Error::Unsupported { .. }) if ["cuda", "emulated"].contains(&backend) => {
                 report(&format!("{name} skipped: {why}"))
             }
             Err(why) => failures.push(format!("{name}: {why}")),
@@ -59,21 +66,22 @@ fn check_all(backend: &str, run: impl Fn(&Case) -> Result<Expected, Error>) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-fn case_files() -> Vec<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
+fn own_cases() -> Vec<PathBuf> {
+    case_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cases"))
+}
+
+fn all_cases() -> Vec<PathBuf> {
     let more = std::env::var_os(MORE_CASES).map(PathBuf::from);
-    let mut files = Vec::new();
-    for directory in [Some(own), more].into_iter().flatten() {
-        let entries =
-            std::fs::read_dir(&directory).unwrap_or_else(|why| panic!("{}: {why}", directory.display()));
-        let before = files.len();
-        files.extend(
-            entries
-                .map(|entry| entry.expect("a directory entry").path())
-                .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors")),
-        );
-        assert!(files.len() > before, "no case files in {}", directory.display());
-    }
+    own_cases().into_iter().chain(more.iter().flat_map(|directory| case_files(directory))).collect()
+}
+
+fn case_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|why| panic!("{}: {why}", directory.display()));
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a directory entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
+        .collect();
+    assert!(!files.is_empty(), "no case files in {}", directory.display());
     files.sort();
     files
 }

@@ -6,18 +6,23 @@ use oximla_conformance::backend::{Backend, report};
 use oximla_conformance::strided::Views;
 use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill};
 
-const RUNS: usize = 100;
+const RUNS: u64 = 100;
+/// On the emulator, which is slow, but draws another order of events each time.
+const EMULATED_RUNS: u64 = 3;
 
 fn check(operation: &str, run: impl Fn(&Backend, Views) -> Result<Expected, Error>) {
     for backend in Backend::all() {
         let first = match run(&backend, Views::Contiguous) {
             Err(why @ Error::Unsupported { .. }) if backend.is_gpu() => {
-                report(&format!("{operation} on cuda skipped: {why}"));
+                report(&format!("{operation} on {} skipped: {why}", backend.name()));
                 continue;
             }
             result => bits(&result.expect(operation)),
         };
-        for again in 1..RUNS {
+        let runs = if backend.is_emulated() { EMULATED_RUNS } else { RUNS };
+        for again in 1..runs {
+            let backend =
+                if backend.is_emulated() { Backend::emulated_with_seed(again) } else { backend.clone() };
             let views = if again % 2 == 0 { Views::Contiguous } else { Views::Padded };
             let bits = bits(&run(&backend, views).expect(operation));
             let difference = bits.iter().zip(&first).position(|(a, b)| a != b);

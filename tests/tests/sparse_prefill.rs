@@ -15,7 +15,7 @@ fn check(backend: &Backend, spec: &Spec, views: Views) {
     // The run comes before the answer is known to anyone.
     let actual = match run(backend, &case, views) {
         Err(why @ Error::Unsupported { .. }) if backend.is_gpu() => {
-            return report(&format!("sparse prefill on cuda skipped: {why}"));
+            return report(&format!("sparse prefill on {} skipped: {why}", backend.name()));
         }
         result => result.unwrap_or_else(|why| panic!("{} {spec:?}: {why}", backend.name())),
     };
@@ -123,7 +123,7 @@ proptest! {
     #[test]
     fn random_problems((spec, views) in specs()) {
         for backend in Backend::all() {
-            if !backend.is_gpu() || views != Views::Unaligned {
+            if !backend.is_emulated() && (!backend.is_gpu() || views != Views::Unaligned) {
                 check(&backend, &spec, views);
             }
         }

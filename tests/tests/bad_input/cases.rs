@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use oximla::case_file::{Case, DenseDecodeCase, Expected, HalfVec, SparseDecodeCase, SparsePrefillCase};
 use oximla_conformance::backend::Backend;
+use oximla_conformance::dense_decode::Spec;
 use oximla_conformance::tolerance::{DENSE_DECODE, SPARSE_DECODE, SPARSE_PREFILL};
 use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill};
 use proptest::prelude::*;
@@ -159,19 +160,38 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(40))]
+    #[test]
+    fn dense_decodes_on_the_emulator(change in changes()) {
+        let mut case = for_gpus();
+        change_dense(&mut case, change);
+        if let Ok(actual) = Case::DenseDecode(case.clone()).run(&Backend::emulated().device) {
+            DENSE_DECODE.check(&actual, &dense_decode::answer(&case))?;
+        }
+    }
+}
+
+/// A dense decode with the page size of the GPU kernels.
+fn for_gpus() -> DenseDecodeCase {
+    Spec { lengths: vec![5, 3], ..Spec::default() }.case()
+}
+
 #[test]
 fn short_vectors_are_named() {
-    fn refused(case: Case) -> String {
-        argument_of(&case.run(&Backend::cpu().device).unwrap_err()).to_string()
+    fn refused(case: Case, on: &Backend) -> String {
+        argument_of(&case.run(&on.device).unwrap_err()).to_string()
     }
-    let dense = crate::dense_decode::base();
-    let q = HalfVec::Bf16(vec![bf16::ZERO; 3]);
-    assert_eq!(refused(Case::DenseDecode(DenseDecodeCase { q, ..dense.clone() })), "q");
-    let cache_seqlens = vec![1];
-    assert_eq!(refused(Case::DenseDecode(DenseDecodeCase { cache_seqlens, ..dense })), "cache_seqlens");
+    let cpu = Backend::cpu();
+    for (dense, backend) in [(crate::dense_decode::base(), &cpu), (for_gpus(), &Backend::emulated())] {
+        let q = HalfVec::Bf16(vec![bf16::ZERO; 3]);
+        assert_eq!(refused(Case::DenseDecode(DenseDecodeCase { q, ..dense.clone() }), backend), "q");
+        let short = Case::DenseDecode(DenseDecodeCase { cache_seqlens: vec![1], ..dense });
+        assert_eq!(refused(short, backend), "cache_seqlens");
+    }
     let prefill = crate::sparse_prefill::base();
     let indices = Vec::new();
-    assert_eq!(refused(Case::SparsePrefill(SparsePrefillCase { indices, ..prefill })), "indices");
+    assert_eq!(refused(Case::SparsePrefill(SparsePrefillCase { indices, ..prefill }), &cpu), "indices");
 }
 
 /// An answer of the wrong size is refused before a file is made.
