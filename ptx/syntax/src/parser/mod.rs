@@ -7,9 +7,19 @@ mod module;
 mod operand;
 mod statement;
 
-use crate::ParseError;
 use crate::ast::{Module, Position, Type};
 use crate::lexer::{self, Token, TokenKind};
+use crate::{ParseError, grammar};
+
+/// Parses a module and checks that its instructions are known ones, written as the ISA says.
+///
+/// # Errors
+/// At the first place that is not PTX, or at the first instruction that breaks the [`grammar`].
+pub fn parse(text: &str) -> Result<Module, ParseError> {
+    let module = parse_unchecked(text)?;
+    let violation = grammar::violations(&module).next();
+    violation.map_or(Ok(module), |error| Err(error.into()))
+}
 
 /// Parses a module whose instructions may be any: opcode, modifiers and operands are not checked.
 ///
