@@ -99,7 +99,7 @@ impl Unit<'_> {
         }
         self.fiber(place).wait = Some(Wait::Barrier { id, round });
         self.count_wait(place);
-        true
+        false
     }
 
     /// Goes on behind a barrier whose round is over.
@@ -177,7 +177,7 @@ impl Unit<'_> {
             let round = barrier.round;
             self.fiber(place).wait = Some(Wait::Cluster { round });
             self.count_wait(place);
-            return true;
+            return false;
         }
         if acquires {
             let completed = barrier.completed.clone();

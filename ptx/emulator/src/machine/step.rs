@@ -33,7 +33,7 @@ impl Unit<'_> {
             }
         };
         if self.ctas[place.cta].warps[place.warp].fibers[place.fiber].wait.is_none() {
-            self.check_registers(place, at, instruction);
+            self.check_registers(place, instruction);
             self.count(place, |counts| {
                 counts.warps += 1;
                 counts.threads += u64::from(mask.count_ones());
@@ -296,8 +296,7 @@ impl Unit<'_> {
         }
         if group == Group::Warpgroup {
             let first = place.warp / WARPGROUP_WARPS * WARPGROUP_WARPS;
-            let warps = self.ctas[place.cta].warps.get(first..first + WARPGROUP_WARPS);
-            if !warps.is_some_and(|warps| warps.iter().all(|warp| warp.live == u32::MAX)) {
+            if live != u32::MAX || first + WARPGROUP_WARPS > self.ctas[place.cta].warps.len() {
                 let message = "needed are all 128 threads of the warpgroup, of which some are not there".to_owned();
                 self.report(place, None, Check::Diverged, message);
                 return false;
@@ -306,26 +305,17 @@ impl Unit<'_> {
         true
     }
 
-    /// Looks at the registers an instruction accesses: are they free, are there enough of them?
-    fn check_registers(&mut self, place: Place, at: u32, instruction: &Instruction) {
-        let needed = self.context.program.live_registers[at as usize];
+    /// Looks at the registers an instruction accesses: do they belong to a `wgmma` under way?
+    fn check_registers(&mut self, place: Place, instruction: &Instruction) {
         let warp = &mut self.ctas[place.cta].warps[place.warp];
-        let mut busy = None;
+        let mut is_busy = false;
         for register in &instruction.matrix_registers {
             warp.unfenced[*register as usize] = true;
-            if warp.in_flight[*register as usize] != 0 {
-                busy = Some(*register);
-            }
+            is_busy |= warp.in_flight[*register as usize] != 0;
         }
-        let budget = warp.register_budget;
-        if busy.is_some() {
+        if is_busy {
             let message = "a register of a wgmma that is still under way; needed is wgmma.wait_group before this access";
             self.report(place, None, Check::AccumulatorInFlight, message.into());
-        }
-        if needed > budget {
-            let message =
-                format!("at least {needed} registers are in use, and a thread has {budget} here");
-            self.report(place, None, Check::Registers, message);
         }
     }
 

@@ -80,6 +80,13 @@ impl Unit<'_> {
         for register in &multiply.a_registers {
             warp.in_flight[*register as usize] = group;
         }
+        // What tensor cores work on has to be in registers, whatever the compiler does with the rest.
+        let taken = warp.in_flight.iter().filter(|group| **group != 0).count();
+        let budget = warp.register_budget as usize;
+        if taken > budget {
+            let message = format!("wgmmas under way take {taken} registers, and a thread has {budget} here");
+            self.report(place, None, Check::Registers, message);
+        }
         if unfenced {
             let message = "a register of this wgmma was accessed before; needed is wgmma.fence in between";
             self.report(place, None, Check::MissingWgmmaFence, message.into());

@@ -1,4 +1,4 @@
-//! Control flow: where diverged threads meet again, and how many registers are alive.
+//! Control flow: where diverged threads meet again.
 
 use super::operand::Register;
 
@@ -134,76 +134,6 @@ pub(crate) struct RegisterUse {
     pub(crate) writes: Vec<Register>,
 }
 
-/// For each instruction, a lower bound of the 32-bit registers a thread needs there: those alive behind it. `weights`
-/// says how many each register takes: 2 for 64 bits, 0 for what costs none (predicates, constants that can be made
-/// anew).
-pub(crate) fn live_registers(flow: &[Successors], uses: &[RegisterUse], weights: &[u32]) -> Vec<u32> {
-    let blocks = Blocks::of(flow);
-    let count = blocks.successors.len();
-    let words = weights.len().div_ceil(64);
-    let set = |bits: &mut [u64], register: Register| bits[register as usize / 64] |= 1 << (register % 64);
-    let clear = |bits: &mut [u64], register: Register| bits[register as usize / 64] &= !(1 << (register % 64));
-    let range = |block: usize| blocks.starts[block] as usize..blocks.starts[block + 1] as usize;
-
-    // What a block reads before it writes it, and what it writes.
-    let mut gen_kill = vec![(vec![0_u64; words], vec![0_u64; words]); count];
-    for (block, (reads, writes)) in gen_kill.iter_mut().enumerate() {
-        for at in range(block).rev() {
-            uses[at].writes.iter().for_each(|register| {
-                set(writes, *register);
-                clear(reads, *register);
-            });
-            uses[at].reads.iter().for_each(|register| set(reads, *register));
-        }
-    }
-    let mut live_in = vec![vec![0_u64; words]; count];
-    let live_out = |live_in: &[Vec<u64>], block: usize| {
-        let mut out = vec![0_u64; words];
-        for next in blocks.successors[block].iter().filter(|next| **next < count) {
-            out.iter_mut().zip(&live_in[*next]).for_each(|(out, live)| *out |= live);
-        }
-        out
-    };
-    let mut changed = true;
-    while changed {
-        changed = false;
-        for block in (0..count).rev() {
-            let mut live = live_out(&live_in, block);
-            let (reads, writes) = &gen_kill[block];
-            for ((live, read), write) in live.iter_mut().zip(reads).zip(writes) {
-                *live = *live & !write | read;
-            }
-            if live != live_in[block] {
-                live_in[block] = live;
-                changed = true;
-            }
-        }
-    }
-    let mut counts = vec![0; flow.len()];
-    for block in 0..count {
-        let mut live = live_out(&live_in, block);
-        let weigh = |live: &[u64], register: Register| {
-            if live[register as usize / 64] & 1 << (register % 64) == 0 { weights[register as usize] } else { 0 }
-        };
-        let mut total: u32 = (0..weights.len() as u32)
-            .filter(|register| live[*register as usize / 64] & 1 << (register % 64) != 0)
-            .map(|register| weights[register as usize])
-            .sum();
-        for at in range(block).rev() {
-            counts[at] = total;
-            for register in &uses[at].writes {
-                total -= weights[*register as usize] - weigh(&live, *register);
-                clear(&mut live, *register);
-            }
-            for register in &uses[at].reads {
-                total += weigh(&live, *register);
-                set(&mut live, *register);
-            }
-        }
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,15 +175,5 @@ mod tests {
         let flow = [branch(2), RETURN, jump(2)];
         assert_eq!(reconvergence(&flow)[0], 1);
         assert_eq!(reconvergence(&[jump(0)]), [END]);
-    }
-
-    #[test]
-    fn counts_what_is_alive_behind_each_instruction() {
-        let uses = |reads: &[u32], writes: &[u32]| RegisterUse { reads: reads.into(), writes: writes.into() };
-        // r0 = …; r1 (64 bits) = r0; loop: r2 = r0; if (r2) goto loop; use r1
-        let flow = [NEXT, NEXT, NEXT, branch(2), RETURN];
-        let registers =
-            [uses(&[], &[0]), uses(&[0], &[1]), uses(&[0], &[2]), uses(&[2], &[]), uses(&[1], &[])];
-        assert_eq!(live_registers(&flow, &registers, &[1, 2, 1]), [1, 3, 4, 3, 0]);
     }
 }

@@ -52,8 +52,6 @@ pub(crate) struct Program {
     pub(crate) is_matrix_register: Vec<bool>,
     /// Where threads that part at an instruction meet again.
     pub(crate) reconvergence: Vec<u32>,
-    /// A lower bound of the 32-bit registers a thread needs at each instruction.
-    pub(crate) live_registers: Vec<u32>,
     /// Whether CTAs may speak to each other through global memory.
     pub(crate) communicates: bool,
     /// Global variables of the module.
@@ -140,7 +138,6 @@ impl Program {
         let product = |[x, y, z]: [u32; 3]| x.saturating_mul(y).saturating_mul(z);
         let flow: Vec<_> = decoded.instructions.iter().map(Instruction::successors).collect();
         let uses: Vec<RegisterUse> = decoded.instructions.iter().map(Instruction::registers).collect();
-        let weights = register_weights(&decoded.registers, &decoded.instructions, &uses);
         let mut is_matrix_register = vec![false; decoded.registers.len()];
         for instruction in &decoded.instructions {
             if let Operation::Multiply(multiply) = &instruction.operation {
@@ -158,7 +155,6 @@ impl Program {
         Ok(Self {
             name: function.name.clone(),
             reconvergence: flow::reconvergence(&flow),
-            live_registers: flow::live_registers(&flow, &uses, &weights),
             communicates: instructions.iter().any(|i| i.operation.communicates()),
             instructions,
             registers: decoded.registers,
@@ -262,21 +258,6 @@ pub(crate) fn literal_bits(operand: &ast::Operand, bytes: u32) -> Option<u64> {
 
 pub(crate) fn unsupported(position: Position, instruction: &str, reason: impl ToString) -> LaunchError {
     LaunchError::Unsupported { position, instruction: instruction.to_owned(), reason: reason.to_string() }
-}
-
-/// Hardware registers that each register takes at least: none for predicates and for what only ever holds constants
-/// or addresses known in advance, which can be made anew where they are needed.
-fn register_weights(registers: &[u32], instructions: &[Instruction], uses: &[RegisterUse]) -> Vec<u32> {
-    let mut weights: Vec<u32> = registers.iter().map(|bits| if *bits == 1 { 0 } else { bits.div_ceil(32) }).collect();
-    let mut constant = vec![true; registers.len()];
-    for (instruction, uses) in instructions.iter().zip(uses) {
-        let is_constant = uses.reads.is_empty() && matches!(instruction.operation, Operation::Compute(_));
-        if !is_constant || instruction.guard.is_some() {
-            uses.writes.iter().for_each(|register| constant[*register as usize] = false);
-        }
-    }
-    weights.iter_mut().zip(constant).filter(|(_, constant)| *constant).for_each(|(weight, _)| *weight = 0);
-    weights
 }
 
 /// Bits of a register of a type.
