@@ -6,18 +6,25 @@ use oximla::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, DeviceBuffer,
     EmulatedOptions, EmulatedReports, Error, KvFormat, Stream, TensorView, TensorViewMut, Workspace,
 };
+use oximla_types::kernels::combine::CombineParams;
+use oximla_types::kernels::dense_decode::DenseDecodeParams;
 
-const ENTRIES: [&str; 4] =
-    ["dense_decode_sm90_bf16", "dense_decode_sm90_fp16", "combine_bf16", "combine_fp16"];
+/// The entries and the bytes of their parameters.
+const ENTRIES: [(&str, usize); 4] = [
+    ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
+    ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
+    ("combine_bf16", size_of::<CombineParams>()),
+    ("combine_fp16", size_of::<CombineParams>()),
+];
 
 fn emulated() -> Device {
     Device::emulated(EmulatedOptions::default()).unwrap()
 }
 
 /// A module whose entries all have the same body.
-fn module(entries: &[&str], body: &str) -> String {
-    let entry = |name: &&str| {
-        format!(".visible .entry {name}(\n .param .align 64 .b8 {name}_param_0[1]\n)\n{{\n{body}\n}}\n")
+fn module(entries: &[(&str, usize)], body: &str) -> String {
+    let entry = |(name, bytes): &(&str, usize)| {
+        format!(".visible .entry {name}(\n .param .align 64 .b8 {name}_param_0[{bytes}]\n)\n{{\n{body}\n}}\n")
     };
     let header = ".version 8.7\n.target sm_90a\n.address_size 64\n";
     std::iter::once(header.to_string()).chain(entries.iter().map(entry)).collect()
@@ -131,7 +138,7 @@ fn it_is_a_hopper_gpu() {
     let info = emulated().info().unwrap();
     assert_eq!((info.backend, info.name.as_str()), ("emulated", "emulated sm_90a"));
     assert_eq!((info.units, info.compute_capability, info.driver), (132, Some((9, 0)), None));
-    assert!(info.kernels.iter().map(|kernel| kernel.entry).eq(ENTRIES));
+    assert!(info.kernels.iter().map(|kernel| kernel.entry).eq(ENTRIES.map(|(name, _)| name)));
     assert!(info.kernels.iter().all(|kernel| kernel.registers >= 160 && kernel.local_bytes == 0));
 }
 

@@ -210,16 +210,12 @@ fn committed_module() -> Result<Arc<Module>, Error> {
 
 /// Decodes a module that has every kernel.
 fn load(ptx: &str) -> Result<Arc<Module>, Error> {
-    if let Some(kernel) = Kernel::all().find(|kernel| !defines(ptx, kernel.contract.entry)) {
-        return Err(kernel.missing());
+    let module = Module::load(ptx).map_err(|error| failed("Module::load", error, None))?;
+    let lacks = |kernel: &Kernel| !module.entries().any(|name| name == kernel.contract.entry);
+    match Kernel::all().find(lacks) {
+        None => Ok(Arc::new(module)),
+        Some(kernel) => Err(kernel.missing()),
     }
-    Ok(Arc::new(Module::load(ptx).map_err(|error| failed("Module::load", error, None))?))
-}
-
-/// Whether the text has an entry of that name.
-fn defines(ptx: &str, entry: &str) -> bool {
-    let name = |rest: &str| rest.split(['(', '{']).next().is_some_and(|name| name.trim() == entry);
-    ptx.split(".entry").skip(1).any(name)
 }
 
 /// The error of a call into the emulator.
