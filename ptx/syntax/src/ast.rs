@@ -29,8 +29,21 @@ pub struct Module {
     pub target: Vec<String>,
     /// `.address_size`, 64 unless the file says otherwise.
     pub address_size: u32,
+    /// Where these three stand.
+    pub header: HeaderPositions,
     /// Variables and functions in their order.
     pub items: Vec<Item>,
+}
+
+/// Where the directives at the top of a module stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeaderPositions {
+    /// `.version`
+    pub version: Position,
+    /// `.target`
+    pub target: Position,
+    /// `.address_size`; where it is missing, what stands in its place.
+    pub address_size: Position,
 }
 
 /// Something at module scope.

@@ -32,8 +32,10 @@ pub mod ast;
 mod error;
 pub mod grammar;
 pub mod lexer;
+pub mod lint;
 mod parser;
 mod printer;
+pub mod sync_sites;
 pub mod walk;
 
 pub use error::ParseError;

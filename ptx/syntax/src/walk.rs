@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use crate::ast::{Function, Instruction, Item, Module, Position, Statement, Variable};
+use crate::ast::{Function, HeaderPositions, Instruction, Item, Module, Position, Statement, Variable};
 
 /// The statements of a body in the order of the text, those inside of blocks too; see [`Function::statements`].
 #[derive(Clone, Debug)]
@@ -63,6 +63,7 @@ impl Module {
     /// The module as if nothing had a position: equal where the text says the same, however it is laid out.
     #[must_use]
     pub fn without_positions(mut self) -> Self {
+        self.header = HeaderPositions::default();
         for item in &mut self.items {
             match item {
                 Item::Variable(variable) => variable.position = Position::default(),

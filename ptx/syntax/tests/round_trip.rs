@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use ptx_syntax::ast::{
-    Address, Directive, Function, Guard, Instruction, Item, Linkage, Module, Operand, Pointer, Position,
-    Registers, Space, Statement, Symbol, Type, Variable,
+    Address, Directive, Function, Guard, HeaderPositions, Instruction, Item, Linkage, Module, Operand,
+    Pointer, Position, Registers, Space, Statement, Symbol, Type, Variable,
 };
 use ptx_syntax::parse_unchecked;
 
@@ -241,7 +241,13 @@ fn module() -> impl Strategy<Value = Module> {
         prop::collection::vec("[a-z]{2}_[0-9]{2}a?", 1..3),
         prop::collection::vec(item, 0..4),
     )
-        .prop_map(|(version, target, items)| Module { version, target, address_size: 64, items })
+        .prop_map(|(version, target, items)| Module {
+            version,
+            target,
+            address_size: 64,
+            header: HeaderPositions::default(),
+            items,
+        })
 }
 
 proptest! {

@@ -90,6 +90,10 @@ impl<'a> Parser<'a> {
         found
     }
 
+    fn expect_directive(&mut self, name: &str) -> Result<(), ParseError> {
+        if self.take_directive(name) { Ok(()) } else { Err(self.expected(&format!("`.{name}`"))) }
+    }
+
     /// Consumes what comes next if it is one of the directives, and tells what that one stands for.
     fn take_one_of<T: Copy>(&mut self, meanings: &[(&str, T)]) -> Option<T> {
         let name = self.directive()?;

@@ -2,7 +2,9 @@
 
 use super::Parser;
 use crate::ParseError;
-use crate::ast::{Directive, Function, Item, Linkage, Module, Pointer, Position, Space, Variable};
+use crate::ast::{
+    Directive, Function, HeaderPositions, Item, Linkage, Module, Pointer, Position, Space, Variable,
+};
 use crate::lexer::TokenKind;
 
 const LINKAGES: [(&str, Linkage); 4] = [
@@ -39,15 +41,14 @@ const DEFAULT_ADDRESS_SIZE: u32 = 64;
 
 impl Parser<'_> {
     pub(super) fn module(&mut self) -> Result<Module, ParseError> {
-        if !self.take_directive("version") {
-            return Err(self.expected("`.version`"));
-        }
+        let mut header = HeaderPositions { version: self.peek().position, ..HeaderPositions::default() };
+        self.expect_directive("version")?;
         let version = self.version()?;
-        if !self.take_directive("target") {
-            return Err(self.expected("`.target`"));
-        }
+        header.target = self.peek().position;
+        self.expect_directive("target")?;
         let target =
             self.comma_separated(|parser| Ok(parser.word("a target such as `sm_90a`")?.to_owned()))?;
+        header.address_size = self.peek().position;
         let address_size = if self.take_directive("address_size") {
             self.number("the bits of an address")?
         } else {
@@ -58,7 +59,7 @@ impl Parser<'_> {
         while self.peek().kind != TokenKind::End {
             self.item(&mut items)?;
         }
-        Ok(Module { version, target, address_size, items })
+        Ok(Module { version, target, address_size, header, items })
     }
 
     /// `8.4`
@@ -109,7 +110,6 @@ impl Parser<'_> {
         } else {
             return Err(self.expected("`{`, `;` or a directive of a function"));
         };
-        // Compilers write a `;` behind the body of nothing; ptxas takes one.
         Ok(Function {
             position,
             linkage,
@@ -130,9 +130,7 @@ impl Parser<'_> {
         }
         let parameters = self.comma_separated(|parser| {
             let position = parser.peek().position;
-            if !parser.take_directive("param") {
-                return Err(parser.expected("`.param`"));
-            }
+            parser.expect_directive("param")?;
             let prefix = parser.variable_prefix(position, None, Space::Param)?;
             parser.declarator(prefix)
         })?;
