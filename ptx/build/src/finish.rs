@@ -8,15 +8,16 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use oximla_types::launch::LaunchContract;
-
-use crate::text::{self, Entry, MalformedPtx};
+use ptx_syntax::ParseError;
+use ptx_syntax::ast::{Function, Position};
+use ptx_syntax::lexer;
 
 /// Why a module and its contracts do not fit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FinishError {
-    /// The text is not PTX.
-    #[error(transparent)]
-    Malformed(#[from] MalformedPtx),
+    /// The text is not PTX that is known.
+    #[error("malformed PTX at {0}")]
+    Malformed(#[from] ParseError),
     /// A kernel nobody may launch.
     #[error(
         "entry {0} has no launch contract; add one to the contracts in oximla-types or remove the kernel"
@@ -49,7 +50,7 @@ pub enum FinishError {
 
 /// Writes the contracts and a first line saying `origin` into a module.
 pub(crate) fn finish(ptx: &str, contracts: &[LaunchContract], origin: &str) -> Result<String, FinishError> {
-    let code = text::without_comments(ptx);
+    let module = ptx_syntax::parse(ptx)?;
     let mut without_entry = BTreeSet::new();
     for contract in contracts {
         if !without_entry.insert(contract.entry) {
@@ -59,23 +60,24 @@ pub(crate) fn finish(ptx: &str, contracts: &[LaunchContract], origin: &str) -> R
 
     let mut finished = format!("// {origin}\n");
     let mut copied = 0;
-    for entry in text::entries(&code)? {
+    for entry in module.functions().filter(|function| function.is_entry) {
         let contract = contracts.iter().find(|contract| contract.entry == entry.name);
-        let contract = contract.ok_or_else(|| FinishError::NoContract(entry.name.to_owned()))?;
-        without_entry.remove(entry.name);
+        let contract = contract.ok_or_else(|| FinishError::NoContract(entry.name.clone()))?;
+        without_entry.remove(entry.name.as_str());
 
-        if let Some((place, align)) = raised_alignment(&code, &entry, contract.param_align)? {
+        if let Some((place, align)) = raised_alignment(ptx, entry, contract.param_align)? {
             finished += &ptx[copied..place.start];
             write!(finished, "{align}").expect("strings take everything");
             copied = place.end;
         }
-        let present = code[entry.directives.clone()].trim();
-        if !present.is_empty() {
-            return Err(FinishError::HasDirectives(entry.name.to_owned(), present.to_owned()));
+        if !entry.directives.is_empty() {
+            let present: Vec<_> = entry.directives.iter().map(ToString::to_string).collect();
+            return Err(FinishError::HasDirectives(entry.name.clone(), present.join(" ")));
         }
-        finished += &ptx[copied..entry.directives.start];
+        let parameters_end = offset(ptx, entry.parameters_end);
+        finished += &ptx[copied..parameters_end];
         finished += &directives(contract);
-        copied = entry.directives.start;
+        copied = parameters_end;
     }
     finished += &ptx[copied..];
     match without_entry.first() {
@@ -95,35 +97,57 @@ fn directives(contract: &LaunchContract) -> String {
 
 /// Where the alignment of the parameter block stands and what it should be, if that is more than it is.
 fn raised_alignment(
-    code: &str,
-    entry: &Entry<'_>,
+    ptx: &str,
+    entry: &Function,
     needed: u32,
 ) -> Result<Option<(Range<usize>, u32)>, FinishError> {
     let refused = |found: &str| {
-        Err(FinishError::Parameters { entry: entry.name.to_owned(), needed, found: found.to_owned() })
+        Err(FinishError::Parameters { entry: entry.name.clone(), needed, found: found.to_owned() })
     };
-    let mut blocks = code[entry.parameters.clone()].split(',').filter_map(block_alignment);
-    let align = match (blocks.next(), blocks.next()) {
-        (Some(align), None) => align,
+    let mut blocks = entry.parameters.iter().filter_map(|parameter| Some((parameter, parameter.align?)));
+    let (block, align) = match (blocks.next(), blocks.next()) {
+        (Some(block), None) => block,
         (Some(_), Some(_)) => return refused("are several blocks"),
         // Scalars align themselves, up to the 8 bytes of a pointer.
         (None, _) if needed <= 8 => return Ok(None),
         (None, _) => return refused("is no parameter block"),
     };
-    match align.parse::<u32>() {
-        Ok(found) if found == needed => Ok(None),
-        Ok(found) if found < needed => {
-            let start = align.as_ptr().addr() - code.as_ptr().addr();
-            Ok(Some((start..start + align.len(), needed)))
+    match align {
+        align if align == needed => Ok(None),
+        align if align < needed => {
+            let parameter = offset(ptx, block.position)..offset(ptx, entry.parameters_end);
+            match number_behind(ptx, parameter, "align")? {
+                Some(number) => Ok(Some((number, needed))),
+                None => refused("is no `.align`"),
+            }
         }
-        _ => refused(&format!("the compiler wrote {align}")),
+        align => refused(&format!("the compiler wrote {align}")),
     }
 }
 
-/// The alignment in `.param .align N .b8 name[SIZE]`; none where the parameter is a scalar.
-fn block_alignment(parameter: &str) -> Option<&str> {
-    let mut words = parameter.split_whitespace();
-    (words.next()? == ".param" && words.next()? == ".align").then(|| words.next())?
+/// Where the number behind the first directive of a name stands in a part of a text.
+fn number_behind(
+    text: &str,
+    part: Range<usize>,
+    directive: &str,
+) -> Result<Option<Range<usize>>, ParseError> {
+    let piece = &text[part.clone()];
+    let mut tokens = lexer::tokens(piece)?.into_iter();
+    let is_directive =
+        |token: &lexer::Token<'_>| token.kind == lexer::TokenKind::Dotted && token.text == directive;
+    let number = tokens.find(is_directive).and_then(|_| tokens.next());
+    Ok(number.map(|number| {
+        let start = part.start + offset(piece, number.position);
+        start..start + number.text.len()
+    }))
+}
+
+/// The byte at a position of a text.
+fn offset(text: &str, position: Position) -> usize {
+    let [line, column] = [position.line, position.column].map(|number| number as usize - 1);
+    let start: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
+    let before = text[start..].chars().take(column);
+    start + before.map(char::len_utf8).sum::<usize>()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@
 //!
 //! 1. [`toolchain`]: find a compiler that can do it;
 //! 2. `compile`: the crate becomes one PTX module, the same wherever the checkout lies;
-//! 3. `finish`: the launch contracts become directives, which rustc has no attribute for;
+//! 3. `finish`: the text is parsed, and the launch contracts become directives, which rustc has no attribute for;
 //! 4. [`lint`]: no calls, no local memory, the right target;
 //! 5. [`sync_sites`]: as many synchronising instructions as were blessed;
 //! 6. [`manifest`]: what the module was made from and what its kernels need;
@@ -34,17 +34,17 @@ pub mod lint;
 pub mod manifest;
 mod project;
 pub mod sync_sites;
-mod text;
 pub mod toolchain;
 
 use std::path::{Path, PathBuf};
 
 use oximla_types::launch::LaunchContract;
+use ptx_syntax::ast;
 
 pub use arch::Arch;
 pub use error::BuildError;
 pub use finish::FinishError;
-pub use text::MalformedPtx;
+pub use ptx_syntax::ParseError;
 
 use manifest::{Manifest, Module};
 use project::Project;
@@ -159,8 +159,9 @@ impl PtxBuilder {
         let ptx = finish::finish(&compiled, &self.contracts, &origin)?;
         let path = project.target_dir.join(format!("{}.ptx", self.arch));
         manifest::write(&path, &ptx)?;
-        self.lint(&ptx, &path)?;
-        let blessed = self.compare_sync_sites(&ptx)?;
+        let tree = ptx_syntax::parse(&ptx).map_err(FinishError::from)?;
+        self.lint(&tree, &path)?;
+        let blessed = self.compare_sync_sites(&tree)?;
 
         let module = Module {
             compiler: toolchain.compiler,
@@ -194,22 +195,23 @@ impl PtxBuilder {
         if module.entries != manifest::entries(&self.contracts) {
             return outdated("the launch contracts have changed");
         }
-        self.lint(ptx, path)?;
-        Self { bless: false, ..self.clone() }.compare_sync_sites(ptx)?;
+        let tree = ptx_syntax::parse(ptx).map_err(FinishError::from)?;
+        self.lint(&tree, path)?;
+        Self { bless: false, ..self.clone() }.compare_sync_sites(&tree)?;
         Ok(())
     }
 
-    fn lint(&self, ptx: &str, path: &Path) -> Result<(), BuildError> {
-        match lint::lint(ptx, self.arch) {
+    fn lint(&self, tree: &ast::Module, path: &Path) -> Result<(), BuildError> {
+        match lint::lint(tree, self.arch) {
             violations if violations.is_empty() => Ok(()),
             violations => Err(BuildError::Lint { path: path.to_owned(), violations }),
         }
     }
 
     /// Compares with the blessed counts or writes them; returns what was blessed.
-    fn compare_sync_sites(&self, ptx: &str) -> Result<Vec<String>, BuildError> {
+    fn compare_sync_sites(&self, tree: &ast::Module) -> Result<Vec<String>, BuildError> {
         let Some(path) = &self.sync_sites else { return Ok(Vec::new()) };
-        let found = sync_sites::sync_sites(ptx).map_err(FinishError::from)?;
+        let found = sync_sites::sync_sites(tree);
         let expected =
             if self.bless && !path.exists() { SyncSites::new() } else { manifest::read_json(path)? };
         let differences = sync_sites::differences(&expected, &found);
@@ -234,17 +236,19 @@ mod tests {
     fn changed_sync_sites_stop_a_build_until_blessed() {
         let path = std::env::temp_dir().join(format!("oximla-sync-sites-{}.json", std::process::id()));
         let builder = PtxBuilder::new("kernels").sync_sites(&path);
+        let module = ptx_syntax::parse(MODULE).unwrap();
         assert!(
-            matches!(builder.compare_sync_sites(MODULE), Err(BuildError::SyncSites { .. })),
+            matches!(builder.compare_sync_sites(&module), Err(BuildError::SyncSites { .. })),
             "nothing blessed yet"
         );
         let blessing = builder.clone().bless(true);
-        let first = blessing.compare_sync_sites(MODULE).unwrap();
+        let first = blessing.compare_sync_sites(&module).unwrap();
         assert_eq!(first.first().unwrap(), "copy_block is new");
         assert!(first.contains(&"copy_block: bar.sync 0 -> 2".to_owned()));
-        assert!(builder.compare_sync_sites(MODULE).unwrap().is_empty());
+        assert!(builder.compare_sync_sites(&module).unwrap().is_empty());
 
         let changed = MODULE.replace("bar.sync \t0;", "bar.sync \t0; bar.sync \t0;");
+        let changed = ptx_syntax::parse(&changed).unwrap();
         let error = builder.compare_sync_sites(&changed).unwrap_err().to_string();
         assert!(error.contains("copy_block: bar.sync 2 -> 3") && error.contains("--bless"), "{error}");
         assert_eq!(blessing.compare_sync_sites(&changed).unwrap(), ["copy_block: bar.sync 2 -> 3"]);
