@@ -1,9 +1,9 @@
 //! Which instructions there are.
 //!
-//! The table is one text a chapter of the PTX ISA, in the ISA's own style and in the notation of [`notation`]; to add
-//! an instruction is to add a line, to add a chapter is to add it to [`CHAPTERS`]. [`check`] finds, for every
-//! instruction of a module, a form in the table that it follows. What follows none is an error: an instruction that is
-//! not understood must never be passed over.
+//! The table is one text a chapter of the PTX ISA, in the ISA's own style; `notation.rs` explains the notation. To add
+//! an instruction is to add a line; to add a chapter is to add a file and its line in `CHAPTERS`. [`check`] finds, for
+//! every instruction of a module, a form in the table that it follows. What follows none is an error: an instruction
+//! that is not understood must never be passed over.
 //!
 //! Names are not resolved. So a register is any name, and whether its type is the instruction's is not checked.
 
@@ -20,7 +20,7 @@ mod matching;
 mod matrix;
 mod mbarrier;
 mod miscellaneous;
-pub mod notation;
+mod notation;
 mod sets;
 mod synchronisation;
 

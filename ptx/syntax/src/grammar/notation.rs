@@ -18,7 +18,7 @@
 //! | `.m64nNk16`  | `N` is a multiple of 8 from 8 to 256                                                 |
 //! | `.m64nIk32`  | as `N`, but above 32 a multiple of 16                                                |
 //!
-//! Operands, with commas between them; a number behind a letter has no meaning:
+//! Operands, with commas between them:
 //!
 //! | notation        | what stands there                                                                 |
 //! |-----------------|-----------------------------------------------------------------------------------|

@@ -148,8 +148,11 @@ impl Parser<'_> {
             self.comma_separated(|parser| parser.number("a number"))?
         };
         if values.len() > at_most {
-            let message =
-                format!("expected {at_most} numbers behind `.{}`, found {}", token.text, values.len());
+            let message = format!(
+                "expected {at_least} to {at_most} numbers behind `.{}`, found {}",
+                token.text,
+                values.len()
+            );
             return Err(ParseError { position: token.position, message });
         }
         Ok(Some(Directive { position: token.position, name: format!(".{}", token.text), values }))
