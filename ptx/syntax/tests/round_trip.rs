@@ -5,11 +5,14 @@ use ptx_syntax::ast::{
     Address, Directive, Function, Guard, HeaderPositions, Instruction, Item, Linkage, Module, Operand,
     Pointer, Position, Registers, Space, Statement, Symbol, Type, Variable,
 };
-use ptx_syntax::parse_unchecked;
+use ptx_syntax::{parse, parse_unchecked};
 
 const SHIPPED: &str = include_str!("../../../host/ptx/sm_90a.ptx");
 /// Functions, prototypes of functions, calls, initialisers.
 const CALLING: &str = include_str!("../../build/fixtures/calling.ptx");
+
+/// What rustc makes of all arithmetic in `core`.
+const COMPILED: &str = include_str!("../fixtures/compiled.ptx");
 
 fn assert_survives(module: Module) {
     let text = module.to_string();
@@ -19,8 +22,8 @@ fn assert_survives(module: Module) {
 
 #[test]
 fn compiled_modules_survive() {
-    for text in [SHIPPED, CALLING] {
-        assert_survives(parse_unchecked(text).unwrap());
+    for text in [SHIPPED, CALLING, COMPILED] {
+        assert_survives(parse(text).unwrap());
     }
 }
 
@@ -54,7 +57,10 @@ fn rare_constructs_survive() {
             call (r), %rd1, (a, 1), proto;
             ret;
         }
-        .section .debug_abbrev { .b8 1 .b64 x }",
+        .global .b8 any[2] = {};
+        .section .debug_abbrev { .b8 1 .b64 x }
+        $L__sec_end0:
+        .section .debug_aranges { .b64 $L__sec_end0-x }",
     )
     .unwrap();
     assert_survives(module);

@@ -115,6 +115,10 @@ impl Parser<'_> {
             return Err(self.expected(&format!("at most {MAX_DEPTH} braces in each other")));
         }
         if self.take('{') {
+            // LLVM writes `{}` for bytes that may be any.
+            if self.take('}') {
+                return Ok(());
+            }
             self.comma_separated(|parser| parser.initial_values(values, depth + 1))?;
             self.expect('}')
         } else {

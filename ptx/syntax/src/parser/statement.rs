@@ -160,6 +160,13 @@ impl Parser<'_> {
                 }
                 self.advance();
             }
+            // Sections refer to labels that stand between them.
+            while self.peek().kind == TokenKind::Word
+                && self.peek_behind(1).kind == TokenKind::Punctuation(':')
+            {
+                self.advance();
+                self.advance();
+            }
         } else {
             return Ok(false);
         }
