@@ -27,7 +27,7 @@ impl Size {
     /// Enough to fill a large GPU.
     pub const GPU: Self = Self { batch: 128, keys: 4096 };
     /// Seconds of work for the emulator.
-    pub const EMULATED: Self = Self { batch: 2, keys: 128 };
+    pub const EMULATED: Self = Self { batch: 2, keys: 512 };
 
     /// The size that suits a backend.
     pub fn of(backend: &str) -> Self {

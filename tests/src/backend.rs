@@ -70,7 +70,7 @@ impl Backend {
         CUDA.clone()
     }
 
-    /// An emulated GPU. Takes a second for a few tiles of 64 query rows by 64 keys.
+    /// An emulated GPU. Takes about a second for twenty tiles of 64 query rows by 64 keys.
     pub fn emulated() -> Self {
         Self::emulated_with_seed(0)
     }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 const GPU_PAGE: usize = 64;
 /// Rows and keys of a tile, of which [`EMULATED_TILES`] are a few seconds of the emulator's time.
 const TILE: usize = 64;
-const EMULATED_TILES: usize = 20;
+const EMULATED_TILES: usize = 60;
 
 fn check(backend: &Backend, spec: &Spec, views: Views) {
     let case = spec.case();
@@ -105,9 +105,8 @@ fn requests_share_pages() {
 /// Enough keys that a request is divided among several workers, next to ones that are not.
 #[test]
 fn long_and_short_requests() {
-    for lengths in [vec![2500, 3, 0, 700], vec![600, 3, 0, 300]] {
-        check_everywhere(&Spec { lengths, h_q: 4, format: KvFormat::Fp16, score_sd: 1.0, ..Spec::default() });
-    }
+    let lengths = vec![2500, 3, 0, 700];
+    check_everywhere(&Spec { lengths, h_q: 4, format: KvFormat::Fp16, score_sd: 1.0, ..Spec::default() });
 }
 
 fn specs() -> impl Strategy<Value = (Spec, Views)> {
@@ -152,7 +151,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 8,
+        cases: 15,
         max_shrink_iters: 20,
         failure_persistence: None,
         ..ProptestConfig::default()

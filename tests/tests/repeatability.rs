@@ -8,7 +8,7 @@ use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill};
 
 const RUNS: u64 = 100;
 /// On the emulator, which is slow, but draws another order of events each time.
-const EMULATED_RUNS: u64 = 3;
+const EMULATED_RUNS: u64 = 5;
 
 fn check(operation: &str, run: impl Fn(&Backend, Views) -> Result<Expected, Error>) {
     for backend in Backend::all() {
