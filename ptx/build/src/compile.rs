@@ -29,6 +29,7 @@ pub(crate) fn compile(toolchain: &Toolchain, project: &Project, arch: Arch) -> R
         .arg(&project.manifest)
         .arg("--target-dir")
         .arg(&target_dir)
+        .args(project.feature.iter().flat_map(|feature| ["--features", feature]))
         .args(["--", "--emit=asm"])
         .env("RUSTC", &toolchain.rustc)
         // Device code uses features that no stable compiler lets through otherwise.

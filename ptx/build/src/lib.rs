@@ -59,6 +59,7 @@ pub const MANIFEST: &str = "manifest.json";
 pub struct PtxBuilder {
     kernels: PathBuf,
     arch: Arch,
+    feature: Option<String>,
     contracts: Vec<LaunchContract>,
     sync_sites: Option<PathBuf>,
     bless: bool,
@@ -85,6 +86,7 @@ impl PtxBuilder {
         Self {
             kernels: kernels.into(),
             arch: Arch::Sm90a,
+            feature: None,
             contracts: Vec::new(),
             sync_sites: None,
             bless: false,
@@ -96,6 +98,14 @@ impl PtxBuilder {
     /// The architecture to build for.
     pub fn arch(mut self, arch: Arch) -> Self {
         self.arch = arch;
+        self
+    }
+
+    /// The cargo feature to build with.
+    ///
+    /// What only a feature brings in lies in modules of its name: without it they are no sources of the module.
+    pub fn feature(mut self, feature: impl Into<String>) -> Self {
+        self.feature = Some(feature.into());
         self
     }
 
@@ -142,7 +152,7 @@ impl PtxBuilder {
     /// # Errors
     /// Where there is no compiler or the sources cannot be read.
     pub fn source_sha256(&self) -> Result<String, BuildError> {
-        Project::load(&self.toolchain()?.cargo, &self.kernels)?.source_sha256(self.arch)
+        self.project(&self.toolchain()?)?.source_sha256(self.arch)
     }
 
     /// Compiles, finishes and lints; then writes what [`copy_to`](Self::copy_to) and [`bless`](Self::bless) ask for.
@@ -151,7 +161,7 @@ impl PtxBuilder {
     /// At the first step that fails. Nothing is written outside cargo's target folder then.
     pub fn build(&self) -> Result<Built, BuildError> {
         let toolchain = self.toolchain()?;
-        let project = Project::load(&toolchain.cargo, &self.kernels)?;
+        let project = self.project(&toolchain)?;
         let source_sha256 = project.source_sha256(self.arch)?;
         let compiled = compile::compile(&toolchain, &project, self.arch)?;
 
@@ -199,6 +209,10 @@ impl PtxBuilder {
         self.lint(&tree, path)?;
         Self { bless: false, ..self.clone() }.compare_sync_sites(&tree)?;
         Ok(())
+    }
+
+    fn project(&self, toolchain: &Toolchain) -> Result<Project, BuildError> {
+        Project::load(&toolchain.cargo, &self.kernels, self.feature.as_deref())
     }
 
     fn lint(&self, tree: &ast::Module, path: &Path) -> Result<(), BuildError> {

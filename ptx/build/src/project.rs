@@ -17,24 +17,32 @@ pub(crate) struct Project {
     pub lib_name: String,
     pub manifest: PathBuf,
     pub target_dir: PathBuf,
+    /// The feature it is built with.
+    pub feature: Option<String>,
+    /// Names of the modules that belong to other features.
+    left_out: Vec<String>,
     workspace: PathBuf,
     /// The crate and those of the workspace it depends on.
     crates: Vec<PathBuf>,
 }
 
 impl Project {
-    /// Asks `cargo` about the crate in `dir`.
-    pub fn load(cargo: &Path, dir: &Path) -> Result<Self, BuildError> {
+    /// Asks `cargo` about the crate in `dir`, to be built with a feature.
+    pub fn load(cargo: &Path, dir: &Path, feature: Option<&str>) -> Result<Self, BuildError> {
         let manifest = dir.join("Cargo.toml");
         let manifest = manifest.canonicalize().map_err(|error| BuildError::file(&manifest, error))?;
         let metadata = MetadataCommand::new().cargo_path(cargo).manifest_path(&manifest).no_deps().exec()?;
         let package = member(&metadata, &manifest)?;
         let library = package.targets.iter().find(|target| target.kind.contains(&TargetKind::Lib));
         let library = library.ok_or_else(|| BuildError::NotAMember(manifest.clone()))?.name.replace('-', "_");
+        let left_out = package.features.keys().filter(|name| Some(name.as_str()) != feature);
         Ok(Self {
             package: package.name.to_string(),
             lib_name: library,
-            target_dir: metadata.target_directory.join("ptx").into(),
+            // Apart, as cargo gives the assembly the same name with every feature.
+            target_dir: metadata.target_directory.join("ptx").join(feature.unwrap_or_default()).into(),
+            feature: feature.map(str::to_owned),
+            left_out: left_out.map(|name| name.replace('-', "_")).collect(),
             workspace: metadata.workspace_root.clone().into(),
             crates: crates(&metadata, package)?,
             manifest,
@@ -47,7 +55,7 @@ impl Project {
         let mut files = Vec::new();
         for dir in &self.crates {
             files.push(dir.join("Cargo.toml"));
-            collect(&dir.join("src"), &mut files)
+            collect(&dir.join("src"), &self.left_out, &mut files)
                 .map_err(|error| BuildError::file(&dir.join("src"), error))?;
         }
         files.sort();
@@ -64,6 +72,7 @@ impl Project {
             let name = file.strip_prefix(&self.workspace).unwrap_or(&file);
             add(&name.to_string_lossy(), &content);
         }
+        add("feature", self.feature.as_deref().unwrap_or_default().as_bytes());
         add(PROFILE, self.profile()?.as_bytes());
         add(arch.name(), arch.rustflags().join(" ").as_bytes());
         Ok(hex(&hash.finalize()))
@@ -106,10 +115,14 @@ fn crates(metadata: &Metadata, package: &Package) -> Result<Vec<PathBuf>, BuildE
     Ok(manifests.into_iter().filter_map(|manifest| Some(manifest.parent()?.into())).collect())
 }
 
-fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+/// The files of a folder, without the modules that are left out.
+fn collect(dir: &Path, left_out: &[String], files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.is_dir() { collect(&path, files)? } else { files.push(path) }
+        if path.file_stem().is_some_and(|module| left_out.iter().any(|name| module == name.as_str())) {
+            continue;
+        }
+        if path.is_dir() { collect(&path, left_out, files)? } else { files.push(path) }
     }
     Ok(())
 }
@@ -163,6 +176,8 @@ mod tests {
             lib_name: "kernels".into(),
             manifest: "Cargo.toml".into(),
             target_dir: "target".into(),
+            feature: None,
+            left_out: vec!["extra_kernels".into()],
             workspace: workspace.join(name),
             crates: vec![workspace.join(name).join("types"), workspace.join(name).join("kernels")],
         };
@@ -182,6 +197,15 @@ mod tests {
 
         fs::write(workspace.join("two/README.md"), "not a source").unwrap();
         assert_eq!(first, hash("two"));
+        let extra = [("kernels/src/extra_kernels", "mod.rs"), ("types/src/deep", "extra_kernels.rs")];
+        for (folder, file) in extra.map(|(folder, file)| (workspace.join("two").join(folder), file)) {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(file), "// of a feature").unwrap();
+        }
+        assert_eq!(first, hash("two"), "another feature's modules do not matter");
+        let with_extra =
+            Project { feature: Some("extra-kernels".into()), left_out: vec![], ..project("two") };
+        assert_ne!(first, with_extra.source_sha256(Arch::Sm90a).unwrap());
         for (file, content) in [
             ("types/src/deep/mod.rs", "// new"),
             ("kernels/Cargo.toml", "kernels, later"),

@@ -2,6 +2,8 @@
 
 pub mod combine;
 pub mod dense_decode;
+#[cfg(feature = "wrapper-tests")]
+pub mod wrapper_tests;
 
 use crate::launch::LaunchContract;
 

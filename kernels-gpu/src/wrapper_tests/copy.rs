@@ -1,0 +1,87 @@
+//! Kernels for [`ptx::copy`](crate::ptx::copy), and for whatever else takes a copy of a box of a tensor to test.
+
+use super::{get, kernel};
+use crate::ptx::barrier::barrier_cta_sync;
+use crate::ptx::copy::{cp_async_16, cp_async_bulk_tensor_4d, cp_async_wait_all};
+use crate::ptx::fence::fence_mbarrier_init;
+use crate::ptx::mbarrier::{mbarrier_arrive_expect_tx, mbarrier_init, mbarrier_try_wait_parity};
+use crate::ptx::special::{dynamic_shared, parameter_address, thread_x};
+use oximla_types::kernels::TensorMap;
+use oximla_types::launch::WARP_THREADS;
+
+kernel!(wrapper_cp_async_16, |thread, input, output| { copy_or_zero(thread, input, output) });
+kernel!(wrapper_cp_async_wait_all, |thread, input, output| { copy_or_zero(thread, input, output) });
+
+/// Each lane copies the 16 bytes of its number, odd lanes zeros instead.
+#[inline(always)]
+unsafe fn copy_or_zero(lane: usize, input: *const u32, output: *mut u32) {
+    let shared = dynamic_shared() + lane as u32 * 16;
+    let bytes = if lane % 2 == 0 { 16 } else { 0 };
+    // SAFETY: input and output have four words a lane, and each lane has 16 bytes of shared memory.
+    unsafe {
+        cp_async_16(shared, input.add(lane * 4) as u64, bytes);
+        cp_async_wait_all();
+        for word in 0..4 {
+            *output.add(lane * 4 + word) = get(shared + word as u32 * 4);
+        }
+    }
+}
+
+/// A box of a tensor, and where to write it.
+#[repr(C)]
+pub struct BoxParams {
+    /// The tensor, with a box of [`BOX_BYTES`].
+    map: TensorMap,
+    /// The words of the box as they lie in shared memory.
+    output: *mut u32,
+    /// First element of the box, innermost dimension first.
+    coordinates: [i32; 4],
+}
+
+/// Eight rows of 64 elements of 16 bits: the pattern of the 128-byte swizzle.
+pub const BOX_BYTES: u32 = 8 * 64 * 2;
+
+/// A kernel that fetches a box. An entry must name itself to find its parameters.
+macro_rules! fetch_kernel {
+    ($name:ident, $entry:literal) => {
+        /// # Safety
+        /// Launched under its contract with a valid tensor map and room for a box in the output.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "ptx-kernel" fn $name(params: BoxParams) {
+            let map = parameter_address!($entry);
+            // SAFETY: as the caller promises; the map comes first in the parameters.
+            unsafe { fetch(&params, map) }
+        }
+    };
+}
+
+fetch_kernel!(wrapper_cp_async_bulk_tensor_4d, "wrapper_cp_async_bulk_tensor_4d");
+fetch_kernel!(wrapper_mbarrier_arrive_expect_tx, "wrapper_mbarrier_arrive_expect_tx");
+fetch_kernel!(wrapper_fence_mbarrier_init, "wrapper_fence_mbarrier_init");
+fetch_kernel!(wrapper_parameter_address, "wrapper_parameter_address");
+
+/// A lane asks for the box, all wait for it and write it.
+#[inline(always)]
+unsafe fn fetch(params: &BoxParams, map: u64) {
+    let tile = dynamic_shared();
+    let barrier = tile + BOX_BYTES;
+    let lane = thread_x();
+    // SAFETY: the box is aligned as the shared memory is, the barrier behind it; the whole warp is here.
+    unsafe {
+        if lane == 0 {
+            mbarrier_init(barrier, 1);
+            fence_mbarrier_init();
+        }
+        barrier_cta_sync::<0>(WARP_THREADS);
+        if lane == 0 {
+            mbarrier_arrive_expect_tx(barrier, BOX_BYTES);
+            cp_async_bulk_tensor_4d(tile, map, params.coordinates, barrier);
+        }
+        while !mbarrier_try_wait_parity(barrier, 0) {}
+        let mut word = lane;
+        while word < BOX_BYTES / 4 {
+            *params.output.add(word as usize) = get(tile + word * 4);
+            word += WARP_THREADS;
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Kernels for [`ptx::math`](crate::ptx::math): the function of a word of each lane, or of two.
+
+use super::kernel;
+use crate::ptx::math;
+use oximla_types::launch::WARP_THREADS;
+
+macro_rules! unary {
+    ($name:ident, $function:path) => {
+        kernel!($name, |lane, input, output| {
+            *output.add(lane) = $function(f32::from_bits(*input.add(lane))).to_bits()
+        });
+    };
+}
+
+macro_rules! binary {
+    ($name:ident, $function:path, $bits:path) => {
+        kernel!($name, |lane, input, output| {
+            let operand = |at| f32::from_bits(*input.add(at));
+            *output.add(lane) = $bits($function(operand(lane), operand(lane + WARP_THREADS as usize)))
+        });
+    };
+}
+
+unary!(wrapper_ex2, math::ex2);
+unary!(wrapper_lg2, math::lg2);
+unary!(wrapper_rcp, math::rcp);
+binary!(wrapper_max, math::max, f32::to_bits);
+binary!(wrapper_cvt_bf16x2, math::cvt_bf16x2, u32::from);
+binary!(wrapper_cvt_f16x2, math::cvt_f16x2, u32::from);

@@ -1,0 +1,23 @@
+//! A kernel for [`ptx::matrix`](crate::ptx::matrix).
+
+use super::{get, kernel};
+use crate::ptx::barrier::barrier_cta_sync;
+use crate::ptx::matrix::stmatrix_x4;
+use crate::ptx::special::dynamic_shared;
+use oximla_types::launch::WARP_THREADS;
+
+/// Words of a row of a matrix: eight elements of 16 bits.
+const ROW_WORDS: usize = 4;
+
+// The words of the four matrices, lane by lane for each, then each lane's row: the 16-byte slot it is stored to. The
+// output is the slots in order.
+kernel!(wrapper_stmatrix_x4, |lane, input, output| {
+    let (lanes, shared) = (WARP_THREADS as usize, dynamic_shared());
+    let matrices = [0, 1, 2, 3].map(|matrix| *input.add(matrix * lanes + lane));
+    let slot = *input.add(matrices.len() * lanes + lane);
+    stmatrix_x4(shared + slot * ROW_WORDS as u32 * 4, matrices);
+    barrier_cta_sync::<0>(WARP_THREADS);
+    for word in lane * ROW_WORDS..(lane + 1) * ROW_WORDS {
+        *output.add(word) = get(shared + word as u32 * 4);
+    }
+});

@@ -1,0 +1,52 @@
+//! Kernels for [`ptx::mbarrier`](crate::ptx::mbarrier); that for `mbarrier_arrive_expect_tx` is in
+//! [`copy`](super::copy).
+
+use super::{get, kernel, put};
+use crate::ptx::barrier::barrier_cta_sync;
+use crate::ptx::mbarrier::{mbarrier_arrive, mbarrier_init, mbarrier_try_wait_parity};
+use crate::ptx::special::dynamic_shared;
+use oximla_types::launch::WARP_THREADS;
+
+kernel!(wrapper_mbarrier_init, |thread, input, output| { pass_on(thread, input, output) });
+kernel!(wrapper_mbarrier_arrive, |thread, input, output| { pass_on(thread, input, output) });
+kernel!(wrapper_mbarrier_try_wait_parity, |thread, input, output| { pass_on(thread, input, output) });
+
+/// Times that the buffer is filled and emptied: each parity is waited for twice.
+const ROUNDS: u32 = 4;
+
+/// The first warp fills a buffer of a word a lane again and again, and the second one empties it, reversed.
+#[inline(always)]
+unsafe fn pass_on(thread: usize, input: *const u32, output: *mut u32) {
+    let buffer = dynamic_shared();
+    let full = buffer + WARP_THREADS * 4;
+    let empty = full + 8;
+    let lane = thread as u32 % WARP_THREADS;
+    // SAFETY: buffer and barriers lie in the shared memory, input and output have a word a lane and round; each lane
+    // arrives once a round.
+    unsafe {
+        if thread == 0 {
+            mbarrier_init(full, WARP_THREADS);
+            mbarrier_init(empty, WARP_THREADS);
+        }
+        barrier_cta_sync::<0>(2 * WARP_THREADS);
+        for round in 0..ROUNDS {
+            let word = (round * WARP_THREADS + lane) as usize;
+            if thread < WARP_THREADS as usize {
+                // A fresh barrier passes for the other parity: the buffer is empty.
+                wait(empty, (round & 1) ^ 1);
+                put(buffer + lane * 4, *input.add(word));
+                mbarrier_arrive(full);
+            } else {
+                wait(full, round & 1);
+                *output.add(word) = get(buffer + (WARP_THREADS - 1 - lane) * 4);
+                mbarrier_arrive(empty);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn wait(barrier: u32, parity: u32) {
+    // SAFETY: callers have initialised the barrier.
+    while unsafe { !mbarrier_try_wait_parity(barrier, parity) } {}
+}

@@ -1,0 +1,82 @@
+//! Kernels for [`ptx::memory`](crate::ptx::memory). Each lane loads what belongs to the lane opposite, or stores there.
+
+use super::{get, kernel, put};
+use crate::ptx::barrier::barrier_cta_sync;
+use crate::ptx::memory::*;
+use crate::ptx::special::dynamic_shared;
+use oximla_types::launch::WARP_THREADS;
+
+/// The lane opposite.
+#[inline(always)]
+fn opposite(lane: usize) -> usize {
+    WARP_THREADS as usize - 1 - lane
+}
+
+macro_rules! load_global {
+    ($name:ident, $load:path, $bits:expr) => {
+        kernel!($name, |lane, input, output| {
+            *output.add(lane) = $bits($load(input.add(opposite(lane)) as u64))
+        });
+    };
+}
+
+macro_rules! store_global {
+    ($name:ident, $store:path, $value:path) => {
+        kernel!($name, |lane, input, output| {
+            $store(output.add(opposite(lane)) as u64, $value(*input.add(lane)))
+        });
+    };
+}
+
+macro_rules! store_global_pair {
+    ($name:ident, $store:path, $value:path) => {
+        kernel!($name, |lane, input, output| {
+            let pair = [0, 1].map(|word| $value(*input.add(2 * lane + word)));
+            $store(output.add(2 * opposite(lane)) as u64, pair)
+        });
+    };
+}
+
+// Divided, so that the sign shows.
+load_global!(wrapper_ld_global_i32, ld_global_i32, |value: i32| (value / 2) as u32);
+load_global!(wrapper_ld_global_u32, ld_global_u32, |value: u32| value / 2);
+load_global!(wrapper_ld_global_f32, ld_global_f32, |value: f32| (value / 2.0).to_bits());
+store_global!(wrapper_st_global_u32, st_global_u32, u32::from);
+store_global!(wrapper_st_global_f32, st_global_f32, f32::from_bits);
+store_global_pair!(wrapper_st_global_u32x2, st_global_u32x2, u32::from);
+store_global_pair!(wrapper_st_global_f32x2, st_global_f32x2, f32::from_bits);
+
+kernel!(wrapper_ld_global_f32x4, |lane, input, output| {
+    let values = ld_global_f32x4(input.add(4 * opposite(lane)) as u64);
+    for (word, value) in values.into_iter().enumerate() {
+        *output.add(4 * lane + word) = value.to_bits();
+    }
+});
+
+kernel!(wrapper_ld_shared_f32, |lane, input, output| { through_shared(lane, input, output) });
+kernel!(wrapper_st_shared_f32, |lane, input, output| { through_shared(lane, input, output) });
+
+#[inline(always)]
+unsafe fn through_shared(lane: usize, input: *const u32, output: *mut u32) {
+    let shared = dynamic_shared();
+    // SAFETY: a word a lane lies in shared memory, input and output; the whole warp is here.
+    unsafe {
+        st_shared_f32(shared + 4 * lane as u32, f32::from_bits(*input.add(lane)));
+        barrier_cta_sync::<0>(WARP_THREADS);
+        *output.add(lane) = ld_shared_f32(shared + 4 * opposite(lane) as u32).to_bits();
+    }
+}
+
+// Four words a lane; odd lanes zero theirs afterwards.
+kernel!(wrapper_st_shared_zero_x4, |lane, input, output| {
+    let shared = dynamic_shared() + 16 * lane as u32;
+    for word in 0..4 {
+        put(shared + 4 * word as u32, *input.add(4 * lane + word));
+    }
+    if lane % 2 == 1 {
+        st_shared_zero_x4(shared);
+    }
+    for word in 0..4 {
+        *output.add(4 * lane + word) = get(shared + 4 * word as u32);
+    }
+});

@@ -1,0 +1,54 @@
+//! One tiny kernel for each wrapper in [`ptx`](crate::ptx), called `wrapper_` and the wrapper's name, in a file of the
+//! same name as the wrapper's. Compiled to a module of its own, which `tests/tests/wrappers/` runs.
+//!
+//! A kernel reads words, uses the wrapper so that its effect shows, and writes words. What it needs besides the wrapper
+//! it does in plain Rust as far as Rust can; what the words should be is for the test to know. To test a new wrapper,
+//! add a kernel here, its launch contract in `oximla_types::kernels::wrapper_tests` and a test of its name.
+
+mod barrier;
+mod copy;
+mod fence;
+mod math;
+mod matrix;
+mod mbarrier;
+mod memory;
+mod special;
+mod warp;
+mod wgmma;
+
+use crate::ptx::memory::{ld_shared_f32, st_shared_f32};
+
+/// An entry with the words it reads and those it writes. The body is unsafe code.
+macro_rules! kernel {
+    ($name:ident, |$thread:ident, $input:ident, $output:ident| $body:block) => {
+        /// # Safety
+        /// Launched under its contract; `input` and `output` are as long as the body needs.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "ptx-kernel" fn $name($input: *const u32, $output: *mut u32) {
+            let $thread = $crate::ptx::special::thread_x() as usize;
+            // SAFETY: as the caller promises.
+            unsafe { $body }
+        }
+    };
+}
+use kernel;
+
+/// Stores a word in shared memory.
+///
+/// # Safety
+/// As for [`st_shared_f32`].
+#[inline(always)]
+unsafe fn put(address: u32, word: u32) {
+    // SAFETY: as the caller promises.
+    unsafe { st_shared_f32(address, f32::from_bits(word)) }
+}
+
+/// Loads a word from shared memory.
+///
+/// # Safety
+/// As for [`ld_shared_f32`].
+#[inline(always)]
+unsafe fn get(address: u32) -> u32 {
+    // SAFETY: as the caller promises.
+    unsafe { ld_shared_f32(address) }.to_bits()
+}

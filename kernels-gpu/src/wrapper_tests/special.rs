@@ -1,0 +1,58 @@
+//! Kernels for [`ptx::special`](crate::ptx::special); that for `parameter_address` is in [`copy`](super::copy).
+
+use super::{get, kernel, put};
+use crate::ptx::barrier::barrier_cta_sync;
+use crate::ptx::special::*;
+use oximla_types::kernels::wrapper_tests::SHARED_BYTES;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+
+// The address, then what the other end of the shared memory holds once each lane has written there.
+kernel!(wrapper_dynamic_shared, |lane, input, output| {
+    let end = dynamic_shared() + SHARED_BYTES;
+    put(end - 4 * (lane as u32 + 1), *input.add(lane));
+    barrier_cta_sync::<0>(WARP_THREADS);
+    *output = dynamic_shared();
+    *output.add(1 + lane) = get(end - 4 * (WARP_THREADS - lane as u32));
+});
+
+/// Kernels that write, thread by thread and CTA by CTA, what a special register holds. The input is the grid's width and
+/// the threads of a CTA.
+macro_rules! special_register {
+    ($name:ident, $register:ident) => {
+        kernel!($name, |thread, input, output| {
+            let cta = cta_y() * *input + cta_x();
+            *output.add((cta * *input.add(1)) as usize + thread) = $register()
+        });
+    };
+}
+
+special_register!(wrapper_thread_x, thread_x);
+special_register!(wrapper_cta_x, cta_x);
+special_register!(wrapper_cta_y, cta_y);
+
+kernel!(wrapper_setmaxnreg_inc, |thread, input, output| { move_registers(thread, input, output) });
+kernel!(wrapper_setmaxnreg_dec, |thread, input, output| { move_registers(thread, input, output) });
+
+/// The first warpgroup gives registers to the other two.
+#[inline(always)]
+unsafe fn move_registers(thread: usize, input: *const u32, output: *mut u32) {
+    // SAFETY: warpgroups part as a whole. Three have 3·168 registers a thread at entry, 40 + 2·232 afterwards.
+    unsafe {
+        let word = *input.add(thread);
+        if thread < WARPGROUP_THREADS as usize {
+            setmaxnreg_dec::<40>();
+            *output.add(thread) = word + 1;
+        } else {
+            setmaxnreg_inc::<232>();
+            *output.add(thread) = word + 2;
+        }
+    }
+}
+
+// Traps in the lane that the first word names; all lanes write their number before.
+kernel!(wrapper_trap, |lane, input, output| {
+    *output.add(lane) = lane as u32;
+    if *input == lane as u32 {
+        trap();
+    }
+});

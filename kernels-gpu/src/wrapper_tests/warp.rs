@@ -1,0 +1,23 @@
+//! Kernels for [`ptx::warp`](crate::ptx::warp).
+
+use super::kernel;
+use crate::ptx::warp::*;
+use oximla_types::launch::WARP_THREADS;
+
+kernel!(wrapper_shfl_bfly, |lane, input, output| {
+    *output.add(lane) = shfl_bfly::<5>(*input.add(lane));
+});
+
+kernel!(wrapper_shfl_up, |lane, input, output| {
+    *output.add(lane) = shfl_up::<3>(*input.add(lane));
+});
+
+// The words, then the lanes to take them from.
+kernel!(wrapper_shfl_idx, |lane, input, output| {
+    let from = *input.add(WARP_THREADS as usize + lane);
+    *output.add(lane) = shfl_idx(*input.add(lane), from);
+});
+
+kernel!(wrapper_ballot, |lane, input, output| {
+    *output.add(lane) = ballot(*input.add(lane) != 0);
+});

@@ -1,0 +1,99 @@
+//! Kernels for [`ptx::wgmma`](crate::ptx::wgmma): D = C + A·B over 64 steps of K, four instructions.
+//!
+//! The input is A, 64 rows by 64, then B, both as they are to lie in shared memory, then C; D is the output. C and D lie
+//! in the order of the threads and, for each, of its accumulators.
+
+use super::{kernel, put};
+use crate::attention::unroll;
+use crate::ptx::barrier::barrier_cta_sync;
+use crate::ptx::fence::fence_proxy_async_shared;
+use crate::ptx::special::dynamic_shared;
+use crate::ptx::wgmma::*;
+use oximla_types::descriptor::wgmma::SharedDescriptor;
+use oximla_types::launch::WARPGROUP_THREADS;
+
+/// Bytes of a row of a panel: 64 elements of 16 bits, with 128-byte swizzle.
+const ROW_BYTES: u32 = 64 * 2;
+
+/// Bytes of a panel of 64 rows.
+const PANEL_BYTES: u32 = 64 * ROW_BYTES;
+
+/// Elements along K that an instruction takes.
+const STEP: u32 = 16;
+
+kernel!(wrapper_wgmma_fence, |thread, input, output| { multiply_64_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_commit_group, |thread, input, output| { multiply_64_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_wait_all_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_wait_all_128, |thread, input, output| { multiply_256_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_m64n64k16_bf16, |thread, input, output| { multiply_64_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_m64n64k16_f16, |thread, input, output| { multiply_64_f16(thread, input, output) });
+kernel!(wrapper_wgmma_m64n256k16_bf16_bt, |thread, input, output| {
+    multiply_256_bf16(thread, input, output)
+});
+kernel!(wrapper_wgmma_m64n256k16_f16_bt, |thread, input, output| { multiply_256_f16(thread, input, output) });
+
+/// Does something for each accumulator's number, a constant.
+macro_rules! each {
+    ($i:ident in 32 => $body:block) => { unroll!($i in 32 => $body) };
+    ($i:ident in 128 => $body:block) => {
+        unroll!(QUARTER in 4 => { unroll!(J in 32 => { const $i: usize = QUARTER * 32 + J; $body }); })
+    };
+}
+
+/// A multiplication by `$panels` panels of B with accumulators of `$len` words.
+macro_rules! multiply {
+    ($name:ident, $mma:ident, $wait:ident, $len:tt, $panels:literal, $b:expr, $b_step:expr) => {
+        #[inline(always)]
+        pub unsafe fn $name(thread: usize, input: *const u32, output: *mut u32) {
+            let (a, b) = (dynamic_shared(), dynamic_shared() + PANEL_BYTES);
+            let words = ((1 + $panels) * PANEL_BYTES / 4) as usize;
+            let first = thread * $len;
+            // SAFETY: the operands fit into shared memory, and the whole warpgroup is here.
+            unsafe {
+                let mut word = thread;
+                while word < words {
+                    put(a + 4 * word as u32, *input.add(word));
+                    word += WARPGROUP_THREADS as usize;
+                }
+                fence_proxy_async_shared();
+                barrier_cta_sync::<0>(WARPGROUP_THREADS);
+
+                // A loop over so many elements would keep them in memory.
+                let mut accumulator: [f32; $len] = core::mem::zeroed();
+                each!(I in $len => { accumulator[I] = f32::from_bits(*input.add(words + first + I)); });
+                let (a, b) = (SharedDescriptor::k_major_sw128(a), $b(b));
+                wgmma_fence();
+                unroll!(I in 4 => {
+                    $mma(&mut accumulator, a.advance(I as u32 * STEP * 2), b.advance(I as u32 * $b_step));
+                });
+                wgmma_commit_group();
+                $wait(&mut accumulator);
+                each!(I in $len => { *output.add(first + I) = accumulator[I].to_bits(); });
+            }
+        }
+    };
+}
+
+/// B has a row for each of 64 columns of D, and K runs along it.
+macro_rules! multiply_64 {
+    ($name:ident, $mma:ident) => {
+        multiply!($name, $mma, wgmma_wait_all_32, 32, 1, SharedDescriptor::k_major_sw128, STEP * 2);
+    };
+}
+
+/// B has a row for each step of K, in four panels of 64 columns of D.
+macro_rules! multiply_256 {
+    ($name:ident, $mma:ident) => {
+        multiply!($name, $mma, wgmma_wait_all_128, 128, 4, b_of_256, STEP * ROW_BYTES);
+    };
+}
+
+multiply_64!(multiply_64_bf16, wgmma_m64n64k16_bf16);
+multiply_64!(multiply_64_f16, wgmma_m64n64k16_f16);
+multiply_256!(multiply_256_bf16, wgmma_m64n256k16_bf16_bt);
+multiply_256!(multiply_256_f16, wgmma_m64n256k16_f16_bt);
+
+#[inline(always)]
+fn b_of_256(address: u32) -> SharedDescriptor {
+    SharedDescriptor::mn_major_sw128(address, PANEL_BYTES)
+}
