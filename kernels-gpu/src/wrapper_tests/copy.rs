@@ -65,20 +65,21 @@ fetch_kernel!(wrapper_parameter_address, "wrapper_parameter_address");
 unsafe fn fetch(params: &BoxParams, map: u64) {
     let tile = dynamic_shared();
     let barrier = tile + BOX_BYTES;
-    let lane = thread_x();
     // SAFETY: the box is aligned as the shared memory is, the barrier behind it; the whole warp is here.
     unsafe {
-        if lane == 0 {
+        // The register is read anew for each condition: rustc's own jump threading does not know of convergence, and
+        // would lead lane 0 from one to the other past a CTA barrier of its own.
+        if thread_x() == 0 {
             mbarrier_init(barrier, 1);
             fence_mbarrier_init();
         }
         barrier_cta_sync::<0>(WARP_THREADS);
-        if lane == 0 {
+        if thread_x() == 0 {
             mbarrier_arrive_expect_tx(barrier, BOX_BYTES);
             cp_async_bulk_tensor_4d(tile, map, params.coordinates, barrier);
         }
         while !mbarrier_try_wait_parity(barrier, 0) {}
-        let mut word = lane;
+        let mut word = thread_x();
         while word < BOX_BYTES / 4 {
             *params.output.add(word as usize) = get(tile + word * 4);
             word += WARP_THREADS;

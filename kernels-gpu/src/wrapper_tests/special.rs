@@ -6,13 +6,13 @@ use crate::ptx::special::*;
 use oximla_types::kernels::wrapper_tests::SHARED_BYTES;
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
-// The address, then what the other end of the shared memory holds once each lane has written there.
+// For each lane the address, then the words of the lanes opposite, passed on at the end of the shared memory.
 kernel!(wrapper_dynamic_shared, |lane, input, output| {
     let end = dynamic_shared() + SHARED_BYTES;
     put(end - 4 * (lane as u32 + 1), *input.add(lane));
     barrier_cta_sync::<0>(WARP_THREADS);
-    *output = dynamic_shared();
-    *output.add(1 + lane) = get(end - 4 * (WARP_THREADS - lane as u32));
+    *output.add(lane) = dynamic_shared();
+    *output.add(WARP_THREADS as usize + lane) = get(end - 4 * (WARP_THREADS - lane as u32));
 });
 
 /// Kernels that write, thread by thread and CTA by CTA, what a special register holds. The input is the grid's width and

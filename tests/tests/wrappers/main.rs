@@ -1,0 +1,83 @@
+//! Each wrapper of a PTX instruction, run by a kernel of its own on the emulator and, where there is one, on a GPU.
+//!
+//! A test has the name of its wrapper and stands in a file of the same name as the wrapper's. It runs the kernel
+//! `wrapper_` and that name, and knows by hand or by plain Rust what must come out. Where the effect of an instruction
+//! is order and no value, the test also runs the kernel without it, which the emulator must find wrong.
+
+mod barrier;
+mod copy;
+mod fence;
+mod kernel;
+mod math;
+mod matrix;
+mod mbarrier;
+mod memory;
+mod names;
+mod special;
+mod warp;
+mod wgmma;
+
+use std::collections::BTreeSet;
+
+use kernel::Kernel;
+
+/// Prefix of every entry.
+const PREFIX: &str = "wrapper_";
+
+/// A test for each wrapper, and their list.
+macro_rules! wrappers {
+    ($($file:ident: $($name:ident)*;)*) => {
+        const TESTED: &[&str] = &[$($(stringify!($name)),*),*];
+
+        $($(
+            #[test]
+            fn $name() {
+                for kernel in Kernel::on_each_gpu(stringify!($name)) {
+                    $file::$name(&kernel);
+                }
+            }
+        )*)*
+    };
+}
+
+wrappers! {
+    barrier: barrier_cta_sync;
+    copy: cp_async_16 cp_async_wait_all cp_async_bulk_tensor_4d;
+    fence: fence_proxy_async_shared fence_mbarrier_init;
+    math: ex2 lg2 rcp max cvt_bf16x2 cvt_f16x2;
+    matrix: stmatrix_x4;
+    mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity;
+    memory: ld_global_i32 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_f32
+        st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_shared_f32 st_shared_zero_x4;
+    special: dynamic_shared thread_x cta_x cta_y setmaxnreg_inc setmaxnreg_dec trap parameter_address;
+    warp: shfl_bfly shfl_up shfl_idx ballot;
+    wgmma: wgmma_fence wgmma_commit_group wgmma_wait_all_32 wgmma_wait_all_128
+        wgmma_m64n64k16_bf16 wgmma_m64n64k16_f16 wgmma_m64n256k16_bf16_bt wgmma_m64n256k16_f16_bt;
+}
+
+/// Sources of the wrappers.
+macro_rules! sources {
+    ($($file:ident)*) => {
+        &[$((stringify!($file), include_str!(concat!("../../../kernels-gpu/src/ptx/", stringify!($file), ".rs")))),*]
+    };
+}
+
+const SOURCES: &[(&str, &str)] = sources!(barrier copy fence math matrix mbarrier memory special warp wgmma);
+
+#[test]
+fn every_wrapper_has_a_kernel_and_a_test() {
+    let wrappers: BTreeSet<_> = SOURCES.iter().flat_map(|(_, source)| names::wrappers(source)).collect();
+    let tested: BTreeSet<_> = TESTED.iter().map(|name| (*name).to_owned()).collect();
+    let strip = |entry: &str| entry.strip_prefix(PREFIX).unwrap_or(entry).to_owned();
+    let kernels: BTreeSet<_> = kernel::entries().iter().map(|entry| strip(&entry.name)).collect();
+    assert_eq!(wrappers, kernels, "wrappers, and kernels of the module that test them");
+    assert_eq!(wrappers, tested, "wrappers, and tests of this file");
+}
+
+#[test]
+fn every_file_of_wrappers_is_looked_at() {
+    let root = include_str!("../../../kernels-gpu/src/ptx/mod.rs");
+    let modules = root.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let looked_at = SOURCES.iter().map(|(name, _)| *name);
+    assert_eq!(modules.collect::<BTreeSet<_>>(), looked_at.collect());
+}

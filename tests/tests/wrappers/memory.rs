@@ -1,0 +1,58 @@
+//! [`ptx/memory.rs`](../../../kernels-gpu/src/ptx/memory.rs)
+
+use crate::kernel::{Kernel, Work, words};
+
+pub fn ld_global_i32(kernel: &Kernel) {
+    check(kernel, words(32), 1, |word| (word as i32 / 2) as u32);
+}
+
+pub fn ld_global_u32(kernel: &Kernel) {
+    check(kernel, words(32), 1, |word| word / 2);
+}
+
+pub fn ld_global_f32(kernel: &Kernel) {
+    let numbers = (0..32).map(|i| (i as f32 - 15.5).to_bits()).collect();
+    check(kernel, numbers, 1, |word| (f32::from_bits(word) / 2.0).to_bits());
+}
+
+pub fn ld_global_f32x4(kernel: &Kernel) {
+    check(kernel, words(4 * 32), 4, |word| word);
+}
+
+pub fn st_global_u32(kernel: &Kernel) {
+    check(kernel, words(32), 1, |word| word);
+}
+
+pub fn st_global_f32(kernel: &Kernel) {
+    check(kernel, words(32), 1, |word| word);
+}
+
+pub fn st_global_f32x2(kernel: &Kernel) {
+    check(kernel, words(2 * 32), 2, |word| word);
+}
+
+pub fn st_global_u32x2(kernel: &Kernel) {
+    check(kernel, words(2 * 32), 2, |word| word);
+}
+
+pub fn ld_shared_f32(kernel: &Kernel) {
+    check(kernel, words(32), 1, |word| word);
+}
+
+pub fn st_shared_f32(kernel: &Kernel) {
+    check(kernel, words(32), 1, |word| word);
+}
+
+/// Odd lanes zero their four words.
+pub fn st_shared_zero_x4(kernel: &Kernel) {
+    let input = words(4 * 32);
+    let expected: Vec<_> =
+        input.iter().enumerate().map(|(i, word)| if i / 4 % 2 == 0 { *word } else { 0 }).collect();
+    assert_eq!(kernel.run(&Work::new(input, expected.len())), expected);
+}
+
+/// Lanes exchange their `width` words with the lanes opposite, something done to each word.
+fn check(kernel: &Kernel, input: Vec<u32>, width: usize, value: impl Fn(u32) -> u32) {
+    let expected: Vec<_> = input.chunks(width).rev().flatten().map(|word| value(*word)).collect();
+    assert_eq!(kernel.run(&Work::new(input, expected.len())), expected);
+}
