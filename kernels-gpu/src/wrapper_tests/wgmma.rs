@@ -10,6 +10,7 @@ use crate::ptx::fence::fence_proxy_async_shared;
 use crate::ptx::special::dynamic_shared;
 use crate::ptx::wgmma::*;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
+use oximla_types::kernels::wrapper_tests::SHARED_BYTES;
 use oximla_types::launch::WARPGROUP_THREADS;
 
 /// Bytes of a row of a panel: 64 elements of 16 bits, with 128-byte swizzle.
@@ -43,6 +44,8 @@ macro_rules! each {
 /// A multiplication by `$panels` panels of B with accumulators of `$len` words.
 macro_rules! multiply {
     ($name:ident, $mma:ident, $wait:ident, $len:tt, $panels:literal, $b:expr, $b_step:expr) => {
+        const _: () = assert!((1 + $panels) * PANEL_BYTES <= SHARED_BYTES);
+
         #[inline(always)]
         pub unsafe fn $name(thread: usize, input: *const u32, output: *mut u32) {
             let (a, b) = (dynamic_shared(), dynamic_shared() + PANEL_BYTES);
