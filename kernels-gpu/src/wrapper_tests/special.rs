@@ -15,8 +15,8 @@ kernel!(wrapper_dynamic_shared, |lane, input, output| {
     *output.add(WARP_THREADS as usize + lane) = get(end - 4 * (WARP_THREADS - lane as u32));
 });
 
-/// Kernels that write, thread by thread and CTA by CTA, what a special register holds. The input is the grid's width and
-/// the threads of a CTA.
+/// A kernel that writes, CTA by CTA and thread by thread, what a special register holds. The input is the grid's width
+/// and the threads of a CTA.
 macro_rules! special_register {
     ($name:ident, $register:ident) => {
         kernel!($name, |thread, input, output| {

@@ -1,7 +1,7 @@
 //! Kernels for [`ptx::wgmma`](crate::ptx::wgmma): D = C + A·B over 64 steps of K, four instructions.
 //!
-//! The input is A, 64 rows by 64, then B, both as they are to lie in shared memory, then C; D is the output. C and D lie
-//! in the order of the threads and, for each, of its accumulators.
+//! The input is A, 64 rows by 64, then B, both as they are to lie in shared memory, then C; D is the output. C and D
+//! lie in the order of the threads and, for each, of its accumulators.
 
 use super::{kernel, put};
 use crate::attention::unroll;

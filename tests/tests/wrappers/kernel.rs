@@ -178,8 +178,8 @@ impl Kernel {
         let mut arguments: Vec<*mut c_void> =
             parameters.iter_mut().map(|bytes| bytes.as_mut_ptr().cast()).collect();
         context.synchronize().expect("the buffers");
-        // SAFETY: the context is current; the entry takes these parameters, as the emulator has checked, and is launched
-        // as the manifest says; parameters and buffers outlive the launch, which is waited for.
+        // SAFETY: the context is current; the entry takes these parameters, as the emulator has checked, and is
+        // launched as the manifest says; parameters and buffers outlive the launch, which is waited for.
         unsafe {
             let function = CUDA_FUNCTIONS[&self.entry.name].0;
             let (grid, shared_bytes) = ((work.grid[0], work.grid[1], 1), self.entry.shared_bytes);
