@@ -1,6 +1,6 @@
 //! Loading a module and launching its entries.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -19,6 +19,11 @@ const MAX_SHARED_BYTES: u32 = 232_448;
 
 /// CTAs of a cluster, non-portable sizes included.
 const MAX_CLUSTER: u32 = 16;
+
+/// CTAs of a launch, which are all listed before it begins; if they can speak to each other, they also need a number of 16
+/// bits each.
+const MAX_CTAS: u64 = 1 << 20;
+const MAX_COMMUNICATING_CTAS: u64 = u16::MAX as u64;
 
 /// A module, parsed and decoded: every instruction is known and has operands that fit.
 #[derive(Debug)]
@@ -153,34 +158,30 @@ pub fn launch(
         if program.communicates { vec![clusters.into_iter().flatten().collect()] } else { clusters };
 
     let touched = Mutex::new(Touched::default());
-    let stop = AtomicBool::new(false);
-    let run = |(index, ctas): (usize, Vec<[u32; 3]>)| {
-        if stop.load(Ordering::Relaxed) {
+    // The first unit with so many findings that the report is full. Those before it still run, so that the report does
+    // not depend on which came first.
+    let last = AtomicUsize::new(units.len());
+    let run = |(index, ctas): (usize, &Vec<[u32; 3]>)| {
+        if index > last.load(Ordering::Relaxed) {
             return None;
         }
         let finished = Unit::new(&context, ctas, index as u64).run();
-        let conflict = touched
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add(index as u64, &finished.global);
+        touched.lock().unwrap_or_else(PoisonError::into_inner).add(index as u64, &finished.global);
         if finished.diagnostics.len() >= options.max_diagnostics {
-            stop.store(true, Ordering::Relaxed);
+            last.fetch_min(index, Ordering::Relaxed);
         }
-        Some((finished.diagnostics, finished.profile, finished.ctas, conflict))
+        Some((finished.diagnostics, finished.profile))
     };
-    let results: Vec<_> = units.clone().into_par_iter().enumerate().map(run).collect();
+    let results: Vec<_> = units.par_iter().enumerate().map(run).collect();
 
     let mut report = Report { diagnostics: Vec::new(), profile: Profile::new(&context) };
-    let mut conflicts = Vec::new();
-    for (diagnostics, profile, _, conflict) in results.into_iter().flatten() {
+    for (diagnostics, profile) in results.into_iter().take(last.into_inner().saturating_add(1)).flatten() {
         report.diagnostics.extend(diagnostics);
         report.profile.add(&profile);
-        conflicts.extend(conflict);
     }
-    // Which group came second depends on the threads' order; the pair does not.
-    conflicts.sort_by_key(|(_, _, address)| *address);
-    if let Some((first, second, address)) = conflicts.first() {
-        report.diagnostics.push(conflict_between(&context, &units, first, second, *address));
+    let conflict = touched.into_inner().unwrap_or_else(PoisonError::into_inner).conflict();
+    if let Some((first, second, address)) = conflict {
+        report.diagnostics.push(conflict_between(&context, &units, &first, &second, address));
     }
     report.diagnostics.truncate(options.max_diagnostics);
     Ok(report)
@@ -196,14 +197,15 @@ fn context<'a>(
         ([1, 1, 1], Some(required)) => required,
         (given, _) => given,
     };
-    let threads = launch.block.iter().try_fold(1_u32, |product, axis| product.checked_mul(*axis)).unwrap_or(u32::MAX);
+    let threads =
+        launch.block.iter().try_fold(1_u32, |product, axis| product.checked_mul(*axis)).unwrap_or(u32::MAX);
     let shape = |[x, y, z]: [u32; 3]| format!("{x} x {y} x {z}");
     let most = program.max_threads.unwrap_or(MAX_THREADS).min(MAX_THREADS);
     if threads == 0 || threads > most {
         return Err(argument("block", shape(launch.block), format!("1 to {most} threads")));
     }
     let ctas = launch.grid.iter().try_fold(1_u64, |product, axis| product.checked_mul(u64::from(*axis)));
-    let most_ctas = if program.communicates { u64::from(u16::MAX) } else { u64::from(u32::MAX) };
+    let most_ctas = if program.communicates { MAX_COMMUNICATING_CTAS } else { MAX_CTAS };
     if !ctas.is_some_and(|ctas| ctas > 0 && ctas <= most_ctas) {
         return Err(argument("grid", shape(launch.grid), format!("1 to {most_ctas} CTAs")));
     }

@@ -55,10 +55,7 @@ impl GlobalMemory {
         let base = BASE + *used;
         *used += bytes.next_multiple_of(ALIGNMENT) + GUARD;
         let allocation = Allocation::new(base, bytes);
-        self.allocations
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(base, Arc::new(allocation));
+        self.allocations.write().unwrap_or_else(PoisonError::into_inner).insert(base, Arc::new(allocation));
         base
     }
 

@@ -8,7 +8,8 @@ use crate::diagnostic::Check;
 use crate::memory::Allocation;
 use crate::order::{Epoch, Kind, Observer, View};
 use crate::program::{
-    Address, Atomic, AtomicOperation, Load, Register, SHARED_BASE, Source, Space, Store, sign_extend, truncate,
+    Address, Atomic, AtomicOperation, Load, Register, SHARED_BASE, Source, Space, Store, sign_extend,
+    truncate,
 };
 use ptx_syntax::ast::Type;
 
@@ -61,7 +62,8 @@ impl Unit<'_> {
 
     /// The values of an address in all lanes.
     pub(super) fn addresses(&self, place: Place, address: Address) -> [u64; LANES] {
-        self.read(place, address.base).map(|base| base.wrapping_add(address.offset as u64))
+        let bits = if address.is_narrow { 32 } else { 64 };
+        self.read(place, address.base).map(|base| truncate(base.wrapping_add(address.offset as u64), bits))
     }
 
     /// What an address means to a CTA.
@@ -71,7 +73,8 @@ impl Unit<'_> {
             Space::Local => Ok(Location::Local(address)),
             Space::Param => Ok(Location::Param(address)),
             Space::SharedCta | Space::SharedCluster => {
-                let address = address as u32;
+                let address = u32::try_from(address)
+                    .map_err(|_| format!("{address:#x} is no address of shared memory"))?;
                 let (above, offset) = (address >> RANK_SHIFT, address & ((1 << RANK_SHIFT) - 1));
                 let target = match above {
                     0 => cta,
@@ -81,13 +84,20 @@ impl Unit<'_> {
                 if above > size || target >= self.ctas.len() {
                     return Err(format!("{address:#x} is in no CTA of the cluster"));
                 }
+                if self.ctas[target].cleaned {
+                    return Err(format!(
+                        "{address:#x} is in a CTA whose threads have all returned; needed is barrier.cluster before \
+                         they do"
+                    ));
+                }
                 if space == Space::SharedCta && target != cta {
                     return Err(format!("{address:#x} is in another CTA; needed is .shared::cluster"));
                 }
                 Ok(Location::Shared { cta: target, address: offset })
             }
             Space::Generic => {
-                let within = |window: u64| address.checked_sub(window).filter(|offset| *offset < WINDOW_BYTES);
+                let within =
+                    |window: u64| address.checked_sub(window).filter(|offset| *offset < WINDOW_BYTES);
                 if let Some(offset) = within(SHARED_WINDOW) {
                     self.locate(cta, Space::SharedCluster, offset)
                 } else if let Some(offset) = within(LOCAL_WINDOW) {
@@ -102,22 +112,41 @@ impl Unit<'_> {
     }
 
     /// Checks an access of a lane in every respect; false where it cannot be made.
-    pub(super) fn check_access(&mut self, place: Place, lane: usize, location: Location, bytes: u32, kind: Kind) -> bool {
+    pub(super) fn check_access(
+        &mut self,
+        place: Place,
+        lane: usize,
+        location: Location,
+        bytes: u32,
+        kind: Kind,
+    ) -> bool {
         let address = location.address();
+        let size = bytes.next_power_of_two();
         let (what, space) = (if kind.writes { "a write" } else { "a read" }, location.space());
-        if !address.is_multiple_of(u64::from(bytes.next_power_of_two())) {
-            let message =
-                format!("{what} of {bytes} bytes at {address:#x} in {space} memory; needed is a multiple of {bytes}");
+        if !address.is_multiple_of(u64::from(size)) {
+            let message = format!(
+                "{what} of {bytes} bytes at {address:#x} in {space} memory; needed is a multiple of {size}"
+            );
             self.report(place, Some(lane), Check::Misaligned, message);
             return false;
         }
-        if !self.exists(place, lane, location, bytes) {
-            let message = format!("{what} of {bytes} bytes at {address:#x} in {space} memory, {}", self.bounds(location));
+        if !self.exists(location, bytes) {
+            let message = format!(
+                "{what} of {bytes} bytes at {address:#x} in {space} memory, {}",
+                self.bounds(location)
+            );
+            self.report(place, Some(lane), Check::OutOfBounds, message);
+            return false;
+        }
+        if kind.writes && matches!(location, Location::Param(_)) {
+            let message =
+                format!("a write of {bytes} bytes at {address:#x} in parameter memory, which is read-only");
             self.report(place, Some(lane), Check::OutOfBounds, message);
             return false;
         }
         if !kind.writes && !self.is_written(location, bytes) {
-            let message = format!("{bytes} bytes at {address:#x} in {space} memory, which nothing has written");
+            let message =
+                format!("{bytes} bytes at {address:#x} in {space} memory, which nothing has written");
             self.report(place, Some(lane), Check::Uninitialized, message);
         }
         if let Location::Shared { cta, address } = location {
@@ -162,15 +191,12 @@ impl Unit<'_> {
     }
 
     /// Whether all of these bytes are there.
-    pub(super) fn exists(&self, place: Place, lane: usize, location: Location, bytes: u32) -> bool {
+    pub(super) fn exists(&self, location: Location, bytes: u32) -> bool {
         match location {
             Location::Global(address) => self.allocation(address, bytes).is_some(),
             Location::Shared { cta, address } => self.ctas[cta].has_shared(address, bytes),
-            Location::Local(address) => {
-                debug_assert!(self.thread(place, lane) < self.ctas[place.cta].threads);
-                address + u64::from(bytes) <= u64::from(self.context.program.local_bytes)
-            }
-            Location::Param(address) => address + u64::from(bytes) <= self.context.parameters.len() as u64,
+            Location::Local(address) => fits(address, bytes, u64::from(self.context.program.local_bytes)),
+            Location::Param(address) => fits(address, bytes, self.context.parameters.len() as u64),
         }
     }
 
@@ -180,7 +206,11 @@ impl Unit<'_> {
             Location::Global(address) => {
                 let below = self.context.allocations.iter().rfind(|allocation| allocation.base <= address);
                 match below {
-                    Some(a) => format!("which is {} bytes behind the beginning of an allocation of {}", address - a.base, a.bytes),
+                    Some(a) => format!(
+                        "which is {} bytes behind the beginning of an allocation of {}",
+                        address - a.base,
+                        a.bytes
+                    ),
                     None => "below every allocation".into(),
                 }
             }
@@ -201,9 +231,10 @@ impl Unit<'_> {
             Location::Global(address) => {
                 self.allocation(address, bytes).is_none_or(|a| a.is_written(address, u64::from(bytes)))
             }
-            Location::Shared { cta, address } => {
-                self.ctas[cta].written[address as usize..(address + bytes) as usize].iter().all(|written| *written)
-            }
+            Location::Shared { cta, address } => self.ctas[cta].written
+                [address as usize..(address + bytes) as usize]
+                .iter()
+                .all(|written| *written),
             Location::Local(_) | Location::Param(_) => true,
         }
     }
@@ -280,7 +311,7 @@ impl Unit<'_> {
 
     pub(super) fn load(&mut self, place: Place, mask: u32, load: &Load) {
         let total = load.bytes * load.results.len() as u32;
-        let kind = Kind { strong: load.order.strong, ..Kind::READ };
+        let kind = Kind { strong: load.order.strength(), ..Kind::READ };
         let program = self.context.program;
         let locations = self.locations(place, mask, load.space, load.address);
         self.count_access(place, &locations, total);
@@ -297,7 +328,8 @@ impl Unit<'_> {
                 let Some(register) = register else { continue };
                 let mut value = little_endian(bytes);
                 if load.signed {
-                    value = truncate(sign_extend(value, load.bytes * 8), program.registers[*register as usize]);
+                    value =
+                        truncate(sign_extend(value, load.bytes * 8), program.registers[*register as usize]);
                 }
                 self.warp(place).registers[*register as usize][lane] = value;
             }
@@ -306,7 +338,7 @@ impl Unit<'_> {
 
     pub(super) fn store(&mut self, place: Place, mask: u32, store: &Store) {
         let total = store.bytes * store.values.len() as u32;
-        let kind = Kind { strong: store.order.strong, ..Kind::WRITE };
+        let kind = Kind { strong: store.order.strength(), ..Kind::WRITE };
         let values: Vec<_> = store.values.iter().map(|value| self.read(place, *value)).collect();
         let locations = self.locations(place, mask, store.space, store.address);
         self.count_access(place, &locations, total);
@@ -327,7 +359,7 @@ impl Unit<'_> {
     pub(super) fn atomic(&mut self, place: Place, mask: u32, atomic: &Atomic) {
         let bytes = atomic.ty.bytes();
         let total = bytes * atomic.values.len() as u32;
-        let kind = Kind { strong: true, ..Kind::WRITE };
+        let kind = Kind { strong: atomic.order.strength(), ..Kind::WRITE };
         let values: Vec<_> = atomic.values.iter().map(|value| self.read(place, *value)).collect();
         let swap = atomic.swap.map(|swap| self.read(place, swap));
         let locations = self.locations(place, mask, atomic.space, atomic.address);
@@ -338,7 +370,8 @@ impl Unit<'_> {
             }
             self.synchronize_at(place, lane, unique(location), atomic.order, true, true);
             if !self.is_written(location, total) {
-                let message = format!("an atomic operation at {:#x}, which nothing has written", location.address());
+                let message =
+                    format!("an atomic operation at {:#x}, which nothing has written", location.address());
                 self.report(place, Some(lane), Check::Uninitialized, message);
             }
             let mut data = vec![0; total as usize];
@@ -385,7 +418,14 @@ impl Unit<'_> {
         self.write(place, result, &converted, mask);
     }
 
-    pub(super) fn is_space(&mut self, place: Place, mask: u32, result: Register, source: Source, space: Space) {
+    pub(super) fn is_space(
+        &mut self,
+        place: Place,
+        mask: u32,
+        result: Register,
+        source: Source,
+        space: Space,
+    ) {
         let addresses = self.read(place, source);
         let holds = addresses.map(|address| {
             let location = self.locate(place.cta, Space::Generic, address);
@@ -412,6 +452,7 @@ impl Unit<'_> {
     ) {
         let (addresses, ranks) = (self.read(place, source), self.read(place, rank));
         let size: u32 = self.context.cluster.iter().product();
+        let bits = self.context.program.registers[result as usize];
         let mut mapped = [0; LANES];
         for lane in lanes(mask) {
             if ranks[lane] >= u64::from(size) {
@@ -421,12 +462,19 @@ impl Unit<'_> {
             }
             let window = if generic { SHARED_WINDOW } else { 0 };
             let offset = addresses[lane].wrapping_sub(window) & ((1 << RANK_SHIFT) - 1);
-            mapped[lane] = window + ((ranks[lane] + 1) << RANK_SHIFT | offset);
+            mapped[lane] = truncate(window + ((ranks[lane] + 1) << RANK_SHIFT | offset), bits);
         }
         self.write(place, result, &mapped, mask);
     }
 
-    pub(super) fn cta_rank(&mut self, place: Place, mask: u32, result: Register, source: Source, generic: bool) {
+    pub(super) fn cta_rank(
+        &mut self,
+        place: Place,
+        mask: u32,
+        result: Register,
+        source: Source,
+        generic: bool,
+    ) {
         let space = if generic { Space::Generic } else { Space::SharedCluster };
         let addresses = self.read(place, source);
         let mut ranks = [0; LANES];
@@ -501,10 +549,17 @@ fn sectors(addresses: &[u64], bytes: u32) -> (u64, u64) {
     let fewest = (distinct.len() as u64 * u64::from(bytes)).div_ceil(SECTOR_BYTES);
     let mut touched: Vec<u64> = distinct
         .iter()
-        .flat_map(|address| address / SECTOR_BYTES..(address + u64::from(bytes)).div_ceil(SECTOR_BYTES))
+        .flat_map(|address| {
+            address / SECTOR_BYTES..address.saturating_add(u64::from(bytes)).div_ceil(SECTOR_BYTES)
+        })
         .collect();
     touched.dedup();
     (touched.len() as u64, fewest.min(touched.len() as u64))
+}
+
+/// Whether bytes at an address lie within the first `size`.
+fn fits(address: u64, bytes: u32, size: u64) -> bool {
+    address.checked_add(u64::from(bytes)).is_some_and(|end| end <= size)
 }
 
 /// A number for a location that no other has.
@@ -533,7 +588,9 @@ pub(super) fn apply(operation: AtomicOperation, ty: Type, old: u64, value: u64, 
         })
     };
     let float = |f32_op: fn(f32, f32) -> f32, f64_op: fn(f64, f64) -> f64| match ty {
-        Type::F32 => Some(u64::from(f32_op(f32::from_bits(old as u32), f32::from_bits(value as u32)).to_bits())),
+        Type::F32 => {
+            Some(u64::from(f32_op(f32::from_bits(old as u32), f32::from_bits(value as u32)).to_bits()))
+        }
         Type::F64 => Some(f64_op(f64::from_bits(old), f64::from_bits(value)).to_bits()),
         Type::F16 | Type::F16x2 => {
             Some(pair(f32_op, |x| half::f16::from_bits(x).to_f32(), |x| half::f16::from_f32(x).to_bits()))
@@ -549,11 +606,27 @@ pub(super) fn apply(operation: AtomicOperation, ty: Type, old: u64, value: u64, 
         AtomicOperation::Xor => old ^ value,
         AtomicOperation::Exchange => value,
         AtomicOperation::CompareAndSwap => {
-            if old == value { swap.unwrap_or(old) } else { old }
+            if old == value {
+                swap.unwrap_or(old)
+            } else {
+                old
+            }
         }
         AtomicOperation::Add => float(|a, b| a + b, |a, b| a + b).unwrap_or_else(|| old.wrapping_add(value)),
-        AtomicOperation::Increment => if old >= value { 0 } else { old + 1 },
-        AtomicOperation::Decrement => if old == 0 || old > value { value } else { old - 1 },
+        AtomicOperation::Increment => {
+            if old >= value {
+                0
+            } else {
+                old + 1
+            }
+        }
+        AtomicOperation::Decrement => {
+            if old == 0 || old > value {
+                value
+            } else {
+                old - 1
+            }
+        }
         AtomicOperation::Min => {
             float(f32::min, f64::min).unwrap_or_else(|| if less(value, old) { value } else { old })
         }
@@ -563,4 +636,3 @@ pub(super) fn apply(operation: AtomicOperation, ty: Type, old: u64, value: u64, 
     };
     truncate(new, bits)
 }
-

@@ -1,8 +1,8 @@
 //! Named barriers, the cluster's barrier, and instructions that a part of a warp executes together.
 
-use super::cta::NAMED_BARRIERS;
+use super::cta::{Cta, NAMED_BARRIERS};
 use super::wait::Wait;
-use super::warp::{WARP, lanes, to_mask};
+use super::warp::{WARP, Warp, lanes, to_mask};
 use super::{Place, Unit};
 use crate::diagnostic::Check;
 use crate::order::View;
@@ -11,8 +11,8 @@ use crate::program::{self, ReduceOperation};
 /// One of a CTA's 16 barriers.
 #[derive(Debug, Default)]
 pub(super) struct NamedBarrier {
-    /// Threads that make a round, as those who have arrived in this one say.
-    pub(super) expected: u32,
+    /// Threads that make a round, as those who have arrived in this one say; `None` for all of the CTA.
+    expected: Option<u32>,
     /// For each warp that has arrived, its lanes.
     arrivals: Vec<(usize, u32)>,
     /// Rounds completed.
@@ -36,64 +36,83 @@ pub(super) struct ClusterBarrier {
 }
 
 impl NamedBarrier {
-    pub(super) fn arrived(&self) -> u32 {
-        self.arrivals.iter().map(|(_, mask)| mask.count_ones()).sum()
+    /// Threads that have arrived. A barrier counts warps: one of which all remaining threads have arrived counts fully.
+    pub(super) fn arrived(&self, warps: &[Warp]) -> u32 {
+        let of_warp = |(number, warp): (usize, &Warp)| match self.lanes_of(number) {
+            0 => 0,
+            lanes if warp.live & !lanes == 0 => WARP,
+            lanes => lanes.count_ones(),
+        };
+        warps.iter().enumerate().map(of_warp).sum()
+    }
+
+    /// Threads that make a round.
+    pub(super) fn expected(&self, warps: &[Warp]) -> u32 {
+        self.expected.unwrap_or(warps.len() as u32 * WARP)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.arrivals.is_empty()
+    }
+
+    fn lanes_of(&self, warp: usize) -> u32 {
+        self.arrivals.iter().filter(|(number, _)| *number == warp).fold(0, |all, (_, lanes)| all | lanes)
+    }
+
+    /// Whether the round is over. Where it is for the whole CTA, nobody waits for threads that have returned.
+    fn is_complete(&self, warps: &[Warp]) -> bool {
+        let everyone =
+            || warps.iter().enumerate().all(|(number, warp)| warp.live & !self.lanes_of(number) == 0);
+        self.is_open() && self.expected.map_or_else(everyone, |expected| self.arrived(warps) >= expected)
     }
 }
 
 impl Unit<'_> {
     /// `bar`, `barrier.cta`: arrives. Waiting fibers go on with [`Self::leave_barrier`].
-    pub(super) fn arrive_at_barrier(&mut self, place: Place, mask: u32, barrier: &program::NamedBarrier) -> bool {
-        let first = mask.trailing_zeros() as usize;
-        let id = self.read(place, barrier.id)[first] as u32;
+    pub(super) fn arrive_at_barrier(
+        &mut self,
+        place: Place,
+        mask: u32,
+        barrier: &program::NamedBarrier,
+    ) -> bool {
+        let uniform = |unit: &Self, source| {
+            let values = unit.read(place, source);
+            let first = values[mask.trailing_zeros() as usize];
+            (first as u32, lanes(mask).all(|lane| values[lane] == first))
+        };
+        let (id, same_id) = uniform(self, barrier.id);
+        let threads = barrier.threads.map(|threads| uniform(self, threads));
+        if !same_id || threads.is_some_and(|(_, same)| !same) {
+            let message =
+                "the threads of the warp name different barriers or counts; needed are the same".to_owned();
+            self.report(place, None, Check::Barrier, message);
+        }
         if id as usize >= NAMED_BARRIERS {
-            self.report(place, None, Check::Barrier, format!("the barrier is {id}; needed is one of 0 to 15"));
+            self.report(
+                place,
+                None,
+                Check::Barrier,
+                format!("the barrier is {id}; needed is one of 0 to 15"),
+            );
             return self.advance(place);
         }
-        let cta = &self.ctas[place.cta];
-        let live: u32 = cta.warps.iter().map(|warp| warp.live.count_ones()).sum();
-        let expected = match barrier.threads {
-            None => live,
-            Some(threads) => self.read(place, threads)[first] as u32,
-        };
         let holding = match &barrier.reduction {
             Some(reduction) => to_mask(&self.read(place, reduction.predicate)) & mask,
             None => 0,
         };
-        let state = &self.ctas[place.cta].barriers[id as usize];
-        let arrived = state.arrived();
-        if expected == 0 || !expected.is_multiple_of(WARP) && barrier.threads.is_some() {
-            let message = format!("the number of threads is {expected}; needed is a multiple of {WARP}");
-            self.report(place, None, Check::Barrier, message);
-        } else if arrived != 0 && state.expected != expected {
-            let others = state.expected;
-            let message =
-                format!("barrier {id} is for {expected} threads here and for {others} threads that have arrived");
-            self.report(place, None, Check::Barrier, message);
-        } else if state.arrivals.iter().any(|(warp, lanes)| *warp == place.warp && lanes & mask != 0) {
-            let message = format!(
-                "threads arrive at barrier {id} again, where {arrived} of {expected} have arrived and the round is not \
-                 over"
-            );
-            self.report(place, None, Check::Barrier, message);
-        } else if arrived + mask.count_ones() > expected {
-            let message = format!("barrier {id} gets more arrivals than the {expected} threads of its round");
+        let threads = threads.map(|(threads, _)| threads);
+        if let Some(message) = self.barrier_misuse(place, mask, id, threads) {
             self.report(place, None, Check::Barrier, message);
         }
         let mut view = std::mem::take(&mut self.ctas[place.cta].barriers[id as usize].view);
         self.publish(place, mask, &mut view);
         let state = &mut self.ctas[place.cta].barriers[id as usize];
         state.view = view;
-        state.expected = expected;
+        state.expected = threads;
         state.holding += holding.count_ones();
         state.arrivals.push((place.warp, mask));
         let round = state.round;
-        if state.arrived() >= expected {
-            state.completed = std::mem::take(&mut state.view);
-            state.completed_holding = (std::mem::take(&mut state.holding), state.arrived());
-            state.arrivals.clear();
-            state.round += 1;
-        }
+        self.complete_barriers(place.cta);
         if !barrier.waits {
             return self.advance(place);
         }
@@ -102,8 +121,55 @@ impl Unit<'_> {
         false
     }
 
+    /// What is wrong with an arrival at a barrier.
+    fn barrier_misuse(&self, place: Place, mask: u32, id: u32, threads: Option<u32>) -> Option<String> {
+        let cta = &self.ctas[place.cta];
+        let barrier = &cta.barriers[id as usize];
+        let all = cta.warps.len() as u32 * WARP;
+        let expected = threads.unwrap_or(all);
+        let (arrived, others) = (barrier.arrived(&cta.warps), barrier.expected(&cta.warps));
+        let is_whole = cta.warps[place.warp].live & !(mask | barrier.lanes_of(place.warp)) == 0;
+        let more = if is_whole { WARP } else { mask.count_ones() };
+        if expected == 0 || !expected.is_multiple_of(WARP) {
+            Some(format!("the number of threads is {expected}; needed is a multiple of {WARP}"))
+        } else if expected > all {
+            Some(format!("barrier {id} is for {expected} threads; the CTA has {all}"))
+        } else if arrived != 0 && others != expected {
+            Some(format!(
+                "barrier {id} is for {expected} threads here and for {others} threads that have arrived"
+            ))
+        } else if barrier.lanes_of(place.warp) & mask != 0 {
+            Some(format!(
+                "threads arrive at barrier {id} again, where {arrived} of {expected} have arrived and the round is not \
+                 over"
+            ))
+        } else if arrived + more > expected {
+            Some(format!("barrier {id} gets more arrivals than the {expected} threads of its round"))
+        } else {
+            None
+        }
+    }
+
+    /// Ends the rounds of a CTA's barriers that are complete: by an arrival, or because threads have returned.
+    pub(super) fn complete_barriers(&mut self, cta: usize) {
+        let Cta { warps, barriers, .. } = &mut self.ctas[cta];
+        for state in barriers.iter_mut().filter(|barrier| barrier.is_complete(warps)) {
+            let size = state.arrivals.iter().map(|(_, lanes)| lanes.count_ones()).sum();
+            state.completed = std::mem::take(&mut state.view);
+            state.completed_holding = (std::mem::take(&mut state.holding), size);
+            state.arrivals.clear();
+            state.round += 1;
+        }
+    }
+
     /// Goes on behind a barrier whose round is over.
-    pub(super) fn leave_barrier(&mut self, place: Place, mask: u32, barrier: &program::NamedBarrier, id: u32) -> bool {
+    pub(super) fn leave_barrier(
+        &mut self,
+        place: Place,
+        mask: u32,
+        barrier: &program::NamedBarrier,
+        id: u32,
+    ) -> bool {
         let completed = self.ctas[place.cta].barriers[id as usize].completed.clone();
         self.take_over(place, mask, &completed);
         if let Some(reduction) = &barrier.reduction {
@@ -121,10 +187,9 @@ impl Unit<'_> {
     pub(super) fn arrive_at_cluster(&mut self, place: Place, mask: u32, releases: bool) -> bool {
         let cluster = self.cluster_of(place.cta);
         let mut barrier = self.clusters.remove(&cluster).unwrap_or_default();
-        let again = barrier
-            .arrivals
-            .iter()
-            .any(|(cta, warp, lanes)| (*cta, *warp) == (place.cta, place.warp) && lanes & mask != 0);
+        let warp = self.warp(place);
+        let again = warp.cluster_arrived & mask != 0;
+        warp.cluster_arrived |= mask;
         if again {
             let message = "threads arrive at the cluster's barrier again before waiting for it".to_owned();
             self.report(place, None, Check::Barrier, message);
@@ -163,11 +228,12 @@ impl Unit<'_> {
     pub(super) fn wait_for_cluster(&mut self, place: Place, mask: u32, acquires: bool) -> bool {
         let cluster = self.cluster_of(place.cta);
         let waiting = self.fiber(place).wait.take();
-        let Some(barrier) = self.clusters.get(&cluster) else {
+        if self.warp(place).cluster_arrived & mask != mask {
             let message = "barrier.cluster.wait without an arrival before it".to_owned();
             self.report(place, None, Check::Barrier, message);
             return self.advance(place);
-        };
+        }
+        let Some(barrier) = self.clusters.get(&cluster) else { return self.advance(place) };
         // The arrival of a round that is still open stands in its list.
         let in_round = barrier
             .arrivals
@@ -183,6 +249,7 @@ impl Unit<'_> {
             let completed = barrier.completed.clone();
             self.take_over(place, mask, &completed);
         }
+        self.warp(place).cluster_arrived &= !mask;
         self.advance(place)
     }
 
@@ -212,6 +279,5 @@ impl Unit<'_> {
         let mut view = View::default();
         self.publish(place, mask, &mut view);
         self.take_over(place, mask, &view);
-        debug_assert!(lanes(mask).next().is_some());
     }
 }

@@ -9,9 +9,9 @@ use super::mbarriers::Step;
 use super::warp::lanes;
 use super::{Place, Unit};
 use crate::diagnostic::Check;
-use crate::order::{Epoch, Kind, View};
+use crate::order::{Epoch, Kind, Scope, View};
 use crate::program::{Address, AtomicOperation, Bulk, CopyAsync, Direction, Source, Space};
-use crate::tensor_map::TensorMap;
+use crate::tensor_map::{ElementType, TensorMap};
 use ptx_syntax::ast::Type;
 use rand::RngExt;
 
@@ -30,7 +30,8 @@ const BURST: usize = 32;
 /// An asynchronous operation whose effect is still to come.
 #[derive(Debug)]
 pub(super) struct Pending {
-    cta: usize,
+    /// Of the thread that issued it.
+    pub(super) cta: usize,
     thread: u32,
     /// The instruction.
     at: u32,
@@ -75,16 +76,21 @@ struct Transfer {
 }
 
 impl Pending {
+    pub(super) fn is_multiply(&self) -> bool {
+        matches!(self.effect, Effect::Multiply { .. })
+    }
+
     /// Thread and instruction, if the operation uses shared memory of this CTA.
     pub(super) fn endangers(&self, cta: usize) -> Option<(u32, u32)> {
-        let is_there = |location: Location| matches!(location, Location::Shared { cta: other, .. } if other == cta);
+        let is_there =
+            |location: Location| matches!(location, Location::Shared { cta: other, .. } if other == cta);
         let uses = match &self.effect {
             Effect::Copy { transfer, .. } => is_there(transfer.to),
             Effect::Bulk { transfers, .. } => {
                 transfers.iter().any(|transfer| is_there(transfer.to) || transfer.from.is_some_and(is_there))
             }
             Effect::Arrive { .. } => self.cta == cta,
-            Effect::Multiply { .. } => false,
+            Effect::Multiply { .. } => self.cta == cta,
         };
         uses.then_some((self.thread, self.at))
     }
@@ -127,7 +133,9 @@ impl Unit<'_> {
                                 "{bytes} bytes arrive at the mbarrier at {address:#x} in phase {now}, and were asked \
                                  for in phase {phase}; needed is an expect_tx in the same phase"
                             ),
-                            None => format!("{bytes} bytes arrive at {address:#x}, where there is no mbarrier any more"),
+                            None => format!(
+                                "{bytes} bytes arrive at {address:#x}, where there is no mbarrier any more"
+                            ),
                         };
                         self.report_at(cta, thread, at, Check::Mbarrier, message);
                     }
@@ -178,7 +186,8 @@ impl Unit<'_> {
     /// Lets a warpgroup's oldest `wgmma` happen now.
     pub(super) fn complete_multiply(&mut self, cta: usize, warpgroup: usize) {
         let is_it = |pending: &Pending| {
-            pending.cta == cta && matches!(pending.effect, Effect::Multiply { warpgroup: other } if other == warpgroup)
+            pending.cta == cta
+                && matches!(pending.effect, Effect::Multiply { warpgroup: other } if other == warpgroup)
         };
         if let Some(index) = self.pending.iter().position(is_it) {
             self.happen(index);
@@ -200,11 +209,12 @@ impl Unit<'_> {
         let (address, space) = (location.address(), location.space());
         let what = if kind.writes { "to" } else { "from" };
         if !address.is_multiple_of(align) {
-            let message = format!("a copy {what} {address:#x} in {space} memory; needed is a multiple of {align}");
+            let message =
+                format!("a copy {what} {address:#x} in {space} memory; needed is a multiple of {align}");
             self.report(place, Some(lane), Check::Misaligned, message);
             return false;
         }
-        if !self.exists(place, lane, location, bytes) {
+        if !self.exists(location, bytes) {
             let bounds = self.bounds(location);
             let message = format!("a copy of {bytes} bytes {what} {address:#x} in {space} memory, {bounds}");
             self.report(place, Some(lane), Check::OutOfBounds, message);
@@ -216,7 +226,10 @@ impl Unit<'_> {
             self.check_no_mbarrier(place, lane, cta, address, bytes);
         }
         let view = self.view_of(place, lane);
-        let own = Epoch { time: self.ctas[place.cta].warps[place.warp].fenced_time[lane], ..self.epoch(place, lane) };
+        let own = Epoch {
+            time: self.ctas[place.cta].warps[place.warp].fenced_time[lane],
+            ..self.epoch(place, lane)
+        };
         self.order_access(place, Some(lane), location, bytes, &view, Some(own), epoch, kind);
         true
     }
@@ -249,7 +262,10 @@ impl Unit<'_> {
                     continue;
                 }
                 if !self.is_written(from, read) {
-                    let message = format!("{read} bytes at {:#x} in global memory, which nothing has written", from.address());
+                    let message = format!(
+                        "{read} bytes at {:#x} in global memory, which nothing has written",
+                        from.address()
+                    );
                     self.report(place, Some(lane), Check::Uninitialized, message);
                 }
                 self.count(place, |counts| counts.global_bytes += u64::from(read));
@@ -273,7 +289,8 @@ impl Unit<'_> {
         }
         let threads = self.ctas[place.cta].threads;
         for lane in lanes(mask) {
-            let done = self.ctas[place.cta].warps[place.warp].copy_groups[lane].saturating_sub(pending.unwrap_or(0));
+            let done =
+                self.ctas[place.cta].warps[place.warp].copy_groups[lane].saturating_sub(pending.unwrap_or(0));
             let thread = self.thread(place, lane);
             self.complete_copies(place.cta, thread, done);
             let epoch = Actor::Copies(thread).at(place.cta, threads, done);
@@ -295,7 +312,14 @@ impl Unit<'_> {
         }
     }
 
-    pub(super) fn arrive_after_copies(&mut self, place: Place, mask: u32, address: Address, space: Space, counts: bool) {
+    pub(super) fn arrive_after_copies(
+        &mut self,
+        place: Place,
+        mask: u32,
+        address: Address,
+        space: Space,
+        counts: bool,
+    ) {
         let threads = self.ctas[place.cta].threads;
         for (lane, location) in self.locations(place, mask, space, address) {
             let Location::Shared { cta, address } = location else { continue };
@@ -323,7 +347,9 @@ impl Unit<'_> {
         let barriers = bulk.barrier.map(|barrier| self.addresses(place, barrier));
         for lane in lanes(mask) {
             let barrier = barriers.as_ref().map(|barriers| barriers[lane]);
-            if let Err((check, message)) = self.bulk_of_lane(place, lane, bulk, shared[lane], other[lane], barrier) {
+            if let Err((check, message)) =
+                self.bulk_of_lane(place, lane, bulk, shared[lane], other[lane], barrier)
+            {
                 self.report(place, Some(lane), check, message);
             }
         }
@@ -339,22 +365,26 @@ impl Unit<'_> {
         barrier: Option<u64>,
     ) -> Result<(), (Check, String)> {
         let out_of_bounds = |message| (Check::OutOfBounds, message);
-        let near = if bulk.direction == Direction::SharedToGlobal { Space::SharedCta } else { Space::SharedCluster };
+        let near =
+            if bulk.direction == Direction::SharedToGlobal { Space::SharedCta } else { Space::SharedCluster };
         let shared = self.locate(place.cta, near, shared).map_err(out_of_bounds)?;
         let Location::Shared { cta: near_cta, address: near_address } = shared else { return Ok(()) };
 
         // Pieces of the copy: offset in shared memory, place at the other end, bytes.
-        let (pieces, total, fill) = match &bulk.coordinates {
+        let (pieces, total, fill, element) = match &bulk.coordinates {
             Some(coordinates) => {
-                let coordinates: Vec<i32> =
-                    coordinates.iter().map(|source: &Source| self.read(place, *source)[lane] as i32).collect();
+                let coordinates: Vec<i32> = coordinates
+                    .iter()
+                    .map(|source: &Source| self.read(place, *source)[lane] as i32)
+                    .collect();
                 let map = self.tensor_map(place, lane, other)?;
-                let pieces = map.pieces(&coordinates, near_address).map_err(|e| (Check::BulkCopy, e.to_string()))?;
+                let pieces =
+                    map.pieces(&coordinates, near_address).map_err(|e| (Check::BulkCopy, e.to_string()))?;
                 let pieces: Vec<_> = pieces
                     .into_iter()
                     .map(|piece| (piece.offset, piece.source.map(Location::Global), piece.bytes))
                     .collect();
-                (pieces, map.box_bytes(), map.fill())
+                (pieces, map.box_bytes(), map.fill(), Some(element_type(map.element)))
             }
             None => {
                 let bytes = bulk.bytes.map_or(0, |bytes| self.read(place, bytes)[lane] as u32);
@@ -367,7 +397,7 @@ impl Unit<'_> {
                     Direction::GlobalToShared | Direction::SharedToGlobal => Space::Global,
                 };
                 let other = self.locate(place.cta, space, other).map_err(out_of_bounds)?;
-                (vec![(near_address, Some(other), bytes)], bytes, [0; 16])
+                (vec![(near_address, Some(other), bytes)], bytes, [0; 16], None)
             }
         };
         let is_tensor = bulk.coordinates.is_some();
@@ -376,7 +406,8 @@ impl Unit<'_> {
         // To whom: one CTA or several, each with a barrier at the same offset.
         let (targets, end) = match barrier {
             Some(barrier) => {
-                let Some((barrier_cta, barrier_address)) = self.mbarrier_location(place, lane, barrier) else {
+                let Some((barrier_cta, barrier_address)) = self.mbarrier_location(place, lane, barrier)
+                else {
                     return Ok(());
                 };
                 let targets: Vec<usize> = match bulk.multicast {
@@ -438,14 +469,16 @@ impl Unit<'_> {
                 let reads = from.is_none_or(|from| {
                     self.check_copy(place, lane, from, *bytes, align, read_epoch, Kind::ASYNC_READ)
                 });
-                let strong = bulk.reduction.is_some();
+                // A reduction is relaxed, of the scope of the GPU.
+                let strong = bulk.reduction.is_some().then_some(Scope::Device);
                 let kind = Kind { strong, ..Kind::ASYNC_WRITE };
                 if reads && self.check_copy(place, lane, to, *bytes, align, write_epoch, kind) {
                     transfers.push(Transfer { from, to, bytes: *bytes, read: *bytes, data: Vec::new() });
                 }
             }
         }
-        let in_range: u64 = pieces.iter().filter(|piece| piece.1.is_some()).map(|piece| u64::from(piece.2)).sum();
+        let in_range: u64 =
+            pieces.iter().filter(|piece| piece.1.is_some()).map(|piece| u64::from(piece.2)).sum();
         let sectors: u64 = in_range.div_ceil(32);
         self.count(place, |counts| {
             counts.shared_bytes += u64::from(total) * targets.len() as u64;
@@ -454,19 +487,21 @@ impl Unit<'_> {
                 counts.sectors += sectors;
             }
         });
-        self.push(place, lane, Effect::Bulk { transfers, fill, reduction: bulk.reduction, end });
+        let reduction = bulk.reduction.and_then(|(operation, ty)| Some((operation, ty.or(element)?)));
+        self.push(place, lane, Effect::Bulk { transfers, fill, reduction, end });
         Ok(())
     }
 
     /// The tensor map at a generic address.
     fn tensor_map(&mut self, place: Place, lane: usize, address: u64) -> Result<TensorMap, (Check, String)> {
-        let location =
-            self.locate(place.cta, Space::Generic, address).map_err(|message| (Check::OutOfBounds, message))?;
+        let location = self
+            .locate(place.cta, Space::Generic, address)
+            .map_err(|message| (Check::OutOfBounds, message))?;
         if !location.address().is_multiple_of(MAP_ALIGN) {
             let message = format!("the tensor map is at {address:#x}; needed is a multiple of {MAP_ALIGN}");
             return Err((Check::Misaligned, message));
         }
-        if matches!(location, Location::Shared { .. }) || !self.exists(place, lane, location, MAP_BYTES) {
+        if matches!(location, Location::Shared { .. }) || !self.exists(location, MAP_BYTES) {
             let message = format!("there is no tensor map at {address:#x}");
             return Err((Check::OutOfBounds, message));
         }
@@ -519,7 +554,9 @@ impl Unit<'_> {
         let values: Vec<_> = values.iter().map(|value| self.read(place, *value)).collect();
         for (lane, to) in self.locations(place, mask, Space::SharedCluster, address) {
             let Location::Shared { cta, .. } = to else { continue };
-            let Some((barrier_cta, barrier)) = self.mbarrier_location(place, lane, barriers[lane]) else { continue };
+            let Some((barrier_cta, barrier)) = self.mbarrier_location(place, lane, barriers[lane]) else {
+                continue;
+            };
             if barrier_cta != cta {
                 let message = "the mbarrier is not in the CTA that gets the data".to_owned();
                 self.report(place, Some(lane), Check::BulkCopy, message);
@@ -532,12 +569,34 @@ impl Unit<'_> {
             if !self.check_copy(place, lane, to, total, u64::from(total), epoch, Kind::WRITE) {
                 continue;
             }
-            let data: Vec<u8> =
-                values.iter().flat_map(|value| value[lane].to_le_bytes().into_iter().take(bytes as usize)).collect();
+            let data: Vec<u8> = values
+                .iter()
+                .flat_map(|value| value[lane].to_le_bytes().into_iter().take(bytes as usize))
+                .collect();
             let phase = self.mbarrier_phase(cta, barrier).unwrap_or(0);
             let transfer = Transfer { from: None, to, bytes: total, read: 0, data };
             let end = BulkEnd::Barriers(vec![(cta, barrier, total, phase)]);
-            self.push(place, lane, Effect::Bulk { transfers: vec![transfer], fill: [0; 16], reduction: None, end });
+            self.push(
+                place,
+                lane,
+                Effect::Bulk { transfers: vec![transfer], fill: [0; 16], reduction: None, end },
+            );
         }
+    }
+}
+
+/// What a reduction computes with for a tensor of these elements.
+fn element_type(element: ElementType) -> Type {
+    match element {
+        ElementType::U8 => Type::U8,
+        ElementType::U16 => Type::U16,
+        ElementType::U32 => Type::U32,
+        ElementType::I32 => Type::S32,
+        ElementType::U64 => Type::U64,
+        ElementType::I64 => Type::S64,
+        ElementType::F16 => Type::F16,
+        ElementType::F32 | ElementType::Tf32 => Type::F32,
+        ElementType::F64 => Type::F64,
+        ElementType::Bf16 => Type::Bf16,
     }
 }

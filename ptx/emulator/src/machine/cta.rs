@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::order::{Agent, Epoch, SharedShadow, View};
-use crate::program::SHARED_BASE;
+use crate::program::{SHARED_BASE, dynamic_shared};
 
 use super::Context;
 use super::barriers::NamedBarrier;
@@ -32,8 +32,8 @@ pub(super) struct Cta {
     /// Local memory of each thread, once it has been used.
     pub(super) local: Vec<Vec<u8>>,
     pub(super) mbarriers: BTreeMap<u32, Mbarrier>,
-    /// Mbarriers initialised so far.
-    pub(super) mbarrier_count: u16,
+    /// For each address where there has been an mbarrier: its number as an agent, and the phases of those that are gone.
+    pub(super) mbarrier_agents: BTreeMap<u32, (u32, u32)>,
     pub(super) barriers: Vec<NamedBarrier>,
     pub(super) warpgroups: Vec<Warpgroup>,
     /// Registers that warpgroups have given back.
@@ -45,7 +45,7 @@ impl Cta {
     pub(super) fn new(context: &Context<'_>, id: [u32; 3]) -> Self {
         let program = context.program;
         let threads = context.threads();
-        let dynamic = (SHARED_BASE + program.static_shared).next_multiple_of(program.dynamic_align.max(1));
+        let dynamic = dynamic_shared(program.static_shared, program.dynamic_align);
         let bytes = (dynamic + context.shared_bytes) as usize;
         let entry_registers = program.registers_at_entry(threads);
         let warps = (0..threads.div_ceil(WARP))
@@ -61,7 +61,7 @@ impl Cta {
             shadow: SharedShadow::new(bytes as u32),
             local: vec![Vec::new(); threads as usize],
             mbarriers: BTreeMap::new(),
-            mbarrier_count: 0,
+            mbarrier_agents: BTreeMap::new(),
             barriers: (0..NAMED_BARRIERS).map(|_| NamedBarrier::default()).collect(),
             free_registers: 0,
             cleaned: false,
@@ -130,9 +130,10 @@ impl Actor {
     /// A thread to name, if one is known.
     pub(super) fn thread(self) -> Option<u32> {
         match self {
-            Self::Thread(thread) | Self::Copies(thread) | Self::BulkReads(thread) | Self::BulkWrites(thread) => {
-                Some(thread)
-            }
+            Self::Thread(thread)
+            | Self::Copies(thread)
+            | Self::BulkReads(thread)
+            | Self::BulkWrites(thread) => Some(thread),
             Self::Multiply(warp) => Some(warp * WARP),
             Self::Mbarrier(_) => None,
         }

@@ -20,13 +20,17 @@ impl Unit<'_> {
         };
         let required = self.read(place, named)[mask.trailing_zeros() as usize] as u32;
         if mask & !required != 0 {
-            let message = format!("executed by the lanes {mask:#010x}, which the mask {required:#010x} does not name");
+            let message =
+                format!("executed by the lanes {mask:#010x}, which the mask {required:#010x} does not name");
             self.report(place, None, Check::Diverged, message);
             return self.advance(place);
         }
         let Some(mut together) = self.gather(place, mask, required) else { return false };
         let warp = &self.ctas[place.cta].warps[place.warp];
-        let all = together.iter().filter(|fiber| **fiber != place.fiber).fold(mask, |all, fiber| all | warp.fibers[*fiber].mask);
+        let all = together
+            .iter()
+            .filter(|fiber| **fiber != place.fiber)
+            .fold(mask, |all, fiber| all | warp.fibers[*fiber].mask);
         self.exchange_among(place, all, operation);
         if together.len() == 1 {
             return self.advance(place);
@@ -55,10 +59,16 @@ impl Unit<'_> {
             Operation::Match { all, result, predicate, value, .. } => {
                 let values = self.read(place, *value);
                 let equal: Lanes = std::array::from_fn(|lane| {
-                    lanes(mask).filter(|other| values[*other] == values[lane]).fold(0, |set, other| set | 1 << other)
+                    lanes(mask)
+                        .filter(|other| values[*other] == values[lane])
+                        .fold(0, |set, other| set | 1 << other)
                 });
                 let together = |lane: usize| equal[lane] == u64::from(mask);
-                let found = if *all { std::array::from_fn(|lane| if together(lane) { equal[lane] } else { 0 }) } else { equal };
+                let found = if *all {
+                    std::array::from_fn(|lane| if together(lane) { equal[lane] } else { 0 })
+                } else {
+                    equal
+                };
                 self.write(place, *result, &found, mask);
                 if let Some(predicate) = predicate {
                     let holds = std::array::from_fn(|lane| u64::from(together(lane)));

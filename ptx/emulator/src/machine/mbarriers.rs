@@ -30,6 +30,8 @@ pub(super) struct Mbarrier {
     pub(super) transactions: i64,
     /// Number of the current phase.
     pub(super) phase: u32,
+    /// Phases that earlier barriers at this address have completed.
+    earlier_phases: u32,
     /// Its number among the CTA's barriers, by which it is an agent.
     number: u32,
     /// What the arrivals of this phase have published, and those of all earlier ones.
@@ -44,6 +46,25 @@ impl fmt::Display for Mbarrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { expected, pending, transactions, phase, .. } = self;
         write!(f, "in phase {phase}, {pending} of {expected} arrivals and {transactions} bytes are missing")
+    }
+}
+
+/// What the state that an arrival returns says; its form is the emulator's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// The phase that it belongs to.
+    phase: u32,
+    /// Arrivals left before it.
+    pub(super) pending: u32,
+}
+
+impl Arrival {
+    pub(super) fn from_state(state: u64) -> Self {
+        Self { phase: (state >> u32::BITS) as u32, pending: state as u32 }
+    }
+
+    fn state(self) -> u64 {
+        u64::from(self.phase) << u32::BITS | u64::from(self.pending)
     }
 }
 
@@ -72,7 +93,14 @@ impl Unit<'_> {
         self.advance(place)
     }
 
-    fn mbarrier_of_lane(&mut self, place: Place, lane: usize, cta: usize, address: u32, instruction: &Instruction) {
+    fn mbarrier_of_lane(
+        &mut self,
+        place: Place,
+        lane: usize,
+        cta: usize,
+        address: u32,
+        instruction: &Instruction,
+    ) {
         let value = |unit: &Self, source| unit.read(place, source)[lane] as u32;
         match &instruction.operation {
             MbarrierOperation::Init { count } => {
@@ -81,7 +109,7 @@ impl Unit<'_> {
             }
             MbarrierOperation::Invalidate => {
                 if self.check_mbarrier(place, lane, cta, address) {
-                    self.ctas[cta].mbarriers.remove(&address);
+                    self.remove_mbarrier(cta, address);
                 }
             }
             MbarrierOperation::ExpectTransactions { bytes } => {
@@ -102,15 +130,21 @@ impl Unit<'_> {
                 }
                 let count = count.map_or(1, |count| value(self, count));
                 let expect = expect.map_or(0, |expect| value(self, expect));
-                let phase = self.ctas[cta].mbarriers[&address].phase;
+                let Mbarrier { phase, pending, .. } = self.ctas[cta].mbarriers[&address];
                 if !instruction.relaxed {
                     let mut view = std::mem::take(&mut self.mbarrier_at(cta, address).view);
                     self.publish(place, 1 << lane, &mut view);
                     self.mbarrier_at(cta, address).view = view;
                 }
-                self.step_mbarrier(place, Some(lane), cta, address, Step::Arrive { count, expect, drop: *drop });
+                self.step_mbarrier(
+                    place,
+                    Some(lane),
+                    cta,
+                    address,
+                    Step::Arrive { count, expect, drop: *drop },
+                );
                 if let Some(state) = state {
-                    self.warp(place).registers[*state as usize][lane] = u64::from(phase);
+                    self.warp(place).registers[*state as usize][lane] = Arrival { phase, pending }.state();
                 }
             }
             MbarrierOperation::Test { .. } => {}
@@ -137,23 +171,28 @@ impl Unit<'_> {
             let message = format!("{count} arrivals are expected; needed are 1 to {COUNT_LIMIT}");
             self.report(place, Some(lane), Check::Mbarrier, message);
         }
-        let overlapping = self.ctas[cta].mbarriers.range(address.saturating_sub(BYTES - 1)..address + BYTES).next();
+        let overlapping =
+            self.ctas[cta].mbarriers.range(address.saturating_sub(BYTES - 1)..address + BYTES).next();
         if let Some((other, barrier)) = overlapping {
-            let message = format!("the mbarrier at {other:#x} is in use ({barrier}); needed is mbarrier.inval before this");
+            let message = format!(
+                "the mbarrier at {other:#x} is in use ({barrier}); needed is mbarrier.inval before this"
+            );
             self.report(place, Some(lane), Check::Mbarrier, message);
         }
         let location = Location::Shared { cta, address };
         let view = self.view_of(place, lane);
         let epoch = self.epoch(place, lane);
-        self.ctas[cta].mbarriers.remove(&address);
+        self.remove_mbarrier(cta, address);
         self.order_access(place, Some(lane), location, BYTES, &view, Some(epoch), epoch, Kind::WRITE);
-        let number = u32::from(self.ctas[cta].mbarrier_count);
-        self.ctas[cta].mbarrier_count += 1;
+        let agents = &mut self.ctas[cta].mbarrier_agents;
+        let next = agents.len() as u32;
+        let (number, earlier_phases) = *agents.entry(address).or_insert((next, 0));
         let barrier = Mbarrier {
             expected: count,
             pending: count,
             transactions: 0,
             phase: 0,
+            earlier_phases,
             number,
             view: View::default(),
             completed: View::default(),
@@ -184,7 +223,13 @@ impl Unit<'_> {
     }
 
     /// Whether a copy may complete on a barrier: the asynchronous proxy has to know of its initialisation.
-    pub(super) fn check_visible_mbarrier(&mut self, place: Place, lane: usize, cta: usize, address: u32) -> bool {
+    pub(super) fn check_visible_mbarrier(
+        &mut self,
+        place: Place,
+        lane: usize,
+        cta: usize,
+        address: u32,
+    ) -> bool {
         if !self.check_mbarrier(place, lane, cta, address) {
             return false;
         }
@@ -203,7 +248,20 @@ impl Unit<'_> {
     /// The moment at which what is under way towards a barrier will be done: the end of its current phase.
     pub(super) fn completion_epoch(&self, cta: usize, address: u32) -> Epoch {
         let barrier = &self.ctas[cta].mbarriers[&address];
-        Actor::Mbarrier(barrier.number).at(cta, self.context.threads(), barrier.phase + 1)
+        Actor::Mbarrier(barrier.number).at(
+            cta,
+            self.context.threads(),
+            barrier.earlier_phases + barrier.phase + 1,
+        )
+    }
+
+    /// What comes after a barrier at the same address is the same agent, at a later time.
+    fn remove_mbarrier(&mut self, cta: usize, address: u32) {
+        let cta = &mut self.ctas[cta];
+        if let Some(barrier) = cta.mbarriers.remove(&address) {
+            let phases = barrier.earlier_phases + barrier.phase + 1;
+            cta.mbarrier_agents.insert(address, (barrier.number, phases));
+        }
     }
 
     pub(super) fn mbarrier_phase(&self, cta: usize, address: u32) -> Option<u32> {
@@ -254,7 +312,8 @@ impl Unit<'_> {
             barrier.pending = barrier.expected;
             let view = std::mem::take(&mut barrier.view);
             barrier.completed.join(&view);
-            barrier.completed.seen.raise(Actor::Mbarrier(barrier.number).at(cta, threads, barrier.phase));
+            let time = barrier.earlier_phases + barrier.phase;
+            barrier.completed.seen.raise(Actor::Mbarrier(barrier.number).at(cta, threads, time));
         }
         wrong
     }
@@ -292,7 +351,7 @@ impl Unit<'_> {
             let is_done = if is_parity {
                 u64::from(current & 1) != phases[lane] & 1
             } else {
-                u64::from(current) > phases[lane]
+                current > Arrival::from_state(phases[lane]).phase
             };
             if is_done {
                 result[lane] = 1;
@@ -322,7 +381,8 @@ impl Unit<'_> {
         let mut left = lanes(mask).filter(|lane| done[*lane] != 0).fold(0_u32, |set, lane| set | 1 << lane);
         while left != 0 {
             let address = addresses[left.trailing_zeros() as usize];
-            let same = lanes(left).filter(|lane| addresses[*lane] == address).fold(0, |set, lane| set | 1 << lane);
+            let same =
+                lanes(left).filter(|lane| addresses[*lane] == address).fold(0, |set, lane| set | 1 << lane);
             left &= !same;
             let space = instruction.space;
             if let Ok(Location::Shared { cta, address }) = self.locate(place.cta, space, address) {
@@ -337,6 +397,7 @@ impl Unit<'_> {
         let barrier = &self.ctas[cta].mbarriers[&address];
         let agent = Actor::Mbarrier(barrier.number).agent(cta, self.context.threads());
         let known = self.ctas[place.cta].warps[place.warp].views[lane].seen.time(agent);
+        let known = known.saturating_sub(barrier.earlier_phases);
         let phase = barrier.phase;
         if u64::from(known & 1) == parity & 1 && phase >= known + 2 {
             let message = format!(
@@ -348,16 +409,30 @@ impl Unit<'_> {
     }
 
     /// Reports an ordinary access of a barrier's bytes.
-    pub(super) fn check_no_mbarrier(&mut self, place: Place, lane: usize, cta: usize, address: u32, bytes: u32) {
+    pub(super) fn check_no_mbarrier(
+        &mut self,
+        place: Place,
+        lane: usize,
+        cta: usize,
+        address: u32,
+        bytes: u32,
+    ) {
         let range = address.saturating_sub(BYTES - 1)..address + bytes;
         if let Some((barrier, _)) = self.ctas[cta].mbarriers.range(range).next() {
-            let message = format!("an access of {bytes} bytes at {address:#x}, where there is the mbarrier at {barrier:#x}");
+            let message = format!(
+                "an access of {bytes} bytes at {address:#x}, where there is the mbarrier at {barrier:#x}"
+            );
             self.report(place, Some(lane), Check::Mbarrier, message);
         }
     }
 
     /// Whether an address of shared memory is in a space where an mbarrier may lie; others get a finding.
-    pub(super) fn mbarrier_location(&mut self, place: Place, lane: usize, address: u64) -> Option<(usize, u32)> {
+    pub(super) fn mbarrier_location(
+        &mut self,
+        place: Place,
+        lane: usize,
+        address: u64,
+    ) -> Option<(usize, u32)> {
         match self.locate(place.cta, Space::SharedCluster, address) {
             Ok(Location::Shared { cta, address }) => Some((cta, address)),
             Ok(_) => None,

@@ -30,16 +30,20 @@ use rand::{RngExt, SeedableRng};
 use crate::diagnostic::{Check, Diagnostic};
 use crate::launch::Options;
 use crate::memory::Allocation;
-use crate::order::{GlobalShadow, View};
+use crate::order::GlobalShadow;
 use crate::profile::Counts;
 use crate::program::Program;
 use barriers::ClusterBarrier;
 use copies::Pending;
 use cta::Cta;
+use ordering::Published;
 use wait::Wait;
 
 /// CTAs of a grid that run at the same time, if they speak to each other. More are started where all wait.
 const RESIDENT: usize = 16;
+
+/// Turns after which one more cluster is started whatever the others do.
+const PATIENCE: u64 = 4096;
 
 /// What all units of a launch share.
 pub(crate) struct Context<'a> {
@@ -64,8 +68,8 @@ pub(crate) struct Unit<'a> {
     waiting: VecDeque<[u32; 3]>,
     clusters: HashMap<usize, ClusterBarrier>,
     global: GlobalShadow,
-    /// What was published at addresses in global and shared memory; under the CTA's number for `.cta` scope.
-    published: HashMap<(u64, Option<usize>), View>,
+    /// What was published at addresses in global and shared memory.
+    published: HashMap<u64, Vec<Published>>,
     pending: Vec<Pending>,
     diagnostics: Vec<Diagnostic>,
     reported: HashSet<(Check, u32, u32)>,
@@ -79,8 +83,6 @@ pub(crate) struct Finished {
     pub(crate) diagnostics: Vec<Diagnostic>,
     pub(crate) profile: Vec<Vec<Counts>>,
     pub(crate) global: GlobalShadow,
-    /// `%ctaid` of the CTAs, to name them in findings.
-    pub(crate) ctas: Vec<[u32; 3]>,
 }
 
 /// One fiber.
@@ -91,19 +93,19 @@ struct Place {
     fiber: usize,
 }
 
-
 impl<'a> Unit<'a> {
     /// A unit of these CTAs. Number `index` makes its random order another one than its neighbours'.
-    pub(crate) fn new(context: &'a Context<'a>, ctas: Vec<[u32; 3]>, index: u64) -> Self {
+    pub(crate) fn new(context: &'a Context<'a>, ctas: &[[u32; 3]], index: u64) -> Self {
         /// Any odd number that spreads consecutive indices.
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let warps = context.threads().div_ceil(warp::WARP) as usize;
-        let instructions = if context.options.checks.profile { context.program.instructions.len() } else { 0 };
+        let instructions =
+            if context.options.checks.profile { context.program.instructions.len() } else { 0 };
         Self {
             context,
             random: StdRng::seed_from_u64(context.options.seed ^ index.wrapping_mul(SPREAD)),
             ctas: Vec::new(),
-            waiting: ctas.into(),
+            waiting: ctas.iter().copied().collect(),
             clusters: HashMap::new(),
             global: GlobalShadow::default(),
             published: HashMap::new(),
@@ -118,9 +120,13 @@ impl<'a> Unit<'a> {
     /// Runs all CTAs to their end, or until there is nothing that can go on.
     pub(crate) fn run(mut self) -> Finished {
         let mut ready = Vec::new();
+        let mut turns = 0_u64;
         while !self.stopped {
             let resident = self.ctas.iter().filter(|cta| !cta.is_finished()).count();
-            if resident < RESIDENT && self.start_cluster() {
+            // Those that run may be spinning until one that has not begun does something.
+            let is_due = turns.is_multiple_of(PATIENCE);
+            turns += 1;
+            if (resident < RESIDENT || is_due) && self.start_cluster() {
                 continue;
             }
             ready.clear();
@@ -141,8 +147,7 @@ impl<'a> Unit<'a> {
             self.run_fiber(place);
             self.finish_ctas();
         }
-        let ctas = self.ctas.iter().map(|cta| cta.id).collect();
-        Finished { diagnostics: self.diagnostics, profile: self.profile, global: self.global, ctas }
+        Finished { diagnostics: self.diagnostics, profile: self.profile, global: self.global }
     }
 
     /// Begins the CTAs of one more cluster; false where there is none left.

@@ -3,7 +3,7 @@
 use super::cta::Actor;
 use super::warp::lanes;
 use super::{Place, Unit};
-use crate::order::{Epoch, View};
+use crate::order::{Epoch, Scope, View};
 use crate::program::{Fence, Order};
 
 impl Unit<'_> {
@@ -93,17 +93,18 @@ impl Unit<'_> {
                     }
                 }
             }
-            Fence::Memory { acquires, releases } => {
+            Fence::Memory { acquires, releases, scope } => {
                 for lane in lanes(mask) {
                     if acquires {
                         let warp = &mut self.ctas[place.cta].warps[place.warp];
-                        let found = std::mem::take(&mut warp.found[lane]);
-                        warp.views[lane].join(&found);
+                        for found in &mut warp.found[lane][..=scope as usize] {
+                            warp.views[lane].join(&std::mem::take(found));
+                        }
                     }
                     if releases {
                         let view = self.view_of(place, lane);
                         let warp = &mut self.ctas[place.cta].warps[place.warp];
-                        warp.released[lane] = Some(view);
+                        warp.released[lane][scope as usize] = Some(view);
                         warp.time[lane] += 1;
                     }
                 }
@@ -112,38 +113,71 @@ impl Unit<'_> {
     }
 
     /// What a strong access of an address publishes or finds there.
-    pub(super) fn synchronize_at(&mut self, place: Place, lane: usize, address: u64, order: Order, reads: bool, writes: bool) {
-        let scope = order.cta_scope.then_some(place.cta);
+    pub(super) fn synchronize_at(
+        &mut self,
+        place: Place,
+        lane: usize,
+        address: u64,
+        order: Order,
+        reads: bool,
+        writes: bool,
+    ) {
+        let cluster_size = self.context.cluster.iter().product::<u32>() as usize;
         if reads {
-            let mut found = View::default();
-            for key in [(address, None), (address, Some(place.cta))] {
-                if let Some(view) = self.published.get(&key) {
-                    found.join(view);
+            for Published { cta, scope, view } in self.published.get(&address).into_iter().flatten() {
+                // Each has to be within the scope of the other.
+                let distance = distance(*cta, place.cta, cluster_size);
+                if order.scope.min(*scope) < distance {
+                    continue;
                 }
-            }
-            let warp = &mut self.ctas[place.cta].warps[place.warp];
-            if order.acquires {
-                warp.views[lane].join(&found);
-            } else {
-                warp.found[lane].join(&found);
+                let warp = &mut self.ctas[place.cta].warps[place.warp];
+                if order.acquires {
+                    warp.views[lane].join(view);
+                } else {
+                    warp.found[lane][distance as usize].join(view);
+                }
             }
         }
         if writes {
-            let view = if order.releases {
-                let view = self.view_of(place, lane);
+            let mut views = Vec::new();
+            if order.releases {
+                views.push((order.scope, self.view_of(place, lane)));
                 self.ctas[place.cta].warps[place.warp].time[lane] += 1;
-                Some(view)
-            } else {
-                self.ctas[place.cta].warps[place.warp].released[lane].clone()
-            };
+            }
+            let released = &self.ctas[place.cta].warps[place.warp].released[lane];
+            for (fence, view) in Scope::ALL.into_iter().zip(released) {
+                views.extend(view.clone().map(|view| (order.scope.min(fence), view)));
+            }
             // A read-modify-write continues what was published before; a plain write replaces it.
             if !reads {
-                self.published.remove(&(address, None));
-                self.published.retain(|(at, _), _| *at != address);
+                self.published.remove(&address);
             }
-            if let Some(view) = view {
-                self.published.entry((address, scope)).or_default().join(&view);
+            for (scope, view) in views {
+                let published = self.published.entry(address).or_default();
+                match published.iter_mut().find(|known| (known.cta, known.scope) == (place.cta, scope)) {
+                    Some(known) => known.view.join(&view),
+                    None => published.push(Published { cta: place.cta, scope, view }),
+                }
             }
         }
     }
+}
+
+/// The smallest scope that two CTAs share.
+fn distance(a: usize, b: usize, cluster_size: usize) -> Scope {
+    if a == b {
+        Scope::Cta
+    } else if a / cluster_size == b / cluster_size {
+        Scope::Cluster
+    } else {
+        Scope::Device
+    }
+}
+
+/// What a thread of a CTA has published at an address, and for whom.
+#[derive(Debug)]
+pub(super) struct Published {
+    cta: usize,
+    scope: Scope,
+    view: View,
 }

@@ -5,7 +5,7 @@ use super::wait::Wait;
 use super::warp::{WARP, lanes};
 use super::{Place, Unit};
 use crate::diagnostic::{Check, Diagnostic, Site};
-use crate::order::{Access, Conflict, Kind};
+use crate::order::{Access, Conflict, Kind, View};
 
 /// No second instruction.
 const NONE: u32 = u32::MAX;
@@ -130,7 +130,8 @@ impl Unit<'_> {
         match wait {
             Wait::Barrier { id, .. } => {
                 let barrier = &self.ctas[cta].barriers[*id as usize];
-                let (arrived, expected) = (barrier.arrived(), barrier.expected);
+                let warps = &self.ctas[cta].warps;
+                let (arrived, expected) = (barrier.arrived(warps), barrier.expected(warps));
                 format!("waits for barrier {id}, where {arrived} of {expected} threads have arrived,")
             }
             Wait::Cluster { .. } => "waits for the other threads of the cluster".to_owned(),
@@ -147,7 +148,9 @@ impl Unit<'_> {
                 });
                 format!("waits for {}", states.collect::<Vec<_>>().join(", "))
             }
-            Wait::Warpgroup { .. } => "waits for the other warps of the warpgroup to issue their wgmma".to_owned(),
+            Wait::Warpgroup { .. } => {
+                "waits for the other warps of the warpgroup to issue their wgmma".to_owned()
+            }
             Wait::Registers { needed } => {
                 format!("waits for {needed} registers, of which {} are free,", self.ctas[cta].free_registers)
             }
@@ -169,9 +172,12 @@ impl Unit<'_> {
         // Copies that nobody waits for go on after the CTA has ended, into memory that is no longer its own.
         for index in (0..self.pending.len()).rev() {
             if let Some((thread, at)) = self.pending[index].endangers(number) {
-                let message = "the CTA ends while this copy to or from its shared memory is under way".to_owned();
-                self.report_at(number, thread, at, Check::BulkCopy, message);
-                self.pending.swap_remove(index);
+                let issuer = self.pending.swap_remove(index);
+                if !issuer.is_multiply() {
+                    let message =
+                        "the CTA ends while this copy to or from its shared memory is under way".to_owned();
+                    self.report_at(issuer.cta, thread, at, Check::BulkCopy, message);
+                }
             }
         }
         let cta = &self.ctas[number];
@@ -186,8 +192,8 @@ impl Unit<'_> {
             }
         }
         for (id, barrier) in cta.barriers.iter().enumerate() {
-            if barrier.arrived() != 0 {
-                let (arrived, expected) = (barrier.arrived(), barrier.expected);
+            if barrier.is_open() {
+                let (arrived, expected) = (barrier.arrived(&cta.warps), barrier.expected(&cta.warps));
                 findings.push((
                     Check::Barrier,
                     format!("barrier {id} has {arrived} of {expected} arrivals when the CTA ends"),
@@ -203,6 +209,7 @@ impl Unit<'_> {
         for (check, message) in findings {
             self.report_at(number, 0, last, check, message);
         }
+        self.check_remote_accesses(number);
         // What a finished CTA held is not needed any more.
         let cta = &mut self.ctas[number];
         cta.shared = Vec::new();
@@ -210,6 +217,38 @@ impl Unit<'_> {
         cta.shadow = crate::order::SharedShadow::new(0);
         cta.local = Vec::new();
         cta.warps.iter_mut().for_each(|warp| warp.registers = Vec::new());
+    }
+
+    /// Shared memory is there for the rest of the cluster as long as one thread of its CTA is: that thread has to know of
+    /// all accesses by others when it returns.
+    fn check_remote_accesses(&mut self, number: usize) {
+        if self.context.cluster == [1; 3] || !self.context.options.checks.races {
+            return;
+        }
+        let cta = &self.ctas[number];
+        let mut known = View::default();
+        cta.warps.iter().flat_map(|warp| &warp.views).for_each(|view| known.join(view));
+        let is_remote = |access: &&Access| usize::from(access.epoch.agent.cta) != number;
+        let Some(access) =
+            cta.shadow.accesses().filter(is_remote).find(|access| !known.seen.includes(access.epoch))
+        else {
+            return;
+        };
+        let (earlier, last) = (*access, self.context.program.instructions.len() as u32 - 1);
+        let message = format!(
+            "the CTA ends without being ordered after {} its shared memory by another CTA; needed is barrier.cluster \
+             before it ends",
+            noun(earlier.kind)
+        );
+        if self.reported.insert((Check::DataRace, last, earlier.at)) {
+            let related = vec![self.earlier_site(&earlier)];
+            self.note(Diagnostic {
+                check: Check::DataRace,
+                message,
+                site: Some(self.site(number, 0, last)),
+                related,
+            });
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! One instruction of one fiber.
 
 use super::cta::WARPGROUP_WARPS;
+use super::mbarriers::Arrival;
 use super::wait::Wait;
-use super::warp::{Fiber, WARP, Warp, to_mask};
+use super::warp::{ALL_LANES, Fiber, WARP, Warp, lanes, to_mask};
 use super::{Place, Unit};
 use crate::arithmetic::{LANES, Lanes};
 use crate::diagnostic::Check;
-use crate::program::{Compute, Instruction, Operation, Register, Source, Special, truncate};
 use crate::profile::Counts;
+use crate::program::{Compute, Instruction, Operation, Register, Source, Special, truncate};
 
 impl Unit<'_> {
     /// Executes the fiber's next instruction. False where the fiber does not go on: it waits, has returned, or is to
@@ -28,7 +29,8 @@ impl Unit<'_> {
         let mask = match instruction.guard {
             None => mask,
             Some(guard) => {
-                let holds = to_mask(&self.ctas[place.cta].warps[place.warp].registers[guard.register as usize]);
+                let holds =
+                    to_mask(&self.ctas[place.cta].warps[place.warp].registers[guard.register as usize]);
                 mask & if guard.negated { !holds } else { holds }
             }
         };
@@ -65,7 +67,13 @@ impl Unit<'_> {
             Operation::CtaRank { result, source, generic } => {
                 self.cta_rank(place, mask, *result, *source, *generic);
             }
-            Operation::Branch { target } => return self.branch(place, mask, *target),
+            Operation::Branch { target, uniform } => {
+                let taken = [(mask, *target)];
+                return self.branch(place, mask, &taken, *uniform);
+            }
+            Operation::BranchByIndex { index, targets, uniform } => {
+                return self.branch_by_index(place, mask, *index, targets, *uniform);
+            }
             Operation::Return => return self.end(place, mask),
             Operation::Trap => {
                 self.report(place, None, Check::Trap, "the kernel trapped".into());
@@ -100,6 +108,15 @@ impl Unit<'_> {
             | Operation::Match { .. }
             | Operation::Reduce { .. }
             | Operation::Elect { .. } => return self.exchange(place, mask, &instruction.operation),
+            Operation::PendingCount { result, state } => {
+                let states = self.read(place, *state);
+                self.write(
+                    place,
+                    *result,
+                    &states.map(|state| Arrival::from_state(state).pending.into()),
+                    mask,
+                );
+            }
             Operation::ActiveMask { result } => self.write(place, *result, &[u64::from(mask); LANES], mask),
             Operation::Mbarrier(mbarrier) => return self.mbarrier(place, mask, mbarrier),
             Operation::CopyAsync(copy) => self.copy_async(place, mask, copy),
@@ -110,7 +127,9 @@ impl Unit<'_> {
             }
             Operation::Bulk(bulk) => self.bulk(place, mask, bulk),
             Operation::BulkCommit => self.commit_bulk(place, mask),
-            Operation::BulkWait { pending, read_only } => self.wait_for_bulk(place, mask, *pending, *read_only),
+            Operation::BulkWait { pending, read_only } => {
+                self.wait_for_bulk(place, mask, *pending, *read_only)
+            }
             Operation::StoreAsync { address, values, bytes, barrier } => {
                 self.store_async(place, mask, *address, values, *bytes, *barrier);
             }
@@ -135,17 +154,17 @@ impl Unit<'_> {
                 }
             }
             Operation::LoadMatrix { transfer, results, address, space } => {
-                if self.check_converged(place, mask, Group::Warp) {
+                if self.check_converged(place, mask, Group::FullWarp) {
                     self.load_matrix(place, transfer, results, *address, *space);
                 }
             }
             Operation::StoreMatrix { transfer, values, address, space } => {
-                if self.check_converged(place, mask, Group::Warp) {
+                if self.check_converged(place, mask, Group::FullWarp) {
                     self.store_matrix(place, transfer, values, *address, *space);
                 }
             }
             Operation::WarpMultiply { mma, results, a, b, c } => {
-                if self.check_converged(place, mask, Group::Warp) {
+                if self.check_converged(place, mask, Group::FullWarp) {
                     self.warp_multiply(place, mma, results, [a, b, c]);
                 }
             }
@@ -262,23 +281,55 @@ impl Unit<'_> {
         }
     }
 
-    fn branch(&mut self, place: Place, taken: u32, target: u32) -> bool {
+    /// Lets lanes go to their targets, and those of the fiber that are not in `taken` to the next instruction.
+    fn branch(&mut self, place: Place, taken: u32, targets: &[(u32, u32)], uniform: bool) -> bool {
         let program = self.context.program;
         let warp = self.warp(place);
         let Fiber { at, mask, .. } = warp.fibers[place.fiber];
-        if taken == mask {
-            return warp.jump(place.fiber, target);
+        let others = (mask & !taken, at + 1);
+        let ways: Vec<_> = [others].iter().chain(targets).copied().filter(|(mask, _)| *mask != 0).collect();
+        if let [(_, target)] = ways.as_slice() {
+            return warp.jump(place.fiber, *target);
         }
-        warp.part(place.fiber, taken, target, program.reconvergence[at as usize]);
+        if uniform {
+            let message = "the threads of the warp part at a branch that says .uni".to_owned();
+            self.report(place, None, Check::Diverged, message);
+        }
+        self.warp(place).part(place.fiber, &ways, program.reconvergence[at as usize]);
         false
+    }
+
+    fn branch_by_index(
+        &mut self,
+        place: Place,
+        mask: u32,
+        index: Source,
+        targets: &[u32],
+        uniform: bool,
+    ) -> bool {
+        let indices = self.read(place, index);
+        let mut ways: Vec<(u32, u32)> = Vec::new();
+        for lane in lanes(mask) {
+            let Some(target) = usize::try_from(indices[lane]).ok().and_then(|index| targets.get(index))
+            else {
+                let message = format!("the index is {} in a list of {} labels", indices[lane], targets.len());
+                self.report(place, Some(lane), Check::OutOfBounds, message);
+                self.stopped = true;
+                return false;
+            };
+            match ways.iter_mut().find(|(_, known)| known == target) {
+                Some((mask, _)) => *mask |= 1 << lane,
+                None => ways.push((1 << lane, *target)),
+            }
+        }
+        self.branch(place, mask, &ways, uniform)
     }
 
     fn end(&mut self, place: Place, ending: u32) -> bool {
         self.warp(place).end(place.fiber, ending);
-        if self.context.cluster != [1; 3] {
-            let cluster = self.cluster_of(place.cta);
-            self.complete_cluster(cluster);
-        }
+        self.complete_barriers(place.cta);
+        let cluster = self.cluster_of(place.cta);
+        self.complete_cluster(cluster);
         false
     }
 
@@ -294,10 +345,17 @@ impl Unit<'_> {
             self.report(place, None, Check::Diverged, message);
             return false;
         }
+        if group == Group::FullWarp && live != ALL_LANES {
+            let message =
+                format!("executed by the lanes {live:#010x}, which are all that are left; needed are 32");
+            self.report(place, None, Check::Diverged, message);
+            return false;
+        }
         if group == Group::Warpgroup {
             let first = place.warp / WARPGROUP_WARPS * WARPGROUP_WARPS;
-            if live != u32::MAX || first + WARPGROUP_WARPS > self.ctas[place.cta].warps.len() {
-                let message = "needed are all 128 threads of the warpgroup, of which some are not there".to_owned();
+            if live != ALL_LANES || first + WARPGROUP_WARPS > self.ctas[place.cta].warps.len() {
+                let message =
+                    "needed are all 128 threads of the warpgroup, of which some are not there".to_owned();
                 self.report(place, None, Check::Diverged, message);
                 return false;
             }
@@ -350,6 +408,9 @@ impl Unit<'_> {
 /// Who has to execute an instruction at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
+    /// The lanes that have not returned.
     Warp,
+    /// All 32.
+    FullWarp,
     Warpgroup,
 }

@@ -58,7 +58,8 @@ impl Unit<'_> {
         let (adds, adds_same) = uniform(self, multiply.scale_d);
         let a = multiply.a_descriptor.map(|a| uniform(self, a));
         if !b_same || !adds_same || a.is_some_and(|(_, same)| !same) {
-            let message = "the threads of the warp give different descriptors or scales; needed are the same".to_owned();
+            let message = "the threads of the warp give different descriptors or scales; needed are the same"
+                .to_owned();
             self.report(place, None, Check::MatrixOperand, message);
         }
         let a_descriptor = a.map(|(descriptor, _)| descriptor);
@@ -71,8 +72,9 @@ impl Unit<'_> {
             let shape = warp.accumulator_shape[register];
             shape != 0 && shape != n && warp.in_flight[register] != 0
         };
-        let unfenced = accumulators.clone().any(|register| warp.unfenced[register] || other_shape(warp, register))
-            || multiply.a_registers.iter().any(|register| warp.unfenced[*register as usize]);
+        let unfenced =
+            accumulators.clone().any(|register| warp.unfenced[register] || other_shape(warp, register))
+                || multiply.a_registers.iter().any(|register| warp.unfenced[*register as usize]);
         for register in accumulators {
             warp.in_flight[register] = group;
             warp.accumulator_shape[register] = n;
@@ -149,13 +151,18 @@ impl Unit<'_> {
                     break;
                 }
                 if !self.is_written(location, CHUNK_BYTES) {
-                    let message = format!("{name} is read at {address:#x} in shared memory, which nothing has written");
+                    let message =
+                        format!("{name} is read at {address:#x} in shared memory, which nothing has written");
                     self.report(place, None, Check::Uninitialized, message);
                 }
-                if let Some((barrier, _)) =
-                    self.ctas[place.cta].mbarriers.range(address.saturating_sub(7)..address + CHUNK_BYTES).next()
+                if let Some((barrier, _)) = self.ctas[place.cta]
+                    .mbarriers
+                    .range(address.saturating_sub(7)..address + CHUNK_BYTES)
+                    .next()
                 {
-                    let message = format!("{name} is read at {address:#x}, where there is the mbarrier at {barrier:#x}");
+                    let message = format!(
+                        "{name} is read at {address:#x}, where there is the mbarrier at {barrier:#x}"
+                    );
                     self.report(place, None, Check::Mbarrier, message);
                 }
                 self.order_access(place, None, location, CHUNK_BYTES, &view, None, epoch, Kind::ASYNC_READ);
@@ -174,7 +181,9 @@ impl Unit<'_> {
     pub(super) fn multiply(&mut self, cta: usize, warpgroup: usize) {
         let Some(issue) = self.ctas[cta].warpgroups[warpgroup].queue.pop_front() else { return };
         let program = self.context.program;
-        let Operation::Multiply(multiply) = &program.instructions[issue.at as usize].operation else { return };
+        let Operation::Multiply(multiply) = &program.instructions[issue.at as usize].operation else {
+            return;
+        };
         let first = warpgroup * WARPGROUP_WARPS;
         let cta = &mut self.ctas[cta];
         let values = |tile: crate::matrix::tile::Tile| {
@@ -200,7 +209,8 @@ impl Unit<'_> {
                     let warp = &cta.warps[first + thread / LANES];
                     std::array::from_fn(|index| {
                         let register = multiply.a_registers.get(index);
-                        register.map_or(0, |register| warp.registers[*register as usize][thread % LANES] as u32)
+                        register
+                            .map_or(0, |register| warp.registers[*register as usize][thread % LANES] as u32)
                     })
                 });
                 multiply.multiply.a_from_registers(&registers)

@@ -1,7 +1,7 @@
 //! A warp: its registers, its threads that may part and meet again, and what each thread knows.
 
 use crate::arithmetic::{LANES, Lanes};
-use crate::order::View;
+use crate::order::{Scope, View};
 use crate::program::{END, Program, Register};
 
 use super::wait::Wait;
@@ -25,7 +25,7 @@ pub(super) struct Fiber {
 }
 
 /// A point where lanes that have parted meet again.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 struct Meeting {
     at: u32,
     members: u32,
@@ -42,16 +42,21 @@ pub(super) struct Warp {
     pub(super) live: u32,
     pub(super) fibers: Vec<Fiber>,
     meetings: Vec<Meeting>,
+    /// Places in `meetings` that are free again.
+    free_meetings: Vec<usize>,
+    /// Lanes that have arrived at the cluster's barrier and not waited for it since.
+    pub(super) cluster_arrived: u32,
     /// What each lane knows of the others.
     pub(super) views: Vec<View>,
     /// Each lane's own time; it moves on at each release and fence.
     pub(super) time: [u32; LANES],
     /// Up to which of its own moments a proxy fence has made a lane's accesses visible to the asynchronous proxy.
     pub(super) fenced_time: [u32; LANES],
-    /// What each lane would publish with a relaxed write: its view at its last releasing fence.
-    pub(super) released: Vec<Option<View>>,
-    /// What each lane would know after an acquiring fence: what its relaxed reads have found.
-    pub(super) found: Vec<View>,
+    /// What each lane would publish with a relaxed write: its view at its last releasing fence of each scope.
+    pub(super) released: Vec<[Option<View>; Scope::COUNT]>,
+    /// What each lane would know after an acquiring fence: what its relaxed reads have found, by the scope that a
+    /// fence needs to take it over.
+    pub(super) found: Vec<[View; Scope::COUNT]>,
     /// For each register, the `wgmma` group that uses it and has not been waited for; 0 for none.
     pub(super) in_flight: Vec<u32>,
     /// For each register that some `wgmma` takes: whether it was accessed since the last `wgmma.fence`.
@@ -78,11 +83,13 @@ impl Warp {
             live: mask,
             fibers: vec![Fiber { at: 0, mask, meetings: Vec::new(), wait: None }],
             meetings: Vec::new(),
+            free_meetings: Vec::new(),
+            cluster_arrived: 0,
             views: vec![view.clone(); LANES],
             time: [1; LANES],
             fenced_time: [0; LANES],
-            released: vec![None; LANES],
-            found: vec![View::default(); LANES],
+            released: vec![Default::default(); LANES],
+            found: vec![Default::default(); LANES],
             in_flight: vec![0; count],
             unfenced: program.is_matrix_register.clone(),
             accumulator_shape: vec![0; count],
@@ -125,27 +132,30 @@ impl Warp {
                 self.fibers.swap_remove(fiber);
                 return false;
             }
-            let done = &self.meetings[meeting];
+            let done = self.close(meeting);
             self.fibers[fiber].mask = done.arrived;
-            self.fibers[fiber].meetings.clone_from(&done.outer);
+            self.fibers[fiber].meetings = done.outer;
         }
         true
     }
 
-    /// Parts a fiber: `taken` goes to `target`, the others to the next instruction; they meet at `meeting_point`.
-    pub(super) fn part(&mut self, fiber: usize, taken: u32, target: u32, meeting_point: u32) {
+    /// Parts a fiber: the lanes of each mask go to its target; all meet at `meeting_point`.
+    pub(super) fn part(&mut self, fiber: usize, ways: &[(u32, u32)], meeting_point: u32) {
+        let Some(((own_mask, own_target), others)) = ways.split_first() else { return };
         let Fiber { at, mask, mut meetings, .. } = self.fibers[fiber].clone();
         let meets_already = meetings.last().is_some_and(|last| self.meetings[*last].at == meeting_point);
         if meeting_point != END && !meets_already {
-            self.meetings.push(Meeting { at: meeting_point, members: mask, arrived: 0, outer: meetings.clone() });
-            meetings.push(self.meetings.len() - 1);
+            let meeting = Meeting { at: meeting_point, members: mask, arrived: 0, outer: meetings.clone() };
+            meetings.push(self.open(meeting));
         }
-        self.fibers[fiber].mask = mask & !taken;
-        self.fibers[fiber].meetings.clone_from(&meetings);
-        self.fibers.push(Fiber { at, mask: taken, meetings, wait: None });
-        // The new one is the last, so that its going leaves the other's place alone.
-        self.jump(self.fibers.len() - 1, target);
-        self.jump(fiber, at + 1);
+        for (mask, target) in others {
+            self.fibers.push(Fiber { at, mask: *mask, meetings: meetings.clone(), wait: None });
+            // The new one is the last, so that its going leaves the other's place alone.
+            self.jump(self.fibers.len() - 1, *target);
+        }
+        self.fibers[fiber].mask = *own_mask;
+        self.fibers[fiber].meetings = meetings;
+        self.jump(fiber, *own_target);
     }
 
     /// Ends lanes of a fiber. Others go on at the next instruction; meetings no longer wait for those that ended.
@@ -161,6 +171,10 @@ impl Warp {
         for meeting in meetings.iter().rev() {
             self.meetings[*meeting].members &= !ending;
         }
+        // Those that wait for certain lanes try again: nobody waits for lanes that have returned.
+        for fiber in &mut self.fibers {
+            fiber.wait.take_if(|wait| matches!(wait, Wait::Lanes { .. }));
+        }
         if rest != 0 {
             self.advance(fiber);
             return;
@@ -168,7 +182,7 @@ impl Warp {
         // Those that have arrived at the innermost meeting may have waited for the ended lanes alone.
         for meeting in meetings.into_iter().rev() {
             if self.meetings[meeting].arrived != 0 && self.is_complete(meeting) {
-                let Meeting { at, arrived, outer, .. } = self.meetings[meeting].clone();
+                let Meeting { at, arrived, outer, .. } = self.close(meeting);
                 self.fibers.push(Fiber { at, mask: arrived, meetings: outer, wait: None });
                 self.jump(self.fibers.len() - 1, at);
                 return;
@@ -176,7 +190,27 @@ impl Warp {
             if self.meetings[meeting].members != 0 {
                 return;
             }
+            self.close(meeting);
         }
+    }
+
+    fn open(&mut self, meeting: Meeting) -> usize {
+        match self.free_meetings.pop() {
+            Some(place) => {
+                self.meetings[place] = meeting;
+                place
+            }
+            None => {
+                self.meetings.push(meeting);
+                self.meetings.len() - 1
+            }
+        }
+    }
+
+    /// Nobody is on the way to a meeting any more.
+    fn close(&mut self, meeting: usize) -> Meeting {
+        self.free_meetings.push(meeting);
+        std::mem::take(&mut self.meetings[meeting])
     }
 
     fn is_complete(&self, meeting: usize) -> bool {

@@ -64,9 +64,8 @@ impl Clock {
                 None => self.pieces.push((*cta, Rc::clone(theirs))),
                 Some((_, ours)) if Rc::ptr_eq(ours, theirs) => {}
                 Some((_, ours)) => {
-                    let covers = |a: &[u32], b: &[u32]| {
-                        a.len() >= b.len() && a.iter().zip(b).all(|(a, b)| a >= b)
-                    };
+                    let covers =
+                        |a: &[u32], b: &[u32]| a.len() >= b.len() && a.iter().zip(b).all(|(a, b)| a >= b);
                     if covers(ours, theirs) {
                         continue;
                     }
@@ -87,7 +86,11 @@ impl Clock {
     /// Whether both are one and the same, which spares doing the same work for every thread of a warp.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.pieces.len() == other.pieces.len()
-            && self.pieces.iter().zip(&other.pieces).all(|((a, ours), (b, theirs))| a == b && Rc::ptr_eq(ours, theirs))
+            && self
+                .pieces
+                .iter()
+                .zip(&other.pieces)
+                .all(|((a, ours), (b, theirs))| a == b && Rc::ptr_eq(ours, theirs))
     }
 }
 
@@ -126,7 +129,9 @@ mod tests {
         b.raise(epoch(0, 70, 1));
         b.raise(epoch(9, 0, 8));
         a.join(&b);
-        for (known, next) in [(epoch(0, 3, 5), 6), (epoch(0, 1, 2), 3), (epoch(0, 70, 1), 2), (epoch(9, 0, 8), 9)] {
+        for (known, next) in
+            [(epoch(0, 3, 5), 6), (epoch(0, 1, 2), 3), (epoch(0, 70, 1), 2), (epoch(9, 0, 8), 9)]
+        {
             assert!(a.includes(known) && !a.includes(Epoch { time: next, ..known }), "{known:?}");
         }
         assert!(!b.includes(epoch(0, 1, 1)), "joining leaves the other alone");

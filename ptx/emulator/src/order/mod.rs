@@ -9,11 +9,13 @@
 //! It reports no race that is none. It can miss one that another interleaving would show; that is what seeds are for.
 
 mod clock;
+mod scope;
 mod shadow;
 mod touched;
 
 #[cfg(test)]
 pub(crate) use clock::Clock;
 pub(crate) use clock::{Agent, Epoch, View};
+pub(crate) use scope::Scope;
 pub(crate) use shadow::{Access, Conflict, GlobalShadow, Kind, Observer, SharedShadow};
 pub(crate) use touched::{Touched, Toucher};

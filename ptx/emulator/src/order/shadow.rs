@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use super::clock::{Clock, Epoch};
+use super::scope::Scope;
 
 /// Bytes of a word, the unit of bookkeeping; accesses of parts of it are told apart by masks.
 pub(crate) const WORD: u32 = 4;
@@ -18,15 +19,15 @@ pub(crate) struct Kind {
     pub(crate) writes: bool,
     /// Of the asynchronous proxy.
     pub(crate) asynchronous: bool,
-    /// Atomic or relaxed: does not race with its like.
-    pub(crate) strong: bool,
+    /// The scope of an atomic or relaxed access, which does not race with its like.
+    pub(crate) strong: Option<Scope>,
 }
 
 impl Kind {
-    pub(crate) const READ: Self = Self { writes: false, asynchronous: false, strong: false };
-    pub(crate) const WRITE: Self = Self { writes: true, asynchronous: false, strong: false };
-    pub(crate) const ASYNC_READ: Self = Self { writes: false, asynchronous: true, strong: false };
-    pub(crate) const ASYNC_WRITE: Self = Self { writes: true, asynchronous: true, strong: false };
+    pub(crate) const READ: Self = Self { writes: false, asynchronous: false, strong: None };
+    pub(crate) const WRITE: Self = Self { writes: true, asynchronous: false, strong: None };
+    pub(crate) const ASYNC_READ: Self = Self { writes: false, asynchronous: true, strong: None };
+    pub(crate) const ASYNC_WRITE: Self = Self { writes: true, asynchronous: true, strong: None };
 }
 
 /// One access of a word.
@@ -98,6 +99,11 @@ impl SharedShadow {
         }
         conflict
     }
+
+    /// The accesses that are remembered.
+    pub(crate) fn accesses(&self) -> impl Iterator<Item = &Access> {
+        self.words.iter().flatten()
+    }
 }
 
 impl GlobalShadow {
@@ -160,22 +166,25 @@ fn note(cell: &mut Cell, new: Access, observer: Observer<'_>) -> Option<Conflict
     let mut conflict = None;
     cell.retain(|old| {
         let overlaps = old.mask & new.mask != 0;
+        let own = observer.own.filter(|own| own.agent == old.epoch.agent);
+        let ordered = own.is_some() || observer.seen.includes(old.epoch);
         if overlaps && (old.kind.writes || new.kind.writes) && conflict.is_none() {
-            let morally_strong = old.kind.strong && new.kind.strong;
-            let own = observer.own.filter(|own| own.agent == old.epoch.agent);
-            let ordered = own.is_some() || observer.seen.includes(old.epoch);
             let needs_fence = new.kind.asynchronous && old.kind.writes && !old.kind.asynchronous;
-            let fenced = own.is_some_and(|own| own.time >= old.epoch.time) || observer.fenced.includes(old.epoch);
+            let fenced =
+                own.is_some_and(|own| own.time >= old.epoch.time) || observer.fenced.includes(old.epoch);
             let proxy_only = ordered && needs_fence && !fenced;
-            if !ordered && !morally_strong || proxy_only {
+            if !ordered && !morally_strong(old, &new) || proxy_only {
                 conflict = Some(Conflict { earlier: *old, word: 0, proxy_only });
             }
         }
-        // A write takes the place of what it covers; a read takes the place of the same agent's earlier read.
+        // Whoever does not race with the new access must not race with what it takes the place of.
+        let stricter = new.kind.strong.is_none() || new.kind.strong == old.kind.strong;
+        // A write takes the place of earlier accesses that it covers; a read, of the same agent's earlier read.
         let replaced = if new.kind.writes {
-            old.mask & !new.mask == 0
+            ordered && stricter && old.mask & !new.mask == 0
         } else {
-            old.epoch.agent == new.epoch.agent
+            stricter
+                && old.epoch.agent == new.epoch.agent
                 && !old.kind.writes
                 && old.mask == new.mask
                 && old.kind.asynchronous == new.kind.asynchronous
@@ -184,6 +193,12 @@ fn note(cell: &mut Cell, new: Access, observer: Observer<'_>) -> Option<Conflict
     });
     cell.push(new);
     conflict
+}
+
+/// Whether both are strong, and each is within the scope of the other. A cluster's is taken for the device's.
+fn morally_strong(old: &Access, new: &Access) -> bool {
+    let within = |scope| scope != Scope::Cta || old.epoch.agent.cta == new.epoch.agent.cta;
+    old.kind.strong.is_some_and(within) && new.kind.strong.is_some_and(within)
 }
 
 #[cfg(test)]
@@ -197,10 +212,18 @@ mod tests {
     struct Memory(SharedShadow);
 
     impl Memory {
-        fn access(&mut self, agent: Agent, address: u32, bytes: u32, kind: Kind, knows: &[Epoch]) -> Option<bool> {
+        fn access(
+            &mut self,
+            agent: Agent,
+            address: u32,
+            bytes: u32,
+            kind: Kind,
+            knows: &[Epoch],
+        ) -> Option<bool> {
             let mut seen = Clock::default();
             knows.iter().for_each(|epoch| seen.raise(*epoch));
-            let observer = Observer { seen: &seen, fenced: &Clock::default(), own: Some(Epoch { agent, time: 0 }) };
+            let observer =
+                Observer { seen: &seen, fenced: &Clock::default(), own: Some(Epoch { agent, time: 0 }) };
             let conflict = self.0.access(address, bytes, observer, Epoch { agent, time: 1 }, 0, kind);
             conflict.map(|conflict| conflict.proxy_only)
         }
@@ -243,7 +266,7 @@ mod tests {
     #[test]
     fn strong_accesses_do_not_race_with_each_other() {
         let mut memory = memory();
-        let strong = Kind { strong: true, ..Kind::WRITE };
+        let strong = Kind { strong: Some(Scope::Device), ..Kind::WRITE };
         assert_eq!(memory.access(A, 0, 4, strong, &[]), None);
         assert_eq!(memory.access(B, 0, 4, strong, &[]), None);
         assert_eq!(memory.access(A, 0, 4, Kind::READ, &[]), Some(false), "B's");

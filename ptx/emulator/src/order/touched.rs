@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::shadow::GlobalShadow;
+use super::shadow::{GlobalShadow, WORD};
 
 /// Who touched a word: CTA and instruction, so that a finding can name both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,24 +15,24 @@ pub(crate) struct Toucher {
     pub(crate) writes: bool,
 }
 
+/// The first two groups that did something to a byte.
+type FirstTwo = [Option<Toucher>; 2];
+
 #[derive(Clone, Copy, Debug, Default)]
-struct Bytes {
-    writer: Option<Toucher>,
-    reader: Option<Toucher>,
-    /// A reader of another group than `reader`.
-    other_reader: Option<Toucher>,
+struct Byte {
+    writers: FirstTwo,
+    readers: FirstTwo,
 }
 
-/// All words touched so far, byte by byte.
+/// All words touched so far, byte by byte. What it says does not depend on the order in which groups were added.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
-    words: HashMap<u64, [Bytes; 4]>,
+    words: HashMap<u64, [Byte; WORD as usize]>,
 }
 
 impl Touched {
-    /// Adds what a group has touched. Returns the first conflict with another group: both sides and the address.
-    pub(crate) fn add(&mut self, group: u64, shadow: &GlobalShadow) -> Option<(Toucher, Toucher, u64)> {
-        let mut conflict = None;
+    /// Adds what a group has touched.
+    pub(crate) fn add(&mut self, group: u64, shadow: &GlobalShadow) {
         for (word, access) in shadow.accesses() {
             let new = Toucher {
                 group,
@@ -41,26 +41,41 @@ impl Touched {
                 at: access.at,
                 writes: access.kind.writes,
             };
-            for (byte, bytes) in self.words.entry(word).or_default().iter_mut().enumerate() {
-                if access.mask() & 1 << byte == 0 {
-                    continue;
-                }
-                let others = |toucher: &Toucher| toucher.group != group;
-                let against = if new.writes {
-                    bytes.writer.filter(others).or(bytes.reader.filter(others)).or(bytes.other_reader.filter(others))
-                } else {
-                    bytes.writer.filter(others)
-                };
-                conflict = conflict.or(against.map(|old| (old, new, word + byte as u64)));
-                match (new.writes, bytes.reader) {
-                    (true, _) => bytes.writer = Some(new),
-                    (false, None) => bytes.reader = Some(new),
-                    (false, Some(reader)) if reader.group != group => bytes.other_reader = Some(new),
-                    (false, Some(_)) => {}
-                }
+            let bytes = self.words.entry(word).or_default();
+            for (_, byte) in bytes.iter_mut().enumerate().filter(|(byte, _)| access.mask() & 1 << byte != 0) {
+                insert(if new.writes { &mut byte.writers } else { &mut byte.readers }, new);
             }
         }
-        conflict
+    }
+
+    /// The lowest address where one group wrote and another one wrote or read: both sides and the address.
+    pub(crate) fn conflict(&self) -> Option<(Toucher, Toucher, u64)> {
+        let conflicts = self.words.iter().flat_map(|(word, bytes)| {
+            (*word..).zip(bytes).filter_map(|(address, Byte { writers, readers })| {
+                let writer = writers[0]?;
+                let others = [writers[1]].into_iter().chain(*readers).flatten();
+                let other =
+                    others.filter(|other| other.group != writer.group).min_by_key(|other| other.group)?;
+                Some((writer, other, address))
+            })
+        });
+        conflicts.min_by_key(|(_, _, address)| *address)
+    }
+}
+
+/// Keeps the two lowest groups.
+fn insert(known: &mut FirstTwo, new: Toucher) {
+    match known {
+        [Some(first), _] if new.group == first.group => {}
+        [Some(first), second] if new.group > first.group => {
+            if second.is_none_or(|second| new.group < second.group) {
+                *second = Some(new);
+            }
+        }
+        [first, second] => {
+            *second = *first;
+            *first = Some(new);
+        }
     }
 }
 
@@ -82,19 +97,35 @@ mod tests {
     fn groups_may_read_together_and_write_apart() {
         let mut touched = Touched::default();
         for group in 0..3 {
-            assert_eq!(touched.add(group, &shadow(0x1000, 64, Kind::READ)), None);
-            assert_eq!(touched.add(group, &shadow(0x2000 + 2 * group, 2, Kind::WRITE)), None);
+            touched.add(group, &shadow(0x1000, 64, Kind::READ));
+            touched.add(group, &shadow(0x2000 + 2 * group, 2, Kind::WRITE));
         }
+        assert_eq!(touched.conflict(), None);
     }
 
     #[test]
     fn a_write_conflicts_with_what_other_groups_did() {
+        let groups = [
+            shadow(0x1000, 8, Kind::READ),
+            shadow(0x1004, 2, Kind::WRITE),
+            shadow(0x1005, 1, Kind::READ),
+            shadow(0x1006, 1, Kind::READ),
+        ];
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1]] {
+            let mut touched = Touched::default();
+            order.into_iter().for_each(|group| touched.add(group as u64, &groups[group]));
+            let (writer, other, address) = touched.conflict().unwrap();
+            assert_eq!(
+                (writer.group, writer.writes, other.group, other.writes, address),
+                (1, true, 0, false, 0x1004)
+            );
+        }
         let mut touched = Touched::default();
-        touched.add(0, &shadow(0x1000, 8, Kind::READ));
-        let (old, new, address) = touched.add(1, &shadow(0x1004, 2, Kind::WRITE)).unwrap();
-        assert_eq!((old.group, old.writes, new.group, new.writes, address), (0, false, 1, true, 0x1004));
-        let (old, new, _) = touched.add(2, &shadow(0x1005, 1, Kind::READ)).unwrap();
-        assert_eq!((old.group, new.group), (1, 2));
-        assert_eq!(touched.add(2, &shadow(0x1006, 1, Kind::READ)), None);
+        touched.add(1, &groups[1]);
+        touched.add(3, &groups[3]);
+        assert_eq!(touched.conflict(), None, "other bytes");
+        touched.add(2, &groups[1]);
+        let (first, second, _) = touched.conflict().unwrap();
+        assert_eq!((first.group, second.group), (1, 2), "two writers");
     }
 }

@@ -7,12 +7,13 @@ use ptx_syntax::ast::{self, Operand, Position, Statement, Type};
 use super::operand::{Address, Register, Source, Space, Special};
 use super::operation::*;
 use super::{
-    DYNAMIC_SHARED, Globals, Guard, Instruction, Parameter, SHARED_BASE, Symbol, bits_of, extent, literal_bits,
-    unsupported,
+    Globals, Guard, Instruction, Parameter, SHARED_BASE, Symbol, bits_of, dynamic_shared, literal_bits,
+    place, unsupported,
 };
 use crate::arithmetic::{self, Width};
 use crate::launch::LaunchError;
 use crate::matrix::{mma, transfer, wgmma};
+use crate::order::Scope;
 
 /// What decoding a body gives.
 pub(super) struct Decoded {
@@ -22,21 +23,25 @@ pub(super) struct Decoded {
     pub(super) local_bytes: u32,
 }
 
-/// Names of one `{ … }`.
+/// What is declared in one `{ … }`.
 #[derive(Default)]
-struct Scope {
+struct Names {
     registers: HashMap<String, Register>,
     labels: HashMap<String, u32>,
     symbols: HashMap<String, Symbol>,
+    /// Labels that a `.branchtargets` stands behind.
+    branch_targets: HashMap<String, Vec<String>>,
 }
 
 pub(super) struct Decoder<'a> {
     globals: &'a Globals,
     parameters: &'a [Parameter],
-    scopes: Vec<Scope>,
+    scopes: Vec<Names>,
     registers: Vec<u32>,
     carry: Option<Register>,
     static_shared: u32,
+    /// Where dynamic shared memory begins.
+    dynamic_shared: u32,
     local_bytes: u32,
     instructions: Vec<Instruction>,
 }
@@ -51,6 +56,9 @@ impl<'a> Decoder<'a> {
         globals: &'a Globals,
         parameters: &'a [Parameter],
     ) -> Result<Decoded, LaunchError> {
+        // Dynamic shared memory lies behind all of the static one.
+        let mut static_end = globals.static_shared;
+        place_shared(body, &mut static_end)?;
         let mut decoder = Self {
             globals,
             parameters,
@@ -58,6 +66,7 @@ impl<'a> Decoder<'a> {
             registers: Vec::new(),
             carry: None,
             static_shared: globals.static_shared,
+            dynamic_shared: dynamic_shared(static_end, globals.dynamic_align),
             local_bytes: 0,
             instructions: Vec::new(),
         };
@@ -70,9 +79,6 @@ impl<'a> Decoder<'a> {
             text: "end of the entry".into(),
             matrix_registers: Vec::new(),
         });
-        // Only now is it known where the dynamic part begins.
-        let dynamic = dynamic_shared(decoder.static_shared, globals.dynamic_align);
-        decoder.instructions.iter_mut().for_each(|instruction| instruction.operation.place_dynamic(dynamic));
         Ok(Decoded {
             instructions: decoder.instructions,
             registers: decoder.registers,
@@ -82,8 +88,9 @@ impl<'a> Decoder<'a> {
     }
 
     fn body(&mut self, statements: &[Statement]) -> Result<(), LaunchError> {
-        let mut scope = Scope::default();
+        let mut scope = Names::default();
         label_targets(statements, &mut (self.instructions.len() as u32), &mut scope.labels);
+        scope.branch_targets = branch_targets(statements);
         self.scopes.push(scope);
         for statement in statements {
             match statement {
@@ -132,15 +139,13 @@ impl<'a> Decoder<'a> {
     }
 
     fn declare_variable(&mut self, variable: &ast::Variable) -> Result<(), LaunchError> {
-        let (bytes, align) = extent(variable)?;
         let (used, base, space) = match variable.space {
             ast::Space::Shared => (&mut self.static_shared, SHARED_BASE, Space::SharedCta),
             ast::Space::Local => (&mut self.local_bytes, 0, Space::Local),
             _ => return Err(unsupported(variable.position, &variable.name, "a state space of modules only")),
         };
-        let offset = used.next_multiple_of(align);
-        *used = offset.saturating_add(bytes);
-        let symbol = Symbol { space, address: u64::from(base + offset) };
+        let offset = place(variable, used)?;
+        let symbol = Symbol { space, address: Some(u64::from(base + offset)) };
         if let Some(scope) = self.scopes.last_mut() {
             scope.symbols.insert(variable.name.clone(), symbol);
         }
@@ -153,6 +158,7 @@ impl<'a> Decoder<'a> {
             None => None,
             Some(guard) => {
                 let register = self.register(&guard.register).map_err(refused)?;
+                self.require_bits(&guard.register, register, 1).map_err(refused)?;
                 Some(Guard { register, negated: guard.negated })
             }
         };
@@ -167,7 +173,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    fn find<T: Copy>(&self, look: impl Fn(&Scope) -> Option<&T>) -> Option<T> {
+    fn find<T: Copy>(&self, look: impl Fn(&Names) -> Option<&T>) -> Option<T> {
         self.scopes.iter().rev().find_map(|scope| look(scope).copied())
     }
 
@@ -175,11 +181,25 @@ impl<'a> Decoder<'a> {
         self.find(|scope| scope.registers.get(name)).ok_or_else(|| format!("{name} is no register"))
     }
 
-    fn symbol(&self, name: &str) -> Option<Symbol> {
+    /// State space and address of a variable or parameter.
+    fn symbol(&self, name: &str) -> Option<(Space, u64)> {
         let parameter = self.parameters.iter().find(|parameter| parameter.name == name);
-        self.find(|scope| scope.symbols.get(name))
+        let symbol = self
+            .find(|scope| scope.symbols.get(name))
             .or_else(|| self.globals.symbols.get(name).copied())
-            .or_else(|| parameter.map(|p| Symbol { space: Space::Param, address: u64::from(p.offset) }))
+            .or_else(|| {
+                parameter.map(|p| Symbol { space: Space::Param, address: Some(u64::from(p.offset)) })
+            })?;
+        Some((symbol.space, symbol.address.unwrap_or(u64::from(self.dynamic_shared))))
+    }
+
+    /// A predicate is one bit exactly; other values may stand in wider registers.
+    fn require_bits(&self, name: &str, register: Register, bits: u32) -> Result<(), Reason> {
+        let found = self.registers[register as usize];
+        if found == bits || found > bits && bits > 1 {
+            return Ok(());
+        }
+        Err(format!("{name} is a register of {found} bits; needed are {bits}"))
     }
 
     /// An operand of `bits` bits.
@@ -187,15 +207,20 @@ impl<'a> Decoder<'a> {
         match operand {
             Operand::Name(name) => {
                 if let Ok(register) = self.register(name) {
+                    self.require_bits(name, register, bits)?;
                     return Ok(Source::Register(register));
                 }
                 if let Some(special) = Special::from_name(name) {
                     return Ok(Source::Special(special));
                 }
-                let symbol = self.symbol(name).ok_or_else(|| format!("{name} is not declared"))?;
-                Ok(Source::Immediate(symbol.address))
+                let (_, address) = self.symbol(name).ok_or_else(|| format!("{name} is not declared"))?;
+                Ok(Source::Immediate(address))
             }
-            Operand::Not(name) => Ok(Source::Not(self.register(name)?)),
+            Operand::Not(name) => {
+                let register = self.register(name)?;
+                self.require_bits(name, register, 1)?;
+                Ok(Source::Not(register))
+            }
             literal => literal_bits(literal, bits.div_ceil(8))
                 .map(|value| Source::Immediate(if bits == 1 { u64::from(value != 0) } else { value }))
                 .ok_or_else(|| format!("{literal} is no value")),
@@ -209,29 +234,41 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// A register that takes a result, or `_`.
-    fn result(&self, operand: &Operand) -> Result<Option<Register>, Reason> {
+    /// A register that takes a result of `bits` bits, or `_`.
+    fn result(&self, operand: &Operand, bits: u32) -> Result<Option<Register>, Reason> {
         match operand {
-            Operand::Name(name) => self.register(name).map(Some),
+            Operand::Name(name) => {
+                let register = self.register(name)?;
+                self.require_bits(name, register, bits)?;
+                Ok(Some(register))
+            }
             Operand::Sink => Ok(None),
             other => Err(format!("{other} cannot take a result")),
         }
     }
 
-    fn results(&self, operand: &Operand) -> Result<Results, Reason> {
+    /// Results of `bits` bits each.
+    fn results(&self, operand: &Operand, bits: u32) -> Result<Results, Reason> {
         match operand {
-            Operand::Vector(elements) => elements.iter().map(|element| self.result(element)).collect(),
-            Operand::Pair(first, second) => Ok(vec![self.result(first)?, self.result(second)?]),
-            single => Ok(vec![self.result(single)?]),
+            Operand::Vector(elements) => elements.iter().map(|element| self.result(element, bits)).collect(),
+            single => Ok(vec![self.result(single, bits)?]),
         }
     }
 
-    fn target(&self, operand: &Operand) -> Result<Register, Reason> {
-        self.result(operand)?.ok_or_else(|| "a result is needed".into())
+    /// `d|p`, or `d` alone: a result of `bits` bits and a predicate.
+    fn result_and_predicate(&self, operand: &Operand, bits: u32) -> Result<[Option<Register>; 2], Reason> {
+        match operand {
+            Operand::Pair(first, second) => Ok([self.result(first, bits)?, self.result(second, 1)?]),
+            single => Ok([self.result(single, bits)?, None]),
+        }
+    }
+
+    fn target(&self, operand: &Operand, bits: u32) -> Result<Register, Reason> {
+        self.result(operand, bits)?.ok_or_else(|| "a result is needed".into())
     }
 
     fn registers_of(&self, operand: &Operand) -> Result<Vec<Register>, Reason> {
-        let results = self.results(operand)?;
+        let results = self.results(operand, 32)?;
         results.into_iter().map(|result| result.ok_or_else(|| "`_` cannot stand here".into())).collect()
     }
 
@@ -241,9 +278,11 @@ impl<'a> Decoder<'a> {
         };
         let base = match &address.base {
             None => Source::Immediate(0),
-            Some(name) => self.source(&Operand::Name(name.clone()), 64)?,
+            // Shared memory may be addressed with 32 bits.
+            Some(name) => self.source(&Operand::Name(name.clone()), 32)?,
         };
-        Ok(Address { base, offset: address.offset })
+        let is_narrow = matches!(base, Source::Register(register) if self.registers[register as usize] == 32);
+        Ok(Address { base, offset: address.offset, is_narrow })
     }
 
     fn operation(&mut self, instruction: &ast::Instruction) -> Result<Operation, Reason> {
@@ -255,29 +294,32 @@ impl<'a> Decoder<'a> {
             "st" => self.store(&arguments),
             "atom" => self.atomic(&arguments, true),
             "red" if !has("async") => self.atomic(&arguments, false),
-            "prefetch" | "prefetchu" | "applypriority" | "discard" | "nanosleep" | "pmevent" => Ok(Operation::Hint),
-            "createpolicy" => Ok(Operation::Policy { result: self.target(arguments.get(0)?)? }),
+            "prefetch" | "prefetchu" | "applypriority" | "discard" | "nanosleep" | "pmevent" => {
+                Ok(Operation::Hint)
+            }
+            "createpolicy" => Ok(Operation::Policy { result: self.target(arguments.get(0)?, 64)? }),
             "cvta" => self.convert_address(&arguments),
             "isspacep" => Ok(Operation::IsSpace {
-                result: self.target(arguments.get(0)?)?,
-                source: self.source(arguments.get(1)?, 64)?,
+                result: self.target(arguments.get(0)?, 1)?,
+                source: self.source(arguments.get(1)?, 32)?,
                 space: arguments.space(),
             }),
             "mapa" => {
                 let bits = arguments.address_bits();
                 Ok(Operation::MapShared {
-                    result: self.target(arguments.get(0)?)?,
+                    result: self.target(arguments.get(0)?, bits)?,
                     source: self.source(arguments.get(1)?, bits)?,
                     rank: self.source(arguments.get(2)?, 32)?,
                     generic: !has("shared::cluster"),
                 })
             }
             "getctarank" => Ok(Operation::CtaRank {
-                result: self.target(arguments.get(0)?)?,
+                result: self.target(arguments.get(0)?, 32)?,
                 source: self.source(arguments.get(1)?, arguments.address_bits())?,
                 generic: !has("shared::cluster"),
             }),
             "bra" => self.branch(&arguments),
+            "brx" => self.branch_by_index(&arguments),
             "ret" | "exit" => Ok(Operation::Return),
             "trap" | "brkpt" => Ok(Operation::Trap),
             "bar" | "barrier" => self.barrier(&arguments),
@@ -285,11 +327,11 @@ impl<'a> Decoder<'a> {
             "shfl" => self.shuffle(&arguments),
             "vote" => self.vote(&arguments),
             "match" => {
-                let results = self.results(arguments.get(0)?)?;
+                let [result, predicate] = self.result_and_predicate(arguments.get(0)?, 32)?;
                 Ok(Operation::Match {
                     all: has("all"),
-                    result: results[0].ok_or("a result is needed")?,
-                    predicate: results.get(1).copied().flatten(),
+                    result: result.ok_or("a result is needed")?,
+                    predicate,
                     value: self.source(arguments.get(1)?, arguments.ty()?.bytes() * 8)?,
                     mask: self.source(arguments.get(2)?, 32)?,
                 })
@@ -297,19 +339,21 @@ impl<'a> Decoder<'a> {
             "redux" => Ok(Operation::Reduce {
                 operation: reduce_operation(instruction)?,
                 signed: has("s32"),
-                result: self.target(arguments.get(0)?)?,
+                result: self.target(arguments.get(0)?, 32)?,
                 value: self.source(arguments.get(1)?, 32)?,
                 mask: self.source(arguments.get(2)?, 32)?,
             }),
-            "activemask" => Ok(Operation::ActiveMask { result: self.target(arguments.get(0)?)? }),
-            "elect" => match self.results(arguments.get(0)?)?.as_slice() {
-                [result, Some(predicate)] => Ok(Operation::Elect {
-                    result: *result,
-                    predicate: *predicate,
-                    mask: self.source(arguments.get(1)?, 32)?,
-                }),
+            "activemask" => Ok(Operation::ActiveMask { result: self.target(arguments.get(0)?, 32)? }),
+            "elect" => match self.result_and_predicate(arguments.get(0)?, 32)? {
+                [result, Some(predicate)] => {
+                    Ok(Operation::Elect { result, predicate, mask: self.source(arguments.get(1)?, 32)? })
+                }
                 _ => Err("needs a result and a predicate".into()),
             },
+            "mbarrier" if has("pending_count") => Ok(Operation::PendingCount {
+                result: self.target(arguments.get(0)?, 32)?,
+                state: self.source(arguments.get(1)?, 64)?,
+            }),
             "mbarrier" => self.mbarrier(&arguments),
             "cp" => self.copy(&arguments),
             "wgmma" => self.multiply(&arguments),
@@ -354,8 +398,11 @@ impl<'a> Decoder<'a> {
         if flat.len() != written + read {
             return Err(format!("has {} operands, needs {}", flat.len(), written + read));
         }
-        let mut results: Results =
-            flat[..written].iter().map(|operand| self.result(operand)).collect::<Result<_, _>>()?;
+        let mut results: Results = flat[..written]
+            .iter()
+            .zip(operation.results())
+            .map(|(operand, width)| self.result(operand, width_bits(*width)))
+            .collect::<Result<_, _>>()?;
         let widths = operation.operands();
         let mut operands: Vec<Source> = flat[written..]
             .iter()
@@ -381,8 +428,8 @@ impl<'a> Decoder<'a> {
     }
 
     fn load(&self, arguments: &Arguments<'_>) -> Result<Operation, Reason> {
-        let ty = arguments.ty()?;
-        let results = self.results(arguments.get(0)?)?;
+        let ty = arguments.memory_type()?;
+        let results = self.results(arguments.get(0)?, ty.bytes() * 8)?;
         Ok(Operation::Load(Load {
             space: self.space_of(arguments, arguments.get(1)?),
             bytes: ty.bytes(),
@@ -394,7 +441,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn store(&self, arguments: &Arguments<'_>) -> Result<Operation, Reason> {
-        let ty = arguments.ty()?;
+        let ty = arguments.memory_type()?;
         Ok(Operation::Store(Store {
             space: self.space_of(arguments, arguments.get(0)?),
             bytes: ty.bytes(),
@@ -408,7 +455,7 @@ impl<'a> Decoder<'a> {
     fn space_of(&self, arguments: &Arguments<'_>, operand: &Operand) -> Space {
         match (arguments.space(), operand) {
             (Space::Generic, Operand::Address(ast::Address { base: Some(name), .. })) => {
-                self.symbol(name).map_or(Space::Generic, |symbol| symbol.space)
+                self.symbol(name).map_or(Space::Generic, |(space, _)| space)
             }
             (space, _) => space,
         }
@@ -417,7 +464,7 @@ impl<'a> Decoder<'a> {
     fn atomic(&self, arguments: &Arguments<'_>, returns: bool) -> Result<Operation, Reason> {
         let first = usize::from(returns);
         let operation = atomic_operation(arguments.instruction)?;
-        let ty = arguments.ty()?;
+        let ty = arguments.memory_type()?;
         let bits = ty.bytes() * 8;
         let is_swap = operation == AtomicOperation::CompareAndSwap;
         let order = arguments.order(true, true);
@@ -425,7 +472,7 @@ impl<'a> Decoder<'a> {
             space: arguments.space(),
             operation,
             ty,
-            results: if returns { self.results(arguments.get(0)?)? } else { Vec::new() },
+            results: if returns { self.results(arguments.get(0)?, bits)? } else { Vec::new() },
             address: self.address(arguments.get(first)?)?,
             values: self.sources(arguments.get(first + 1)?, bits)?,
             swap: is_swap.then(|| self.source(arguments.get(first + 2)?, bits)).transpose()?,
@@ -439,8 +486,8 @@ impl<'a> Decoder<'a> {
         let written = instruction.modifiers.iter().find(|modifier| spaces.contains(&modifier.as_str()));
         written.ok_or("names no state space")?;
         Ok(Operation::ConvertAddress {
-            result: self.target(arguments.get(0)?)?,
-            source: self.source(arguments.get(1)?, 64)?,
+            result: self.target(arguments.get(0)?, arguments.address_bits())?,
+            source: self.source(arguments.get(1)?, arguments.address_bits())?,
             space: arguments.space(),
             to_generic: !instruction.has("to"),
         })
@@ -448,8 +495,22 @@ impl<'a> Decoder<'a> {
 
     fn branch(&self, arguments: &Arguments<'_>) -> Result<Operation, Reason> {
         let Operand::Name(label) = arguments.get(0)? else { return Err("needs a label".into()) };
-        let target = self.find(|scope| scope.labels.get(label)).ok_or_else(|| format!("{label} is no label"))?;
-        Ok(Operation::Branch { target })
+        Ok(Operation::Branch { target: self.label(label)?, uniform: arguments.instruction.has("uni") })
+    }
+
+    fn label(&self, name: &str) -> Result<u32, Reason> {
+        self.find(|scope| scope.labels.get(name)).ok_or_else(|| format!("{name} is no label"))
+    }
+
+    fn branch_by_index(&self, arguments: &Arguments<'_>) -> Result<Operation, Reason> {
+        let Operand::Name(list) = arguments.get(1)? else { return Err("needs a list of labels".into()) };
+        let labels = self.scopes.iter().rev().find_map(|scope| scope.branch_targets.get(list));
+        let labels = labels.ok_or_else(|| format!("{list} is no list of labels"))?;
+        Ok(Operation::BranchByIndex {
+            index: self.source(arguments.get(0)?, 32)?,
+            targets: labels.iter().map(|label| self.label(label)).collect::<Result<_, _>>()?,
+            uniform: arguments.instruction.has("uni"),
+        })
     }
 
     fn barrier(&self, arguments: &Arguments<'_>) -> Result<Operation, Reason> {
@@ -474,12 +535,13 @@ impl<'a> Decoder<'a> {
             let (Some(result), Some(predicate)) = (operands.first(), operands.last()) else {
                 return Err("needs a result and a predicate".into());
             };
+            let counts = has("popc");
             reduction = Some(BarrierReduction {
-                kind: if has("popc") { ReduceOperation::Count } else { reduce_operation(instruction)? },
-                result: self.target(result)?,
+                kind: if counts { ReduceOperation::Count } else { reduce_operation(instruction)? },
+                result: self.target(result, if counts { 32 } else { 1 })?,
                 predicate: self.source(predicate, 1)?,
             });
-            operands = &operands[1..operands.len() - 1];
+            operands = operands.get(1..operands.len() - 1).ok_or("needs the number of a barrier")?;
         }
         let id = operands.first().ok_or("needs the number of a barrier")?;
         Ok(Operation::Barrier(NamedBarrier {
@@ -500,12 +562,12 @@ impl<'a> Decoder<'a> {
             ("idx", ShuffleMode::Index),
         ];
         let mode = modes.iter().find(|(name, _)| has(name)).ok_or("names no mode")?.1;
-        let results = self.results(arguments.get(0)?)?;
+        let [result, predicate] = self.result_and_predicate(arguments.get(0)?, 32)?;
         let source = |index: usize| self.source(arguments.get(index)?, 32);
         Ok(Operation::Shuffle(Shuffle {
             mode,
-            result: results[0],
-            predicate: results.get(1).copied().flatten(),
+            result,
+            predicate,
             value: source(1)?,
             lane: source(2)?,
             clamp: source(3)?,
@@ -514,11 +576,13 @@ impl<'a> Decoder<'a> {
     }
 
     fn vote(&self, arguments: &Arguments<'_>) -> Result<Operation, Reason> {
-        let kinds = [("all", Vote::All), ("any", Vote::Any), ("uni", Vote::Uniform), ("ballot", Vote::Ballot)];
+        let kinds =
+            [("all", Vote::All), ("any", Vote::Any), ("uni", Vote::Uniform), ("ballot", Vote::Ballot)];
         let kind = kinds.iter().find(|(name, _)| arguments.instruction.has(name)).ok_or("names no mode")?.1;
+        let bits = if kind == Vote::Ballot { 32 } else { 1 };
         Ok(Operation::Vote {
             kind,
-            result: self.target(arguments.get(0)?)?,
+            result: self.target(arguments.get(0)?, bits)?,
             predicate: self.source(arguments.get(1)?, 1)?,
             mask: self.source(arguments.get(2)?, 32)?,
         })
@@ -536,7 +600,7 @@ impl<'a> Decoder<'a> {
             Some("arrive" | "arrive_drop") => {
                 // The state is left out where the barrier may be another CTA's.
                 let at = usize::from(!matches!(arguments.get(0)?, Operand::Address(_)));
-                let state = if at == 1 { self.result(arguments.get(0)?)? } else { None };
+                let state = if at == 1 { self.result(arguments.get(0)?, 64)? } else { None };
                 let operand = arguments.operands.get(at + 1).map(|_| word(at + 1)).transpose()?;
                 let (count, expect) = if has("expect_tx") { (None, operand) } else { (operand, None) };
                 (at, MbarrierOperation::Arrive { state, count, expect, drop: has("arrive_drop") })
@@ -544,7 +608,7 @@ impl<'a> Decoder<'a> {
             Some("test_wait" | "try_wait") => {
                 let is_parity = has("parity");
                 let phase = self.source(arguments.get(2)?, if is_parity { 32 } else { 64 })?;
-                let done = self.target(arguments.get(0)?)?;
+                let done = self.target(arguments.get(0)?, 1)?;
                 (1, MbarrierOperation::Test { done, phase, is_parity, waits: has("try_wait") })
             }
             _ => return Err("this mbarrier operation is not supported".into()),
@@ -587,7 +651,11 @@ impl<'a> Decoder<'a> {
         }
         if has("mbarrier") {
             let address = self.address(arguments.get(0)?)?;
-            return Ok(Operation::CopyAsyncArrive { address, space: arguments.space(), counts: !has("noinc") });
+            return Ok(Operation::CopyAsyncArrive {
+                address,
+                space: arguments.space(),
+                counts: !has("noinc"),
+            });
         }
         let (destination, source) = (self.address(arguments.get(0)?)?, self.address(arguments.get(1)?)?);
         let Operand::Integer(bytes @ (4 | 8 | 16)) = arguments.get(2)? else {
@@ -595,16 +663,21 @@ impl<'a> Decoder<'a> {
         };
         let (mut source_bytes, mut ignore) = (None, None);
         // A predicate or a number of bytes; a cache policy, of 64 bits, may follow.
-        if let Some(operand) = arguments.operands.get(3).filter(|_| !(has("L2::cache_hint") && arguments.operands.len() == 4)) {
-            match self.source(operand, 32)? {
-                Source::Not(_) => ignore = Some(self.source(operand, 1)?),
-                Source::Register(register) if self.registers[register as usize] == 1 => {
-                    ignore = Some(Source::Register(register));
-                }
-                source => source_bytes = Some(source),
+        if let Some(operand) =
+            arguments.operands.get(3).filter(|_| !(has("L2::cache_hint") && arguments.operands.len() == 4))
+        {
+            match self.source(operand, 1) {
+                Ok(predicate @ (Source::Register(_) | Source::Not(_))) => ignore = Some(predicate),
+                _ => source_bytes = Some(self.source(operand, 32)?),
             }
         }
-        Ok(Operation::CopyAsync(CopyAsync { destination, source, bytes: *bytes as u32, source_bytes, ignore }))
+        Ok(Operation::CopyAsync(CopyAsync {
+            destination,
+            source,
+            bytes: *bytes as u32,
+            source_bytes,
+            ignore,
+        }))
     }
 
     fn bulk(&self, arguments: &Arguments<'_>) -> Result<Operation, Reason> {
@@ -623,7 +696,9 @@ impl<'a> Decoder<'a> {
             _ => return Err("copies between state spaces that are not supported".into()),
         };
         let is_tensor = has("tensor");
-        if is_tensor && instruction.modifiers.iter().any(|m| m.starts_with("im2col") || m.starts_with("tile::")) {
+        if is_tensor
+            && instruction.modifiers.iter().any(|m| m.starts_with("im2col") || m.starts_with("tile::"))
+        {
             return Err("of tensor copies, only tiles are supported".into());
         }
         let coordinates = |operand: &Operand| match operand {
@@ -646,10 +721,10 @@ impl<'a> Decoder<'a> {
         } else {
             None
         };
-        let multicast = if has("multicast::cluster") { Some(self.source(arguments.get(next)?, 16)?) } else { None };
+        let multicast =
+            if has("multicast::cluster") { Some(self.source(arguments.get(next)?, 16)?) } else { None };
         let reduction = if instruction.has("reduce") {
             let ty = if is_tensor { None } else { Some(arguments.ty()?) };
-            let ty = ty.ok_or("reductions into tensors are not supported")?;
             Some((atomic_operation(instruction)?, ty))
         } else {
             None
@@ -667,7 +742,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn store_async(&self, arguments: &Arguments<'_>) -> Result<Operation, Reason> {
-        let bytes = arguments.ty()?.bytes();
+        let bytes = arguments.memory_type()?.bytes();
         Ok(Operation::StoreAsync {
             address: self.address(arguments.get(0)?)?,
             values: self.sources(arguments.get(1)?, bytes * 8)?,
@@ -719,6 +794,14 @@ impl Arguments<'_> {
         types.into_iter().next().ok_or_else(|| "names no type".into())
     }
 
+    /// Likewise, of an access of memory.
+    fn memory_type(&self) -> Result<Type, Reason> {
+        match self.ty()? {
+            Type::B128 => Err("values of 128 bits are not supported".into()),
+            ty => Ok(ty),
+        }
+    }
+
     fn address_bits(&self) -> u32 {
         if self.instruction.has("u32") { 32 } else { 64 }
     }
@@ -744,47 +827,34 @@ impl Arguments<'_> {
             strong: ["relaxed", "acquire", "release", "acq_rel", "volatile", "mmio"].into_iter().any(has),
             acquires: may_acquire && (has("acquire") || has("acq_rel")),
             releases: may_release && (has("release") || has("acq_rel")),
-            cta_scope: has("cta"),
+            scope: scope(self.instruction),
         }
     }
 }
 
-impl Operation {
-    /// Replaces the stand-in for the beginning of dynamic shared memory.
-    fn place_dynamic(&mut self, dynamic: u64) {
-        let place = |source: &mut Source| {
-            if *source == Source::Immediate(DYNAMIC_SHARED) {
-                *source = Source::Immediate(dynamic);
+/// Gives the shared variables of a body their places, as declaring them one by one does.
+fn place_shared(statements: &[Statement], used: &mut u32) -> Result<(), LaunchError> {
+    for statement in statements {
+        match statement {
+            Statement::Variable(variable) if variable.space == ast::Space::Shared => {
+                place(variable, used)?;
             }
-        };
-        match self {
-            Self::Compute(compute) => compute.operands.iter_mut().for_each(place),
-            Self::ConvertAddress { source, .. } | Self::MapShared { source, .. } => place(source),
-            Self::Load(Load { address, .. })
-            | Self::Store(Store { address, .. })
-            | Self::Atomic(Atomic { address, .. })
-            | Self::Mbarrier(Mbarrier { address, .. })
-            | Self::LoadMatrix { address, .. }
-            | Self::StoreMatrix { address, .. }
-            | Self::CopyAsyncArrive { address, .. } => place(&mut address.base),
-            Self::CopyAsync(copy) => place(&mut copy.destination.base),
-            Self::Bulk(bulk) => {
-                place(&mut bulk.shared.base);
-                place(&mut bulk.other.base);
-                bulk.barrier.iter_mut().for_each(|barrier| place(&mut barrier.base));
-            }
-            Self::StoreAsync { address, barrier, .. } => {
-                place(&mut address.base);
-                place(&mut barrier.base);
-            }
+            Statement::Block(inner) => place_shared(inner, used)?,
             _ => {}
         }
     }
+    Ok(())
 }
 
-/// Address of the dynamic shared memory behind the static part.
-fn dynamic_shared(static_bytes: u32, align: u32) -> u64 {
-    u64::from((SHARED_BASE + static_bytes).next_multiple_of(align.max(1)))
+/// The lists of labels of a block, by the label before each.
+fn branch_targets(statements: &[Statement]) -> HashMap<String, Vec<String>> {
+    let pairs = statements.windows(2).filter_map(|pair| match pair {
+        [Statement::Label { name, .. }, Statement::BranchTargets { labels, .. }] => {
+            Some((name.clone(), labels.clone()))
+        }
+        _ => None,
+    });
+    pairs.collect()
 }
 
 /// Numbers the instructions and notes where the labels of this block stand; those of inner blocks are their own.
@@ -823,6 +893,16 @@ fn width_bits(width: Width) -> u32 {
     }
 }
 
+fn scope(instruction: &ast::Instruction) -> Scope {
+    if instruction.has("cta") {
+        Scope::Cta
+    } else if instruction.has("cluster") {
+        Scope::Cluster
+    } else {
+        Scope::Device
+    }
+}
+
 fn fence(instruction: &ast::Instruction) -> Fence {
     let has = |modifier: &str| instruction.has(modifier);
     if has("mbarrier_init") {
@@ -832,7 +912,7 @@ fn fence(instruction: &ast::Instruction) -> Fence {
         return if has("async") || has("proxy.async") { Fence::AsyncProxy } else { Fence::Other };
     }
     let (acquire, release) = (has("acquire"), has("release"));
-    Fence::Memory { acquires: !release, releases: !acquire }
+    Fence::Memory { acquires: !release, releases: !acquire, scope: scope(instruction) }
 }
 
 fn reduce_operation(instruction: &ast::Instruction) -> Result<ReduceOperation, Reason> {

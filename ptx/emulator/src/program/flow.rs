@@ -6,12 +6,12 @@ use super::operand::Register;
 pub(crate) const END: u32 = u32::MAX;
 
 /// Where control goes after an instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Successors {
     /// Whether the next instruction may follow.
     pub(crate) falls_through: bool,
-    /// A branch's target; [`END`] where the instruction may end the thread.
-    pub(crate) target: Option<u32>,
+    /// A branch's targets; [`END`] where the instruction may end the thread.
+    pub(crate) targets: Vec<u32>,
 }
 
 /// Straight pieces of code.
@@ -43,13 +43,9 @@ impl Blocks {
         let mut is_start = vec![false; flow.len() + 1];
         is_start[0] = true;
         for (at, successors) in flow.iter().enumerate() {
-            if let Some(target) = successors.target {
-                is_start[at + 1] = true;
-                if target != END {
-                    is_start[target as usize] = true;
-                }
-            } else if !successors.falls_through {
-                is_start[at + 1] = true;
+            is_start[at + 1] |= !successors.targets.is_empty() || !successors.falls_through;
+            for target in successors.targets.iter().filter(|target| **target != END) {
+                is_start[*target as usize] = true;
             }
         }
         let mut starts: Vec<u32> = (0..flow.len() as u32).filter(|at| is_start[*at as usize]).collect();
@@ -62,9 +58,9 @@ impl Blocks {
         let successors = (0..count)
             .map(|block| {
                 let last = starts[block + 1] - 1;
-                let Successors { falls_through, target } = flow[last as usize];
+                let Successors { falls_through, targets } = &flow[last as usize];
                 let next = falls_through.then(|| block_of(last + 1));
-                next.into_iter().chain(target.map(block_of)).collect()
+                next.into_iter().chain(targets.iter().map(|target| block_of(*target))).collect()
             })
             .collect();
         Self { starts, successors }
@@ -138,41 +134,52 @@ pub(crate) struct RegisterUse {
 mod tests {
     use super::*;
 
-    const NEXT: Successors = Successors { falls_through: true, target: None };
-    const RETURN: Successors = Successors { falls_through: false, target: Some(END) };
+    const NEXT: Successors = Successors { falls_through: true, targets: Vec::new() };
 
     fn branch(target: u32) -> Successors {
-        Successors { falls_through: true, target: Some(target) }
+        Successors { falls_through: true, targets: vec![target] }
     }
 
     fn jump(target: u32) -> Successors {
-        Successors { falls_through: false, target: Some(target) }
+        Successors { falls_through: false, targets: vec![target] }
+    }
+
+    fn exit() -> Successors {
+        jump(END)
     }
 
     #[test]
     fn both_arms_meet_behind_the_if() {
         // 0: if → 3; 1, 2: then, jump 4; 3: else; 4: return
-        let flow = [branch(3), NEXT, jump(4), NEXT, RETURN];
+        let flow = [branch(3), NEXT, jump(4), NEXT, exit()];
         assert_eq!(reconvergence(&flow), [4, 4, 4, 4, END]);
     }
 
     #[test]
     fn a_loop_meets_at_its_exit() {
         // 0; 1: body; 2: if → 1; 3: return
-        let flow = [NEXT, NEXT, branch(1), RETURN];
+        let flow = [NEXT, NEXT, branch(1), exit()];
         assert_eq!(reconvergence(&flow)[2], 3);
     }
 
     #[test]
     fn early_returns_meet_at_the_end() {
         // 0: if → 2; 1: return; 2: return
-        let flow = [branch(2), RETURN, RETURN];
+        let flow = [branch(2), exit(), exit()];
         assert_eq!(reconvergence(&flow)[0], END);
     }
 
     #[test]
+    fn all_arms_of_a_switch_meet_behind_it() {
+        // 0: to 1, 3 or 5; 1: first, 2: jump 6; 3: second, 4: jump 6; 5: third; 6: return
+        let switch = Successors { falls_through: false, targets: vec![1, 3, 5] };
+        let flow = [switch, NEXT, jump(6), NEXT, jump(6), NEXT, exit()];
+        assert_eq!(reconvergence(&flow)[..6], [6; 6]);
+    }
+
+    #[test]
     fn endless_loops_are_no_trouble() {
-        let flow = [branch(2), RETURN, jump(2)];
+        let flow = [branch(2), exit(), jump(2)];
         assert_eq!(reconvergence(&flow)[0], 1);
         assert_eq!(reconvergence(&[jump(0)]), [END]);
     }

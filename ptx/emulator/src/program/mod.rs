@@ -25,6 +25,12 @@ pub(crate) const SHARED_BASE: u32 = 1024;
 /// Where variables of a module begin in global memory.
 const VARIABLES_BASE: u64 = 0x0400_0000_0000;
 
+/// The most bytes of variables in a state space, and their largest alignment: more than any kernel has, and few enough
+/// for 32 bits.
+const MAX_BYTES: u32 = 1 << 28;
+const MAX_ALIGN: u32 = 1 << 16;
+const TOO_LARGE: &str = "the variables of a state space take more than 256 megabytes";
+
 /// Registers of a multiprocessor, which a CTA's threads share.
 const REGISTERS_PER_SM: u32 = 65_536;
 
@@ -89,7 +95,8 @@ pub(crate) struct Parameter {
 #[derive(Clone, Copy, Debug)]
 struct Symbol {
     space: Space,
-    address: u64,
+    /// `None` for the beginning of dynamic shared memory.
+    address: Option<u64>,
 }
 
 impl Program {
@@ -123,10 +130,12 @@ impl Program {
         let mut parameters = Vec::new();
         let mut parameter_bytes = 0_u32;
         for parameter in &function.parameters {
-            let (bytes, align) = extent(parameter)?;
-            let offset = parameter_bytes.next_multiple_of(align);
-            parameters.push(Parameter { name: parameter.name.clone(), offset, bytes });
-            parameter_bytes = offset.saturating_add(bytes);
+            let offset = place(parameter, &mut parameter_bytes)?;
+            parameters.push(Parameter {
+                name: parameter.name.clone(),
+                offset,
+                bytes: parameter_bytes - offset,
+            });
         }
         let decoded = decode::Decoder::decode(body, globals, &parameters)?;
         let directive = |name: &str| {
@@ -172,7 +181,7 @@ impl Program {
 
     /// Registers a thread has at entry of a CTA of `threads`: what the launch bounds leave for each.
     pub(crate) fn registers_at_entry(&self, threads: u32) -> u32 {
-        let bound = self.max_threads.unwrap_or(threads).max(1) * self.min_ctas.max(1);
+        let bound = self.max_threads.unwrap_or(threads).max(1).saturating_mul(self.min_ctas.max(1));
         (REGISTERS_PER_SM / bound / 8 * 8).min(255)
     }
 }
@@ -187,35 +196,36 @@ pub(crate) struct Globals {
     dynamic_align: u32,
 }
 
-/// The address that stands for the beginning of dynamic shared memory until the static part's size is known.
-const DYNAMIC_SHARED: u64 = u64::MAX;
-
 impl Globals {
     fn declare(&mut self, variable: &ast::Variable) -> Result<(), LaunchError> {
         let (bytes, align) = extent(variable)?;
         let symbol = match variable.space {
             ast::Space::Shared if bytes == 0 => {
                 self.dynamic_align = self.dynamic_align.max(align);
-                Symbol { space: Space::SharedCta, address: DYNAMIC_SHARED }
+                Symbol { space: Space::SharedCta, address: None }
             }
             ast::Space::Shared => {
-                let offset = self.static_shared.next_multiple_of(align);
-                self.static_shared = offset.saturating_add(bytes);
-                Symbol { space: Space::SharedCta, address: u64::from(SHARED_BASE + offset) }
+                let offset = place(variable, &mut self.static_shared)?;
+                Symbol { space: Space::SharedCta, address: Some(u64::from(SHARED_BASE + offset)) }
             }
             ast::Space::Global | ast::Space::Const => {
                 let base = VARIABLES_BASE + self.global_bytes.next_multiple_of(u64::from(align.max(256)));
                 self.global_bytes = base - VARIABLES_BASE + u64::from(bytes);
+                if self.global_bytes > u64::from(MAX_BYTES) {
+                    return Err(unsupported(variable.position, &variable.name, TOO_LARGE));
+                }
                 let mut data = vec![0; bytes as usize];
                 let size = variable.ty.bytes() as usize;
                 for (place, value) in data.chunks_exact_mut(size).zip(&variable.initializer) {
                     let bits = literal_bits(value, variable.ty.bytes()).ok_or_else(|| {
                         unsupported(variable.position, &variable.name, "an initialiser that is no number")
                     })?;
-                    place.copy_from_slice(&bits.to_le_bytes()[..size]);
+                    // Of 128 bits, the upper half is the sign.
+                    let bits = i128::from(bits as i64).to_le_bytes();
+                    place.copy_from_slice(&bits[..size]);
                 }
                 self.allocations.push(Arc::new(Allocation::with_contents(base, &data)));
-                Symbol { space: Space::Global, address: base }
+                Symbol { space: Space::Global, address: Some(base) }
             }
             ast::Space::Local | ast::Space::Param => {
                 return Err(unsupported(variable.position, &variable.name, "a state space of entries only"));
@@ -234,14 +244,31 @@ fn extent(variable: &ast::Variable) -> Result<(u32, u32), LaunchError> {
         .iter()
         .try_fold(element, |bytes, dimension| bytes.checked_mul(dimension.unwrap_or(0)))
         .and_then(|bytes| u32::try_from(bytes).ok())
-        .filter(|bytes| *bytes <= 1 << 30);
-    let bytes = bytes.ok_or_else(|| unsupported(variable.position, &variable.name, "more than a gigabyte"))?;
+        .filter(|bytes| *bytes <= MAX_BYTES);
+    let bytes = bytes.ok_or_else(|| unsupported(variable.position, &variable.name, TOO_LARGE))?;
     let align = variable.align.unwrap_or(element as u32);
-    if align.is_power_of_two() {
+    if align.is_power_of_two() && align <= MAX_ALIGN {
         Ok((bytes, align))
     } else {
-        Err(unsupported(variable.position, &variable.name, "an alignment that is no power of two"))
+        let needed = format!("the alignment is {align}; needed is a power of two to {MAX_ALIGN}");
+        Err(unsupported(variable.position, &variable.name, needed))
     }
+}
+
+/// Puts a variable behind the bytes of its state space that are used already. Returns its offset there.
+fn place(variable: &ast::Variable, used: &mut u32) -> Result<u32, LaunchError> {
+    let (bytes, align) = extent(variable)?;
+    let offset = used.next_multiple_of(align);
+    *used = offset + bytes;
+    if *used > MAX_BYTES {
+        return Err(unsupported(variable.position, &variable.name, TOO_LARGE));
+    }
+    Ok(offset)
+}
+
+/// Address of the dynamic shared memory behind the static part.
+pub(crate) fn dynamic_shared(static_bytes: u32, align: u32) -> u32 {
+    (SHARED_BASE + static_bytes).next_multiple_of(align.max(1))
 }
 
 /// The bits of a number of `bytes` bytes.

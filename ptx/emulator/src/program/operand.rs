@@ -23,6 +23,8 @@ pub(crate) enum Source {
 pub(crate) struct Address {
     pub(crate) base: Source,
     pub(crate) offset: i64,
+    /// Whether the base has 32 bits, in which the sum then wraps.
+    pub(crate) is_narrow: bool,
 }
 
 /// State space of an access, as the instruction names it.

@@ -1,10 +1,11 @@
 //! The operations of the machine, one variant for each kind of instruction.
 
+use super::Instruction;
 use super::flow::{END, RegisterUse, Successors};
 use super::operand::{Address, Register, Source, Space};
-use super::Instruction;
 use crate::arithmetic;
 use crate::matrix::{mma, transfer, wgmma};
+use crate::order::Scope;
 
 /// Registers that take results; `None` for `_`.
 pub(crate) type Results = Vec<Option<Register>>;
@@ -20,56 +21,157 @@ pub(crate) enum Operation {
     /// Does nothing that shows: hints and prefetches.
     Hint,
     /// Produces a cache policy, which means nothing here.
-    Policy { result: Register },
+    Policy {
+        result: Register,
+    },
     /// Address of a state space to generic address or back.
-    ConvertAddress { result: Register, source: Source, space: Space, to_generic: bool },
+    ConvertAddress {
+        result: Register,
+        source: Source,
+        space: Space,
+        to_generic: bool,
+    },
     /// Whether a generic address is in a space.
-    IsSpace { result: Register, source: Source, space: Space },
+    IsSpace {
+        result: Register,
+        source: Source,
+        space: Space,
+    },
     /// Address of another CTA's shared memory.
-    MapShared { result: Register, source: Source, rank: Source, generic: bool },
+    MapShared {
+        result: Register,
+        source: Source,
+        rank: Source,
+        generic: bool,
+    },
     /// Rank of the CTA whose shared memory holds an address.
-    CtaRank { result: Register, source: Source, generic: bool },
+    CtaRank {
+        result: Register,
+        source: Source,
+        generic: bool,
+    },
 
-    Branch { target: u32 },
+    /// `uniform`: with a promise that the threads of a warp do not part.
+    Branch {
+        target: u32,
+        uniform: bool,
+    },
+    /// `brx.idx`: to one of several targets.
+    BranchByIndex {
+        index: Source,
+        targets: Vec<u32>,
+        uniform: bool,
+    },
     Return,
     Trap,
 
     /// `bar`/`barrier.cta`
     Barrier(NamedBarrier),
     /// `bar.warp.sync`
-    WarpSync { mask: Source },
-    ClusterArrive { releases: bool, aligned: bool },
-    ClusterWait { acquires: bool, aligned: bool },
+    WarpSync {
+        mask: Source,
+    },
+    ClusterArrive {
+        releases: bool,
+        aligned: bool,
+    },
+    ClusterWait {
+        acquires: bool,
+        aligned: bool,
+    },
     Fence(Fence),
 
     Shuffle(Shuffle),
-    Vote { kind: Vote, result: Register, predicate: Source, mask: Source },
-    Match { all: bool, result: Register, predicate: Option<Register>, value: Source, mask: Source },
-    Reduce { operation: ReduceOperation, signed: bool, result: Register, value: Source, mask: Source },
-    ActiveMask { result: Register },
-    Elect { result: Option<Register>, predicate: Register, mask: Source },
+    Vote {
+        kind: Vote,
+        result: Register,
+        predicate: Source,
+        mask: Source,
+    },
+    Match {
+        all: bool,
+        result: Register,
+        predicate: Option<Register>,
+        value: Source,
+        mask: Source,
+    },
+    Reduce {
+        operation: ReduceOperation,
+        signed: bool,
+        result: Register,
+        value: Source,
+        mask: Source,
+    },
+    ActiveMask {
+        result: Register,
+    },
+    Elect {
+        result: Option<Register>,
+        predicate: Register,
+        mask: Source,
+    },
 
     Mbarrier(Mbarrier),
+    /// Arrivals that were left before the arrival that gave the state.
+    PendingCount {
+        result: Register,
+        state: Source,
+    },
     CopyAsync(CopyAsync),
     CopyAsyncCommit,
     /// Waits until at most `pending` groups are left; `None` for `wait_all`.
-    CopyAsyncWait { pending: Option<u32> },
+    CopyAsyncWait {
+        pending: Option<u32>,
+    },
     /// Arrives at a barrier once all earlier copies of the thread are done.
-    CopyAsyncArrive { address: Address, space: Space, counts: bool },
+    CopyAsyncArrive {
+        address: Address,
+        space: Space,
+        counts: bool,
+    },
     Bulk(Bulk),
     BulkCommit,
-    BulkWait { pending: u32, read_only: bool },
-    StoreAsync { address: Address, values: Vec<Source>, bytes: u32, barrier: Address },
+    BulkWait {
+        pending: u32,
+        read_only: bool,
+    },
+    StoreAsync {
+        address: Address,
+        values: Vec<Source>,
+        bytes: u32,
+        barrier: Address,
+    },
 
     MultiplyFence,
     MultiplyCommit,
-    MultiplyWait { pending: u32 },
+    MultiplyWait {
+        pending: u32,
+    },
     Multiply(Box<Multiply>),
-    LoadMatrix { transfer: transfer::Transfer, results: Vec<Register>, address: Address, space: Space },
-    StoreMatrix { transfer: transfer::Transfer, values: Vec<Source>, address: Address, space: Space },
-    WarpMultiply { mma: mma::Multiply, results: Vec<Register>, a: Vec<Source>, b: Vec<Source>, c: Vec<Source> },
+    LoadMatrix {
+        transfer: transfer::Transfer,
+        results: Vec<Register>,
+        address: Address,
+        space: Space,
+    },
+    StoreMatrix {
+        transfer: transfer::Transfer,
+        values: Vec<Source>,
+        address: Address,
+        space: Space,
+    },
+    WarpMultiply {
+        mma: mma::Multiply,
+        results: Vec<Register>,
+        a: Vec<Source>,
+        b: Vec<Source>,
+        c: Vec<Source>,
+    },
 
-    SetRegisters { increase: bool, count: u32 },
+    SetRegisters {
+        increase: bool,
+        count: u32,
+    },
     DependencyWait,
     DependencyLaunch,
 }
@@ -88,8 +190,15 @@ pub(crate) struct Order {
     pub(crate) strong: bool,
     pub(crate) acquires: bool,
     pub(crate) releases: bool,
-    /// `.cta`: only threads of the same CTA are meant.
-    pub(crate) cta_scope: bool,
+    /// For whom it is meant.
+    pub(crate) scope: Scope,
+}
+
+impl Order {
+    /// The scope, if the access is strong.
+    pub(crate) fn strength(self) -> Option<Scope> {
+        self.strong.then_some(self.scope)
+    }
 }
 
 #[derive(Debug)]
@@ -162,7 +271,7 @@ pub(crate) struct BarrierReduction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fence {
     /// `fence.acq_rel`, `fence.sc`, `membar`
-    Memory { acquires: bool, releases: bool },
+    Memory { acquires: bool, releases: bool, scope: Scope },
     /// `fence.proxy.async`
     AsyncProxy,
     /// `fence.mbarrier_init`
@@ -221,14 +330,30 @@ pub(crate) struct Mbarrier {
 
 #[derive(Debug)]
 pub(crate) enum MbarrierOperation {
-    Init { count: Source },
+    Init {
+        count: Source,
+    },
     Invalidate,
-    ExpectTransactions { bytes: Source },
-    CompleteTransactions { bytes: Source },
+    ExpectTransactions {
+        bytes: Source,
+    },
+    CompleteTransactions {
+        bytes: Source,
+    },
     /// `state` gets the phase; `drop` lowers the expected count of later phases.
-    Arrive { state: Option<Register>, count: Option<Source>, expect: Option<Source>, drop: bool },
+    Arrive {
+        state: Option<Register>,
+        count: Option<Source>,
+        expect: Option<Source>,
+        drop: bool,
+    },
     /// `phase` is a parity, or a state of an arrival.
-    Test { done: Register, phase: Source, is_parity: bool, waits: bool },
+    Test {
+        done: Register,
+        phase: Source,
+        is_parity: bool,
+        waits: bool,
+    },
 }
 
 /// `cp.async` of 4, 8 or 16 bytes.
@@ -258,8 +383,8 @@ pub(crate) struct Bulk {
     pub(crate) barrier: Option<Address>,
     /// CTAs of the cluster that get the data.
     pub(crate) multicast: Option<Source>,
-    /// What to do with what is there already.
-    pub(crate) reduction: Option<(AtomicOperation, ptx_syntax::ast::Type)>,
+    /// What to do with what is there already; a tensor's type is in its map.
+    pub(crate) reduction: Option<(AtomicOperation, Option<ptx_syntax::ast::Type>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,9 +411,11 @@ impl Operation {
     pub(crate) fn communicates(&self) -> bool {
         let reaches_global = |space: Space| matches!(space, Space::Generic | Space::Global);
         match self {
-            Self::Load(load) => reaches_global(load.space) && load.order.strong && !load.order.cta_scope,
-            Self::Store(store) => reaches_global(store.space) && store.order.strong && !store.order.cta_scope,
-            Self::Atomic(atomic) => reaches_global(atomic.space) && !atomic.order.cta_scope,
+            Self::Load(load) => reaches_global(load.space) && load.order.strength() == Some(Scope::Device),
+            Self::Store(store) => {
+                reaches_global(store.space) && store.order.strength() == Some(Scope::Device)
+            }
+            Self::Atomic(atomic) => reaches_global(atomic.space) && atomic.order.scope == Scope::Device,
             Self::Bulk(bulk) => bulk.reduction.is_some() && bulk.direction == Direction::SharedToGlobal,
             _ => false,
         }
@@ -309,7 +436,9 @@ impl Operation {
                 all(&atomic.values);
                 all(atomic.swap.as_slice());
             }
-            Self::ConvertAddress { source, .. } | Self::IsSpace { source, .. } | Self::CtaRank { source, .. } => {
+            Self::ConvertAddress { source, .. }
+            | Self::IsSpace { source, .. }
+            | Self::CtaRank { source, .. } => {
                 all(&[*source]);
             }
             Self::MapShared { source, rank, .. } => all(&[*source, *rank]),
@@ -320,11 +449,13 @@ impl Operation {
                     all(&[reduction.predicate]);
                 }
             }
+            Self::BranchByIndex { index, .. } => all(&[*index]),
             Self::WarpSync { mask } => all(&[*mask]),
             Self::Shuffle(shuffle) => all(&[shuffle.value, shuffle.lane, shuffle.clamp, shuffle.mask]),
             Self::Vote { predicate, mask, .. } => all(&[*predicate, *mask]),
             Self::Match { value, mask, .. } | Self::Reduce { value, mask, .. } => all(&[*value, *mask]),
             Self::Elect { mask, .. } => all(&[*mask]),
+            Self::PendingCount { state, .. } => all(&[*state]),
             Self::Mbarrier(mbarrier) => {
                 all(&[mbarrier.address.base]);
                 match &mbarrier.operation {
@@ -405,6 +536,7 @@ impl Operation {
             | Self::CtaRank { result, .. }
             | Self::Vote { result, .. }
             | Self::Reduce { result, .. }
+            | Self::PendingCount { result, .. }
             | Self::ActiveMask { result } => vec![*result],
             Self::Barrier(barrier) => barrier.reduction.iter().map(|reduction| reduction.result).collect(),
             Self::Shuffle(shuffle) => shuffle.result.into_iter().chain(shuffle.predicate).collect(),
@@ -426,10 +558,13 @@ impl Instruction {
     /// Where control goes from here.
     pub(super) fn successors(&self) -> Successors {
         let guarded = self.guard.is_some();
-        match self.operation {
-            Operation::Branch { target } => Successors { falls_through: guarded, target: Some(target) },
-            Operation::Return | Operation::Trap => Successors { falls_through: guarded, target: Some(END) },
-            _ => Successors { falls_through: true, target: None },
+        match &self.operation {
+            Operation::Branch { target, .. } => Successors { falls_through: guarded, targets: vec![*target] },
+            Operation::BranchByIndex { targets, .. } => {
+                Successors { falls_through: guarded, targets: targets.clone() }
+            }
+            Operation::Return | Operation::Trap => Successors { falls_through: guarded, targets: vec![END] },
+            _ => Successors { falls_through: true, targets: Vec::new() },
         }
     }
 
