@@ -120,8 +120,10 @@ unsafe fn load_queries(cta: &Cta, request: u32, thread: u32) {
     const ROWS_AT_A_TIME: u32 = 16;
     let chunk = thread % CHUNKS;
     let [batch_stride, token_stride, head_stride] = cta.params.q_strides;
-    // SAFETY: rows within `count` are within the tensor; no score multiplication is in flight.
+    // SAFETY: rows within `count` are within the tensor. Behind the barrier no warp's score multiplication is in
+    // flight any more: each has waited for its own.
     unsafe {
+        warpgroup_barrier::<BARRIER>();
         unroll!(PASS in 4 => {
             const { assert!(4 * ROWS_AT_A_TIME == TILE_ROWS) };
             let tile_row = thread / CHUNKS + PASS as u32 * ROWS_AT_A_TIME;
