@@ -78,26 +78,29 @@ impl fmt::Display for Site {
 }
 
 impl Check {
+    /// Every check with its name.
+    pub const ALL: [(Self, &'static str); 16] = [
+        (Self::OutOfBounds, "out of bounds"),
+        (Self::Misaligned, "misaligned access"),
+        (Self::Uninitialized, "uninitialised read"),
+        (Self::DataRace, "data race"),
+        (Self::MissingProxyFence, "missing proxy fence"),
+        (Self::AccumulatorInFlight, "accumulator in flight"),
+        (Self::MissingWgmmaFence, "missing wgmma.fence"),
+        (Self::MatrixOperand, "matrix operand"),
+        (Self::Mbarrier, "mbarrier misuse"),
+        (Self::Barrier, "barrier misuse"),
+        (Self::Diverged, "diverged warp"),
+        (Self::BulkCopy, "bulk copy"),
+        (Self::Deadlock, "deadlock"),
+        (Self::StepLimit, "step limit"),
+        (Self::Registers, "register budget"),
+        (Self::Trap, "trap"),
+    ];
+
     /// Its name, for people.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::OutOfBounds => "out of bounds",
-            Self::Misaligned => "misaligned access",
-            Self::Uninitialized => "uninitialised read",
-            Self::DataRace => "data race",
-            Self::MissingProxyFence => "missing proxy fence",
-            Self::AccumulatorInFlight => "accumulator in flight",
-            Self::MissingWgmmaFence => "missing wgmma.fence",
-            Self::MatrixOperand => "matrix operand",
-            Self::Mbarrier => "mbarrier misuse",
-            Self::Barrier => "barrier misuse",
-            Self::Diverged => "diverged warp",
-            Self::BulkCopy => "bulk copy",
-            Self::Deadlock => "deadlock",
-            Self::StepLimit => "step limit",
-            Self::Registers => "register budget",
-            Self::Trap => "trap",
-        }
+        Self::ALL.iter().find(|(check, _)| *check == self).map_or("", |(_, name)| name)
     }
 }
 

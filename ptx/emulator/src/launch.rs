@@ -281,14 +281,14 @@ fn conflict_between(
             thread,
         }
     };
-    let noun = |toucher: &Toucher| if toucher.writes { "a write of" } else { "a read of" };
+    let noun = |toucher: &Toucher| if toucher.writes { "write" } else { "read" };
     let message = format!(
-        "{} global memory at {address:#x} and {} the same by another CTA are not ordered; nothing in this entry can \
-         order them",
+        "a {} of global memory at {address:#x} and a {} by another CTA are not ordered; nothing in this entry can order \
+         them",
         noun(second),
         noun(first)
     );
-    let related = vec![(format!("{} it at", noun(first)), site(first))];
+    let related = vec![(format!("{} by the other CTA at", noun(first)), site(first))];
     Diagnostic { check: Check::DataRace, message, site: Some(site(second)), related }
 }
 

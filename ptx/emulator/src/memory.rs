@@ -160,6 +160,14 @@ impl Allocation {
         }
     }
 
+    /// Says of each of these bytes, which are here, whether it has been written.
+    pub(crate) fn copy_written(&self, address: u64, flags: &mut [bool]) {
+        let offset = (address - self.base) as usize;
+        for (at, flag) in (offset..).zip(flags) {
+            *flag = self.written[at / 4].load(Ordering::Relaxed) & 1 << (at % 4) != 0;
+        }
+    }
+
     /// Whether all of these bytes, which are here, have been written.
     pub(crate) fn is_written(&self, address: u64, bytes: u64) -> bool {
         let offset = (address - self.base) as usize;

@@ -237,6 +237,10 @@ fn float_to_float(m: &mut Mnemonic<'_>, result: &str, source: &str) -> Result<Op
     let rounding = if is_exact { Rounding::Nearest } else { m.require(&Rounding::MODIFIERS)? };
     let options = FloatOptions::take(m, rounding, result, source);
     let flushes_source = options.ftz && source == "f32";
+    if (result, source) == ("f32", "bf16") && !options.saturates {
+        // A bf16 is the upper half of an f32, NaN included.
+        return Ok(Operation::unary(move |a: bf16| f32::from_code(a.into_lane() << 16).flushed_if(options.ftz)));
+    }
     Ok(floats!(m, source, S => floats!(m, result, R => Operation::unary(move |a: S| {
         let value = a.flushed_if(flushes_source).to_f64();
         options.convert::<R>(to_integer.map_or(value, |rounding| rounding.apply(value)))
@@ -261,10 +265,12 @@ fn tensor_float(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
     let (rectifies, finite) = (m.take("relu"), m.take("satfinite"));
     Ok(Operation::unary(move |a: f32| {
         let value = f64::from(if rectifies { a.rectified() } else { a });
-        if value.is_nan() {
-            return f32::nan();
-        }
         let format = Format::TF32;
+        if value.is_nan() {
+            // The hardware cuts off what does not fit. `.rna` does so with the operand as it is, even where infinity is left.
+            let nan = if rounding == Rounding::NearestAway { a } else { f32::nan() };
+            return f32::from_code(nan.into_lane() & u64::MAX << (Format::F32.fraction_bits - format.fraction_bits));
+        }
         let code =
             if finite { format.round_finite(value, rounding) } else { format.round_f64(value, rounding) };
         f32::from_code(code << (Format::F32.fraction_bits - format.fraction_bits))

@@ -47,6 +47,18 @@ pub(super) trait Float: Value + PartialOrd + 'static {
         if ftz && code & Self::FORMAT.infinity == 0 { Self::from_code(code & Self::sign()) } else { self }
     }
 
+    /// If `ftz`, a result below the normal numbers becomes the zero of its sign. What counts is the result as it would
+    /// be with all bits of a normal number's fraction; rounded to the coarser steps of subnormal numbers it might reach
+    /// the smallest normal one.
+    fn tiny_flushed_if(ftz: bool, exact: f64, rounding: Rounding) -> f64 {
+        let smallest = f64::from_bits(((Self::FORMAT.minimum_exponent + 1023) as u64) << 52);
+        let is_tiny = || {
+            // Twice as large it is rounded as a normal number.
+            exact.abs() < smallest && Self::rounded(2.0 * exact, rounding).to_f64().abs() < 2.0 * smallest
+        };
+        if ftz && is_tiny() { 0.0_f64.copysign(exact) } else { exact }
+    }
+
     /// The sign inverted, also of NaN.
     fn negated(self) -> Self {
         Self::from_code(self.into_lane() ^ Self::sign())
@@ -182,7 +194,7 @@ impl Mode {
 
     /// The result, of a value that is exact or rounded to odd.
     pub fn result(self, value: f64) -> f32 {
-        let rounded = rounding::to_f32(value, self.rounding).flushed_if(self.ftz);
+        let rounded = rounding::to_f32(f32::tiny_flushed_if(self.ftz, value, self.rounding), self.rounding);
         if self.saturates { rounded.saturated() } else { rounded.canonical() }
     }
 }
@@ -251,13 +263,13 @@ fn either(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
         "abs" => {
             let ftz = ty == "f32" && m.take("ftz");
             for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
-                Operation::unary(move |a: T| a.flushed_if(ftz).magnitude())
+                Operation::unary(move |a: T| a.flushed_if(ftz).magnitude().canonical())
             })
         }
         "neg" => {
             let ftz = ty == "f32" && m.take("ftz");
             for_type!(m, ty, {"f32" => f32, "f64" => f64}, T => {
-                Operation::unary(move |a: T| a.flushed_if(ftz).negated())
+                Operation::unary(move |a: T| a.flushed_if(ftz).negated().canonical())
             })
         }
         // The sign comes from the first operand.
@@ -277,9 +289,10 @@ fn either(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
 /// Properties that `testp` asks for, as sets of categories.
 const PROPERTIES: [(&str, u32); 6] = {
     use std::num::FpCategory::{Infinite, Nan, Normal, Subnormal, Zero};
-    let (infinite, nan, normal, subnormal) =
-        (1 << Infinite as u32, 1 << Nan as u32, 1 << Normal as u32, 1 << Subnormal as u32);
-    let finite = normal | subnormal | 1 << Zero as u32;
+    let (infinite, nan, subnormal) = (1 << Infinite as u32, 1 << Nan as u32, 1 << Subnormal as u32);
+    // Zero counts as normal.
+    let normal = 1 << Normal as u32 | 1 << Zero as u32;
+    let finite = normal | subnormal;
     [
         ("finite", finite),
         ("infinite", infinite),

@@ -32,7 +32,8 @@ impl Mode {
     }
 
     fn result<T: Float>(self, value: f64) -> T {
-        let rounded = T::rounded(value, Rounding::Nearest).flushed_if(self.ftz);
+        let rounding = Rounding::Nearest;
+        let rounded = T::rounded(T::tiny_flushed_if(self.ftz, value, rounding), rounding);
         if self.saturates {
             rounded.saturated()
         } else if self.rectifies {
@@ -51,8 +52,8 @@ fn decode_for<T: Float>(m: &mut Mnemonic<'_>, ty: &str, packed: bool) -> Result<
     let is_f16 = ty.starts_with('f');
     let ftz = is_f16 && m.take("ftz");
     match m.opcode() {
-        "abs" => return Ok(unary(packed, move |a: T| a.flushed_if(ftz).magnitude())),
-        "neg" => return Ok(unary(packed, move |a: T| a.flushed_if(ftz).negated())),
+        "abs" => return Ok(unary(packed, move |a: T| a.flushed_if(ftz).magnitude().canonical())),
+        "neg" => return Ok(unary(packed, move |a: T| a.flushed_if(ftz).negated().canonical())),
         _ => {}
     }
     m.take("rn");

@@ -385,6 +385,7 @@ impl Unit<'_> {
                     old,
                     values[index][lane],
                     swap.as_ref().map(|swap| swap[lane]),
+                    matches!(location, Location::Global(_)),
                 );
                 element.copy_from_slice(&new.to_le_bytes()[..bytes as usize]);
                 if let Some(Some(register)) = atomic.results.get(index) {
@@ -574,8 +575,18 @@ pub(super) fn little_endian(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// What an atomic operation leaves behind.
-pub(super) fn apply(operation: AtomicOperation, ty: Type, old: u64, value: u64, swap: Option<u64>) -> u64 {
+/// What an atomic operation leaves behind. In global memory sums of f32 are without subnormal numbers, which `flushes`
+/// tells (PTX ISA, "atom"). NaN of 16 and 32 bits is canonical, as the hardware writes it.
+pub(super) fn apply(
+    operation: AtomicOperation,
+    ty: Type,
+    old: u64,
+    value: u64,
+    swap: Option<u64>,
+    flushes: bool,
+) -> u64 {
+    const NAN: f32 = f32::from_bits(0x7fff_ffff);
+    const HALF_NAN: u16 = 0x7fff;
     let bits = ty.bytes() * 8;
     let signed = matches!(ty, Type::S32 | Type::S64 | Type::S16 | Type::S8);
     let less = |a: u64, b: u64| {
@@ -584,12 +595,17 @@ pub(super) fn apply(operation: AtomicOperation, ty: Type, old: u64, value: u64, 
     let pair = |combine: fn(f32, f32) -> f32, widen: fn(u16) -> f32, narrow: fn(f32) -> u16| {
         (0..bits / 16).fold(0, |result, half| {
             let part = |value: u64| widen((value >> (16 * half)) as u16);
-            result | u64::from(narrow(combine(part(old), part(value)))) << (16 * half)
+            let combined = combine(part(old), part(value));
+            let bits = if combined.is_nan() { HALF_NAN } else { narrow(combined) };
+            result | u64::from(bits) << (16 * half)
         })
     };
     let float = |f32_op: fn(f32, f32) -> f32, f64_op: fn(f64, f64) -> f64| match ty {
         Type::F32 => {
-            Some(u64::from(f32_op(f32::from_bits(old as u32), f32::from_bits(value as u32)).to_bits()))
+            let flushed = |x: f32| if flushes && x.is_subnormal() { 0.0_f32.copysign(x) } else { x };
+            let part = |value: u64| flushed(f32::from_bits(value as u32));
+            let result = flushed(f32_op(part(old), part(value)));
+            Some(u64::from(if result.is_nan() { NAN } else { result }.to_bits()))
         }
         Type::F64 => Some(f64_op(f64::from_bits(old), f64::from_bits(value)).to_bits()),
         Type::F16 | Type::F16x2 => {
@@ -628,11 +644,20 @@ pub(super) fn apply(operation: AtomicOperation, ty: Type, old: u64, value: u64, 
             }
         }
         AtomicOperation::Min => {
-            float(f32::min, f64::min).unwrap_or_else(|| if less(value, old) { value } else { old })
+            float(smaller, f64::min).unwrap_or_else(|| if less(value, old) { value } else { old })
         }
         AtomicOperation::Max => {
-            float(f32::max, f64::max).unwrap_or_else(|| if less(old, value) { value } else { old })
+            float(larger, f64::max).unwrap_or_else(|| if less(old, value) { value } else { old })
         }
     };
     truncate(new, bits)
+}
+
+/// The smaller of two numbers, where -0 is smaller than +0; of a number and NaN the number.
+fn smaller(a: f32, b: f32) -> f32 {
+    if a < b || b.is_nan() || a == b && a.is_sign_negative() { a } else { b }
+}
+
+fn larger(a: f32, b: f32) -> f32 {
+    -smaller(-a, -b)
 }

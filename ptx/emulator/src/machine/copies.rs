@@ -165,11 +165,19 @@ impl Unit<'_> {
             self.fetch(thread, transfer.to, &mut there);
             let size = ty.bytes() as usize;
             for (new, old) in data.chunks_exact_mut(size).zip(there.chunks_exact(size)) {
-                let value = apply(operation, ty, little_endian(old), little_endian(new), None);
+                // Unlike `atom`, the copy engine keeps subnormal numbers, in global memory too.
+                let value = apply(operation, ty, little_endian(old), little_endian(new), None, false);
                 new.copy_from_slice(&value.to_le_bytes()[..size]);
             }
         }
         self.put(thread, transfer.to, &data);
+        // What was never written does not become written by being copied.
+        if let (Some(Location::Global(from)), Location::Shared { cta, address: to }) = (transfer.from, transfer.to)
+            && let Some(allocation) = self.context.allocation(from, u64::from(transfer.read))
+        {
+            let to = to as usize;
+            allocation.copy_written(from, &mut self.ctas[cta].written[to..to + transfer.read as usize]);
+        }
     }
 
     fn push(&mut self, place: Place, lane: usize, effect: Effect) {
@@ -220,10 +228,13 @@ impl Unit<'_> {
             self.report(place, Some(lane), Check::OutOfBounds, message);
             return false;
         }
-        if let Location::Shared { cta, address } = location
-            && kind.writes
-        {
-            self.check_no_mbarrier(place, lane, cta, address, bytes);
+        if let Location::Shared { cta, address } = location {
+            if kind.writes {
+                self.check_no_mbarrier(place, lane, cta, address, bytes);
+            } else if !self.is_written(location, bytes) {
+                let message = format!("{bytes} bytes from {address:#x} in shared memory on, which nothing has written");
+                self.report(place, Some(lane), Check::Uninitialized, message);
+            }
         }
         let view = self.view_of(place, lane);
         let own = Epoch {

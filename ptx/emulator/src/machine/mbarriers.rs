@@ -200,6 +200,7 @@ impl Unit<'_> {
             is_visible: false,
         };
         self.ctas[cta].mbarriers.insert(address, barrier);
+        self.put((cta, 0), location, &[0; BYTES as usize]);
     }
 
     /// Whether there is a barrier whose initialisation the lane knows of.

@@ -70,9 +70,9 @@ impl Unit<'_> {
             (Check::MissingProxyFence, message)
         } else {
             let message = format!(
-                "{} {space} memory at {word:#x} and an earlier {} are not ordered; needed is a barrier, or a release \
+                "a{} of {space} memory at {word:#x} and an earlier {} are not ordered; needed is a barrier, or a release \
                  and an acquire, between them",
-                noun(kind),
+                with_article(kind),
                 noun(earlier.kind)
             );
             (Check::DataRace, message)
@@ -87,7 +87,7 @@ impl Unit<'_> {
         let actor = Actor::of(agent, self.context.threads());
         let what = match actor {
             Actor::Thread(_) => format!("earlier {} at", noun(earlier.kind)),
-            _ => format!("earlier {} by the asynchronous operation issued at", noun(earlier.kind)),
+            _ => format!("earlier {} by what was issued at", noun(earlier.kind)),
         };
         (what, self.site(cta, actor.thread().unwrap_or(0), earlier.at))
     }
@@ -236,9 +236,9 @@ impl Unit<'_> {
         };
         let (earlier, last) = (*access, self.context.program.instructions.len() as u32 - 1);
         let message = format!(
-            "the CTA ends without being ordered after {} its shared memory by another CTA; needed is barrier.cluster \
+            "the CTA ends without being ordered after a{} of its shared memory by another CTA; needed is barrier.cluster \
              before it ends",
-            noun(earlier.kind)
+            with_article(earlier.kind)
         );
         if self.reported.insert((Check::DataRace, last, earlier.at)) {
             let related = vec![self.earlier_site(&earlier)];
@@ -254,11 +254,16 @@ impl Unit<'_> {
 
 fn noun(kind: Kind) -> &'static str {
     match (kind.asynchronous, kind.writes) {
-        (false, false) => "a read of",
-        (false, true) => "a write of",
-        (true, false) => "an asynchronous read of",
-        (true, true) => "an asynchronous write of",
+        (false, false) => "read",
+        (false, true) => "write",
+        (true, false) => "asynchronous read",
+        (true, true) => "asynchronous write",
     }
+}
+
+/// What follows an "a".
+fn with_article(kind: Kind) -> String {
+    format!("{}{}", if kind.asynchronous { "n " } else { " " }, noun(kind))
 }
 
 fn verb(kind: Kind) -> &'static str {

@@ -8,7 +8,7 @@ use super::{Place, Unit};
 use crate::arithmetic::{LANES, Lanes};
 use crate::diagnostic::Check;
 use crate::profile::Counts;
-use crate::program::{Compute, Instruction, Operation, Register, Source, Special, truncate};
+use crate::program::{Compute, Instruction, Operation, Register, Source, Special, sign_extend, truncate};
 
 impl Unit<'_> {
     /// Executes the fiber's next instruction. False where the fiber does not go on: it waits, has returned, or is to
@@ -234,6 +234,11 @@ impl Unit<'_> {
             if let Some(register) = register {
                 // A result of 8 bits may go to a wider register, and the other way round.
                 let bits = program.registers[*register as usize];
+                let extended = compute
+                    .signed_bits
+                    .filter(|signed| *signed < bits)
+                    .map(|signed| value.map(|value| truncate(sign_extend(value, signed), bits)));
+                let value = extended.as_ref().unwrap_or(value);
                 debug_assert!(value.iter().all(|value| truncate(*value, bits) == *value));
                 warp.write(*register, value, mask);
             }

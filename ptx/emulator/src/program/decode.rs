@@ -424,7 +424,14 @@ impl<'a> Decoder<'a> {
                 operands.push(Source::Register(carry));
             }
         }
-        Ok(Operation::Compute(Compute { operation, results, operands }))
+        let signed_bits = instruction
+            .modifiers
+            .iter()
+            .find_map(|modifier| Type::from_name(modifier))
+            .filter(|_| instruction.opcode == "cvt" && !instruction.has("pack"))
+            .filter(|ty| matches!(ty, Type::S8 | Type::S16 | Type::S32))
+            .map(|ty| ty.bytes() * 8);
+        Ok(Operation::Compute(Compute { operation, results, operands, signed_bits }))
     }
 
     fn load(&self, arguments: &Arguments<'_>) -> Result<Operation, Reason> {

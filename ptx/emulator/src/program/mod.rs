@@ -137,7 +137,8 @@ impl Program {
                 bytes: parameter_bytes - offset,
             });
         }
-        let decoded = decode::Decoder::decode(body, globals, &parameters)?;
+        let mut decoded = decode::Decoder::decode(body, globals, &parameters)?;
+        return_at_once(&mut decoded.instructions);
         let directive = |name: &str| {
             let found = function.directives.iter().find(|directive| directive.name == name)?;
             let mut values = [1; 3];
@@ -252,6 +253,22 @@ fn extent(variable: &ast::Variable) -> Result<(u32, u32), LaunchError> {
     } else {
         let needed = format!("the alignment is {align}; needed is a power of two to {MAX_ALIGN}");
         Err(unsupported(variable.position, &variable.name, needed))
+    }
+}
+
+/// A branch to nothing but a return is a return, as the assembler makes it too: where threads leave early, the others
+/// do not have to wait until these have come to the end.
+fn return_at_once(instructions: &mut [Instruction]) {
+    let returns: Vec<bool> = instructions
+        .iter()
+        .map(|instruction| matches!(instruction.operation, Operation::Return) && instruction.guard.is_none())
+        .collect();
+    for instruction in instructions {
+        if let Operation::Branch { target, .. } = instruction.operation
+            && returns[target as usize]
+        {
+            instruction.operation = Operation::Return;
+        }
     }
 }
 

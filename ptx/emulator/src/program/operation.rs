@@ -181,6 +181,8 @@ pub(crate) struct Compute {
     pub(crate) operation: arithmetic::Operation,
     pub(crate) results: Results,
     pub(crate) operands: Vec<Source>,
+    /// Bits of the result of a `cvt` to a signed type: in a wider register its sign is extended.
+    pub(crate) signed_bits: Option<u32>,
 }
 
 /// How a memory access is ordered with others (PTX ISA, "Memory Consistency Model").

@@ -1,0 +1,7 @@
+//! Whole kernels: `tests/fail` must be found wrong, `tests/pass` right. `tests/README.md` explains their headers.
+
+mod case;
+mod fail;
+mod mutations;
+mod pass;
+mod seeds;
