@@ -6,6 +6,7 @@ mod backend;
 mod check;
 mod compare;
 mod info;
+mod inspect;
 mod layout;
 mod oracle;
 mod progress;
@@ -38,6 +39,8 @@ enum Command {
     Check(check::Options),
     /// Show devices, drivers and kernels
     Info(info::Options),
+    /// Show what a kernel executes for each key block, and what bounds it
+    Inspect(inspect::Options),
 }
 
 /// How a command that could be carried out ended.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options, &mut Reporter::new(options.json)),
         Command::Check(options) => check::run(&options, &mut Reporter::new(options.json)),
         Command::Info(options) => info::run(&mut Reporter::new(options.json)),
+        Command::Inspect(options) => inspect::run(&options, &mut Reporter::new(options.json)),
     };
     match ended {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,

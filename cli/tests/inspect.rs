@@ -1,0 +1,192 @@
+//! `oximla inspect`: counts that can be told from the shapes, and what it says of them.
+
+mod common;
+
+use common::{Ended, folder, objects, oximla};
+use serde_json::Value;
+
+const TILE_ROWS: f64 = 64.0;
+const BLOCK_KEYS: f64 = 64.0;
+const HEAD_DIM: f64 = 576.0;
+const HEAD_DIM_V: f64 = 512.0;
+
+fn inspect(arguments: &[&str]) -> Ended {
+    oximla(&[&["inspect"], arguments].concat())
+}
+
+fn record(arguments: &[&str]) -> Value {
+    let ended = inspect(&[arguments, &["--json"]].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let mut objects = objects(&ended.stdout);
+    assert_eq!(objects.len(), 1);
+    objects.remove(0)
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// A quantity summed over instructions whose text begins so.
+fn sum(record: &Value, column: &str, quantity: &str, mnemonic: &str) -> f64 {
+    let instructions = record["instructions"].as_array().unwrap().iter();
+    let of_mnemonic = instructions.filter(|row| row["text"].as_str().unwrap().starts_with(mnemonic));
+    of_mnemonic.map(|row| number(&row[column][quantity])).sum()
+}
+
+#[test]
+fn a_key_block_is_what_the_shapes_say() {
+    let record = record(&["dense_decode"]);
+    assert_eq!(record["kernel"], "dense_decode_sm90_bf16");
+    let all = &record["all"]["per_unit"];
+
+    // Q·Kᵀ and P·V of one row tile.
+    let flop = 2.0 * TILE_ROWS * BLOCK_KEYS * (HEAD_DIM + HEAD_DIM_V);
+    assert_eq!(number(&all["tensor_flop"]), flop);
+    let names: Vec<&str> =
+        record["roles"].as_array().unwrap().iter().map(|role| role["role"].as_str().unwrap()).collect();
+    assert_eq!(names, ["scores", "values left", "values right"]);
+    let of_role = |index: usize, quantity: &str| number(&record["roles"][index]["per_unit"][quantity]);
+    assert_eq!(of_role(0, "tensor_flop"), 2.0 * TILE_ROWS * BLOCK_KEYS * HEAD_DIM);
+    assert_eq!(of_role(1, "tensor_flop"), TILE_ROWS * BLOCK_KEYS * HEAD_DIM_V);
+    assert_eq!(of_role(2, "tensor_flop"), TILE_ROWS * BLOCK_KEYS * HEAD_DIM_V);
+
+    // Four warps issue each product of 16 columns: 36 for the scores, 4 keys' worth for each half of the values.
+    let of_halves = 4.0 * BLOCK_KEYS / 16.0;
+    assert_eq!([0, 1, 2].map(|role| of_role(role, "tensor")), [4.0 * HEAD_DIM / 16.0, of_halves, of_halves]);
+
+    // Every tile comes once.
+    let tiles = "cp.async.bulk.tensor";
+    let bytes = BLOCK_KEYS * HEAD_DIM * 2.0;
+    assert_eq!(sum(&record, "per_unit", "global_bytes", tiles), bytes);
+    assert_eq!(sum(&record, "per_unit", "sectors", tiles), bytes / 32.0);
+    assert_eq!(sum(&record, "per_unit", "shared_bytes", tiles), bytes);
+    // The queries come once a request.
+    assert_eq!(sum(&record, "fixed", "global_bytes", "cp.async.cg"), TILE_ROWS * HEAD_DIM * 2.0);
+
+    // Operands of 16 columns: Q and K tiles of 64 rows, P of 64 rows for each half with 256 columns of values.
+    let scores = HEAD_DIM / 16.0 * (TILE_ROWS + BLOCK_KEYS) * 32.0;
+    let values = 2.0 * BLOCK_KEYS / 16.0 * (TILE_ROWS + HEAD_DIM_V / 2.0) * 32.0;
+    assert_eq!(sum(&record, "per_unit", "shared_bytes", "wgmma.mma_async"), scores + values);
+    // Probabilities are stored as 16-bit elements, in a layout without conflicts.
+    assert_eq!(sum(&record, "per_unit", "shared_bytes", "stmatrix"), TILE_ROWS * BLOCK_KEYS * 2.0);
+    assert_eq!(number(&all["bank_conflicts"]), 0.0);
+    // One power of two a score, and one a row for the running maximum, which each of 4 lanes computes.
+    assert_eq!(number(&all["special"]) * 32.0, TILE_ROWS * BLOCK_KEYS + 4.0 * TILE_ROWS);
+}
+
+#[test]
+fn the_roofline_is_work_over_rate() {
+    let record = record(&["dense_decode", "--gpu", "h100"]);
+    assert_eq!(record["gpu"]["name"], "H100 SXM");
+    let resources = record["resources"].as_array().unwrap();
+    let names: Vec<&str> = resources.iter().map(|resource| resource["resource"].as_str().unwrap()).collect();
+    assert_eq!(names, ["tensor cores", "shared memory", "global memory", "issue slots", "special functions"]);
+    for resource in resources {
+        let cycles = number(&resource["work"]) / number(&resource["per_cycle"]);
+        assert!((number(&resource["cycles"]) - cycles).abs() < 1e-6 * cycles, "{resource}");
+    }
+    // 8 912 896 FLOP on a 132nd of 989 TFLOP/s; more than 73 728 bytes on a 132nd of 3.35 TB/s.
+    let us = |index: usize| number(&resources[index]["cycles"]) / number(&record["gpu"]["clock"]) * 1e6;
+    assert!((us(0) - 1.190).abs() < 0.001, "{}", us(0));
+    assert!((2.905..2.92).contains(&us(2)), "{}", us(2));
+    assert_eq!(record["bound"], "global memory");
+    // Four blocks on one SM, which may have all of the bandwidth: at least the products' time.
+    assert_eq!(record["launch"]["ctas"], 1);
+    assert!(number(&record["launch"]["us"]) > 4.0 * 1.190);
+}
+
+#[test]
+fn row_tiles_share_what_comes_from_memory() {
+    let record = record(&["dense_decode_sm90_fp16", "--heads", "128", "--keys", "64"]);
+    assert_eq!((&record["kernel"], &record["sharers"]), (&"dense_decode_sm90_fp16".into(), &2.into()));
+    let flop = 2.0 * TILE_ROWS * BLOCK_KEYS * (HEAD_DIM + HEAD_DIM_V);
+    assert_eq!(number(&record["all"]["per_unit"]["tensor_flop"]), flop);
+    let sectors = number(&record["all"]["per_unit"]["sectors"]);
+    assert_eq!(number(&record["resources"][2]["work"]), sectors * 32.0 / 2.0);
+    assert_eq!(record["launch"]["ctas"], 2);
+}
+
+#[test]
+fn a_split_is_a_row_of_partial_output() {
+    let record = record(&["combine"]);
+    assert_eq!((&record["kernel"], &record["unit"]), (&"combine_bf16".into(), &"split".into()));
+    assert_eq!(record["units"], serde_json::json!([2.0, 6.0]));
+    assert_eq!(record["threads"], 128);
+    // Four rows of f32.
+    assert_eq!(sum(&record, "per_unit", "global_bytes", "ld.global.v4.b32"), 4.0 * HEAD_DIM_V * 4.0);
+    // Four rows of bf16, whatever the splits.
+    assert_eq!(sum(&record, "fixed", "global_bytes", "st.global.v2.b32"), 4.0 * HEAD_DIM_V * 2.0);
+    assert_eq!(sum(&record, "per_unit", "global_bytes", "st.global"), 0.0);
+    assert_eq!(number(&record["all"]["per_unit"]["tensor_flop"]), 0.0);
+}
+
+#[test]
+fn people_get_tables_that_fit() {
+    let ended = inspect(&["dense_decode", "--top", "3", "--ptx"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let longest = ended.stdout.lines().max_by_key(|line| line.chars().count()).unwrap();
+    assert!(longest.chars().count() <= 110, "{longest}");
+    for text in
+        ["values left", "warps 4-7", "per block", "8912896", "< bound", "not a simulation", "takes at least"]
+    {
+        assert!(ended.stdout.contains(text), "{text} is missing in\n{}", ended.stdout);
+    }
+    // All twelve warps ask for their threads' numbers, once.
+    let listed = ended.stdout.lines().find(|line| line.contains("%tid.x")).unwrap();
+    assert_eq!(listed.split_whitespace().take(2).collect::<Vec<_>>(), ["-", "12"]);
+
+    let json = record(&["dense_decode", "--top", "1"]);
+    assert!(json["instructions"].as_array().unwrap().len() > 500, "JSON has them all");
+}
+
+#[test]
+fn a_module_of_ones_own_takes_the_librarys_place() {
+    let folder = folder("inspect_module");
+    let file = folder.join("module.ptx");
+    let library = include_str!("../../host/ptx/sm_90a.ptx");
+    // Twice the exponentials, of which every other result is overwritten.
+    let (line, _) = library.match_indices("ex2.approx.ftz.f32").next().unwrap();
+    let start = library[..line].rfind('\n').unwrap() + 1;
+    let end = line + library[line..].find('\n').unwrap() + 1;
+    let doubled = format!("{}{}{}", &library[..end], &library[start..end], &library[end..]);
+    std::fs::write(&file, doubled).unwrap();
+    let own = record(&["combine", "--module", file.to_str().unwrap()]);
+    let theirs = record(&["combine"]);
+    let special = |record: &Value| {
+        number(&record["all"]["per_unit"]["special"]) + number(&record["all"]["fixed"]["special"])
+    };
+    assert!(special(&own) > special(&theirs));
+
+    std::fs::write(&file, "no PTX").unwrap();
+    let ended = inspect(&["combine", "--module", file.to_str().unwrap()]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let cases: [(&[&str], &str); 9] = [
+        (
+            &["sparse_decode"],
+            "KERNEL is sparse_decode; needed is one of dense_decode, combine, dense_decode_sm90_bf16",
+        ),
+        (&["dense_decode_sm90_bf16", "--format", "fp16"], "--format is fp16; needed is bf16"),
+        (
+            &["dense_decode", "--heads", "3", "--kv-heads", "2"],
+            "--heads is 3; needed is a multiple of --kv-heads 2",
+        ),
+        (&["dense_decode", "--keys", "4000000000"], "--keys"),
+        (&["dense_decode", "--heads", "4294967295", "--queries", "4294967295"], "--heads"),
+        (&["dense_decode", "--multiprocessors", "70000"], "multiprocessors is 70000"),
+        (&["combine", "--keys", "64"], "every request is split"),
+        (&["combine", "--multiprocessors", "1"], "every request is split"),
+        (&["dense_decode", "--module", "/nowhere.ptx"], "/nowhere.ptx"),
+    ];
+    for (arguments, reason) in cases {
+        let ended = inspect(arguments);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(ended.stderr.starts_with("error: ") && ended.stderr.contains(reason), "{}", ended.stderr);
+    }
+    for arguments in [&["dense_decode", "--batch", "0"][..], &["dense_decode", "--gpu", "abacus"], &[]] {
+        assert_eq!(inspect(arguments).code, Some(2), "{arguments:?}");
+    }
+}
