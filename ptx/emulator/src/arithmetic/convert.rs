@@ -239,7 +239,9 @@ fn float_to_float(m: &mut Mnemonic<'_>, result: &str, source: &str) -> Result<Op
     let flushes_source = options.ftz && source == "f32";
     if (result, source) == ("f32", "bf16") && !options.saturates {
         // A bf16 is the upper half of an f32, NaN included.
-        return Ok(Operation::unary(move |a: bf16| f32::from_code(a.into_lane() << 16).flushed_if(options.ftz)));
+        return Ok(Operation::unary(move |a: bf16| {
+            f32::from_code(a.into_lane() << 16).flushed_if(options.ftz)
+        }));
     }
     Ok(floats!(m, source, S => floats!(m, result, R => Operation::unary(move |a: S| {
         let value = a.flushed_if(flushes_source).to_f64();
@@ -269,7 +271,9 @@ fn tensor_float(m: &mut Mnemonic<'_>) -> Result<Operation, DecodeError> {
         if value.is_nan() {
             // The hardware cuts off what does not fit. `.rna` does so with the operand as it is, even where infinity is left.
             let nan = if rounding == Rounding::NearestAway { a } else { f32::nan() };
-            return f32::from_code(nan.into_lane() & u64::MAX << (Format::F32.fraction_bits - format.fraction_bits));
+            return f32::from_code(
+                nan.into_lane() & u64::MAX << (Format::F32.fraction_bits - format.fraction_bits),
+            );
         }
         let code =
             if finite { format.round_finite(value, rounding) } else { format.round_f64(value, rounding) };

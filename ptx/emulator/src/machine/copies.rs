@@ -172,7 +172,8 @@ impl Unit<'_> {
         }
         self.put(thread, transfer.to, &data);
         // What was never written does not become written by being copied.
-        if let (Some(Location::Global(from)), Location::Shared { cta, address: to }) = (transfer.from, transfer.to)
+        if let (Some(Location::Global(from)), Location::Shared { cta, address: to }) =
+            (transfer.from, transfer.to)
             && let Some(allocation) = self.context.allocation(from, u64::from(transfer.read))
         {
             let to = to as usize;
@@ -232,7 +233,8 @@ impl Unit<'_> {
             if kind.writes {
                 self.check_no_mbarrier(place, lane, cta, address, bytes);
             } else if !self.is_written(location, bytes) {
-                let message = format!("{bytes} bytes from {address:#x} in shared memory on, which nothing has written");
+                let message =
+                    format!("{bytes} bytes from {address:#x} in shared memory on, which nothing has written");
                 self.report(place, Some(lane), Check::Uninitialized, message);
             }
         }
@@ -389,6 +391,8 @@ impl Unit<'_> {
                     .map(|source: &Source| self.read(place, *source)[lane] as i32)
                     .collect();
                 let map = self.tensor_map(place, lane, other)?;
+                let stores = bulk.direction == Direction::SharedToGlobal;
+                check_box(&map, &coordinates, stores).map_err(|message| (Check::BulkCopy, message))?;
                 let pieces =
                     map.pieces(&coordinates, near_address).map_err(|e| (Check::BulkCopy, e.to_string()))?;
                 let pieces: Vec<_> = pieces
@@ -594,6 +598,37 @@ impl Unit<'_> {
             );
         }
     }
+}
+
+/// What an H200 demands of a box beyond what the tensor map says: it traps on the first two, and of a row that ends
+/// within a run of 16 bytes it overwrites the whole run.
+fn check_box(map: &TensorMap, coordinates: &[i32], stores: bool) -> Result<(), String> {
+    /// Bytes that the copy engine moves at once.
+    const RUN_BYTES: i64 = 16;
+    let (Some(first), Some(dim), Some(box_dim)) =
+        (coordinates.first(), map.dims.first(), map.box_dims.first())
+    else {
+        return Ok(());
+    };
+    let bytes = i64::from(map.element.bytes());
+    let (begin, end) = (i64::from(*first) * bytes, (i64::from(*first) + i64::from(*box_dim)) * bytes);
+    if begin % RUN_BYTES != 0 {
+        return Err(format!(
+            "the box begins at byte {begin} of the tensor's rows; needed is a multiple of {RUN_BYTES}"
+        ));
+    }
+    if let Some(negative) = coordinates.iter().find(|coordinate| stores && **coordinate < 0) {
+        return Err(format!(
+            "a box that is stored begins at {negative}; needed are coordinates of at least 0"
+        ));
+    }
+    let row_end = *dim as i64 * bytes;
+    if stores && row_end % RUN_BYTES != 0 && (begin..end).contains(&row_end) {
+        return Err(format!(
+            "the tensor's rows end at byte {row_end}, within a run of {RUN_BYTES} that is stored as a whole"
+        ));
+    }
+    Ok(())
 }
 
 /// What a reduction computes with for a tensor of these elements.

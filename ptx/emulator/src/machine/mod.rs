@@ -42,8 +42,8 @@ use wait::Wait;
 /// CTAs of a grid that run at the same time, if they speak to each other. More are started where all wait.
 const RESIDENT: usize = 16;
 
-/// Turns after which one more cluster is started whatever the others do.
-const PATIENCE: u64 = 4096;
+/// Turns without a CTA beginning or ending after which one more cluster is started.
+const PATIENCE: u64 = 256;
 
 /// What all units of a launch share.
 pub(crate) struct Context<'a> {
@@ -120,13 +120,14 @@ impl<'a> Unit<'a> {
     /// Runs all CTAs to their end, or until there is nothing that can go on.
     pub(crate) fn run(mut self) -> Finished {
         let mut ready = Vec::new();
-        let mut turns = 0_u64;
+        // Turns, and CTAs that are running, since the latter last changed.
+        let (mut turns, mut running) = (0, 0);
         while !self.stopped {
             let resident = self.ctas.iter().filter(|cta| !cta.is_finished()).count();
+            turns = if resident == running { turns + 1 } else { 0 };
+            running = resident;
             // Those that run may be spinning until one that has not begun does something.
-            let is_due = turns.is_multiple_of(PATIENCE);
-            turns += 1;
-            if (resident < RESIDENT || is_due) && self.start_cluster() {
+            if (resident < RESIDENT || turns > PATIENCE) && self.start_cluster() {
                 continue;
             }
             ready.clear();

@@ -15,6 +15,9 @@ use crate::launch::LaunchError;
 use crate::matrix::{mma, transfer, wgmma};
 use crate::order::Scope;
 
+/// Local memory of a thread (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
+const MAX_LOCAL_BYTES: u32 = 512 << 10;
+
 /// What decoding a body gives.
 pub(super) struct Decoded {
     pub(super) instructions: Vec<Instruction>,
@@ -115,7 +118,7 @@ impl<'a> Decoder<'a> {
 
     fn declare(&mut self, position: Position, ty: Type, names: &ast::Registers) -> Result<(), LaunchError> {
         /// More registers than any kernel declares, few enough to hold.
-        const LIMIT: usize = 1 << 20;
+        const LIMIT: usize = 1 << 16;
         let count = names.count.unwrap_or(1) as usize;
         if self.registers.len() + count > LIMIT {
             return Err(unsupported(position, ".reg", format!("more than {LIMIT} registers")));
@@ -145,6 +148,10 @@ impl<'a> Decoder<'a> {
             _ => return Err(unsupported(variable.position, &variable.name, "a state space of modules only")),
         };
         let offset = place(variable, used)?;
+        if self.local_bytes > MAX_LOCAL_BYTES {
+            let needed = format!("more than {MAX_LOCAL_BYTES} bytes of local memory");
+            return Err(unsupported(variable.position, &variable.name, needed));
+        }
         let symbol = Symbol { space, address: Some(u64::from(base + offset)) };
         if let Some(scope) = self.scopes.last_mut() {
             scope.symbols.insert(variable.name.clone(), symbol);

@@ -27,9 +27,9 @@ const VARIABLES_BASE: u64 = 0x0400_0000_0000;
 
 /// The most bytes of variables in a state space, and their largest alignment: more than any kernel has, and few enough
 /// for 32 bits.
-const MAX_BYTES: u32 = 1 << 28;
+const MAX_BYTES: u32 = 1 << 26;
 const MAX_ALIGN: u32 = 1 << 16;
-const TOO_LARGE: &str = "the variables of a state space take more than 256 megabytes";
+const TOO_LARGE: &str = "the variables of a state space take more than 64 megabytes";
 
 /// Registers of a multiprocessor, which a CTA's threads share.
 const REGISTERS_PER_SM: u32 = 65_536;

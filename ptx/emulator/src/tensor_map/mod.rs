@@ -106,13 +106,13 @@ impl ElementType {
         }
     }
 
-    /// A NaN as the lowest bits of the result; `None` for integers. Which NaN the hardware writes is not documented;
-    /// here it is the positive one with all bits of its mantissa set.
+    /// A NaN as the lowest bits of the result; `None` for integers. Which NaN the hardware writes is not documented; an
+    /// H200 writes 0x7ff7 to every 16 bits, whatever the type.
     pub const fn nan(self) -> Option<u64> {
         match self {
-            Self::F16 | Self::Bf16 => Some(0x7fff),
-            Self::F32 | Self::Tf32 => Some(0x7fff_ffff),
-            Self::F64 => Some(0x7fff_ffff_ffff_ffff),
+            Self::F16 | Self::Bf16 => Some(0x7ff7),
+            Self::F32 | Self::Tf32 => Some(0x7ff7_7ff7),
+            Self::F64 => Some(0x7ff7_7ff7_7ff7_7ff7),
             Self::U8 | Self::U16 | Self::U32 | Self::I32 | Self::U64 | Self::I64 => None,
         }
     }
