@@ -132,7 +132,9 @@ fn tensor_floats() {
         ("cvt.rn.tf32.f32 d, a", &[0x3f80_3000], &[0x3f80_4000]),
         ("cvt.rz.tf32.f32 d, a", &[0x3f80_3fff], &[0x3f80_2000]),
         ("cvt.rna.tf32.f32 d, a", &[0x7f7f_ffff], &[0x7f80_0000]),
-        ("cvt.rna.tf32.f32 d, a", &[0x7fc0_0000], &[0x7fff_ffff]),
+        ("cvt.rna.tf32.f32 d, a", &[0x7fc0_0000], &[0x7fc0_0000]),
+        ("cvt.rna.tf32.f32 d, a", &[0x7f80_0001], &[0x7f80_0000]),
+        ("cvt.rn.tf32.f32 d, a", &[0xffc0_0000], &[0x7fff_e000]),
         ("cvt.rn.relu.tf32.f32 d, a", &[bits(-3.0)], &[0]),
         ("cvt.rn.satfinite.tf32.f32 d, a", &[0x7f80_0000], &[0x7f7f_e000]),
     ]);

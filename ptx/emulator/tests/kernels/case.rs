@@ -40,11 +40,12 @@ pub struct Outcome {
 
 /// The cases of a folder beside this one, by name.
 pub fn cases(folder: &str) -> Vec<Case> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "ptx"))
-        .collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "ptx"))
+            .collect();
     paths.sort();
     paths.iter().map(|path| Case::read(path)).collect()
 }
@@ -144,7 +145,9 @@ impl Parameter {
                 let parts: Vec<&str> = value.split(' ').collect();
                 let swizzle = match parts.get(2) {
                     None => Swizzle::None,
-                    Some(span) => *Swizzle::ALL.iter().find(|swizzle| swizzle.span() == number(span)).unwrap(),
+                    Some(span) => {
+                        *Swizzle::ALL.iter().find(|swizzle| swizzle.span() == number(span)).unwrap()
+                    }
                 };
                 let dims = |text: &str| text.split('x').map(number).collect::<Vec<u32>>();
                 let box_dims = dims(parts[1]);

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::case::{Case, Parameter, cases};
 
-const MUTANTS: u64 = 6000;
+const MUTANTS: u64 = 10_000;
 
 /// Instructions that a warp of a mutant may execute.
 const STEPS: u64 = 400;
@@ -19,8 +19,28 @@ const PIECE: usize = 60;
 
 /// Words that are often where limits are.
 const ODD_WORDS: [&str; 22] = [
-    "0", "-1", "1", "3", "7", "31", "32", "33", "255", "1023", "65536", "0x7fffffff", "0xffffffff", "4294967296",
-    "0x7fffffffffffffff", "0xffffffffffffffff", "0f7fc00000", "_", "%laneid", "%clock64", "%tid.x", "%nctaid.z",
+    "0",
+    "-1",
+    "1",
+    "3",
+    "7",
+    "31",
+    "32",
+    "33",
+    "255",
+    "1023",
+    "65536",
+    "0x7fffffff",
+    "0xffffffff",
+    "4294967296",
+    "0x7fffffffffffffff",
+    "0xffffffffffffffff",
+    "0f7fc00000",
+    "_",
+    "%laneid",
+    "%clock64",
+    "%tid.x",
+    "%nctaid.z",
 ];
 
 const ODD_SIZES: [u32; 12] = [0, 1, 2, 3, 5, 16, 31, 33, 64, 1025, 65_536, u32::MAX];
@@ -29,7 +49,8 @@ const ODD_SIZES: [u32; 12] = [0, 1, 2, 3, 5, 16, 31, 33, 64, 1025, 65_536, u32::
 fn mutants_do_not_panic() {
     let mut corpus = cases("fail");
     corpus.extend(cases("pass"));
-    let shipped = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/ptx/sm_90a.ptx"));
+    let shipped =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/ptx/sm_90a.ptx"));
     let pieces = pieces(&shipped.unwrap());
     corpus.extend(pieces);
     let words: Vec<String> = corpus.iter().flat_map(|case| words_of(&case.ptx)).map(str::to_owned).collect();
@@ -80,15 +101,37 @@ fn mutant(corpus: &[Case], words: &[String], random: &mut StdRng) -> Case {
 fn with_another_word(ptx: &str, words: &[String], random: &mut StdRng) -> String {
     let (header, body) = ptx.split_at(ptx.find(".version").unwrap_or(0));
     let own: Vec<&str> = words_of(body).collect();
-    let Some(old) = own.choose(random) else { return ptx.to_owned() };
-    let new = match random.random_range(0..4) {
-        0 => ODD_WORDS.choose(random).copied().unwrap(),
-        1 => words.choose(random).map(String::as_str).unwrap(),
-        _ => own.choose(random).copied().unwrap(),
+    let Some(old) = own.choose(random).copied() else { return ptx.to_owned() };
+    let new = match random.random_range(0..8) {
+        0 => words.choose(random).unwrap(),
+        1..3 if kind(old) == Kind::Number => *ODD_WORDS.choose(random).unwrap(),
+        _ => own
+            .iter()
+            .copied()
+            .filter(|word| kind(word) == kind(old))
+            .collect::<Vec<_>>()
+            .choose(random)
+            .unwrap(),
     };
     // The word as it stands in the text, so that its place is known.
     let at = old.as_ptr() as usize - body.as_ptr() as usize;
     format!("{header}{}{new}{}", &body[..at], &body[at + old.len()..])
+}
+
+/// What is of the same kind often makes a kernel that still can be loaded.
+#[derive(PartialEq)]
+enum Kind {
+    Register,
+    Number,
+    Name,
+}
+
+fn kind(word: &str) -> Kind {
+    match word.as_bytes()[0] {
+        b'%' => Kind::Register,
+        b'0'..=b'9' => Kind::Number,
+        _ => Kind::Name,
+    }
 }
 
 /// Leaves out a line, or writes it somewhere else as well.
@@ -113,10 +156,14 @@ fn words_of(ptx: &str) -> impl Iterator<Item = &str> {
 fn pieces(ptx: &str) -> Vec<Case> {
     let lines: Vec<&str> = ptx.lines().map(str::trim).collect();
     let body = lines.iter().rposition(|line| line.starts_with(".visible .entry")).unwrap();
-    let registers: Vec<&str> = lines[body..].iter().copied().filter(|line| line.starts_with(".reg")).collect();
+    let registers: Vec<&str> =
+        lines[body..].iter().copied().filter(|line| line.starts_with(".reg")).collect();
     let is_plain = |line: &&str| line.ends_with(';') && !line.starts_with('.') && !line.contains("$L");
-    let plain: Vec<&str> = lines[body..].iter().copied().filter(is_plain).collect();
-    let globals: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with(".extern .shared")).collect();
+    let is_parameter = |line: &&str| line.starts_with("ld.param");
+    let plain: Vec<&str> =
+        lines[body..].iter().copied().filter(is_plain).filter(|line| !is_parameter(line)).collect();
+    let globals: Vec<&str> =
+        lines.iter().copied().filter(|line| line.starts_with(".extern .shared")).collect();
     let piece = |(index, lines): (usize, &[&str])| Case {
         name: format!("piece {index}"),
         ptx: format!(
