@@ -57,7 +57,7 @@ pub struct Options {
     pub max_steps: u64,
     /// What to look for.
     pub checks: Checks,
-    /// Findings after which a launch is given up.
+    /// Findings after which a launch is given up; at least one.
     pub max_diagnostics: usize,
 }
 
@@ -183,7 +183,7 @@ pub fn launch(
     if let Some((first, second, address)) = conflict {
         report.diagnostics.push(conflict_between(&context, &units, &first, &second, address));
     }
-    report.diagnostics.truncate(options.max_diagnostics);
+    report.diagnostics.truncate(options.max_diagnostics.max(1));
     Ok(report)
 }
 

@@ -183,13 +183,15 @@ impl Unit<'_> {
         let cta = &self.ctas[number];
         let mut findings = Vec::new();
         for (address, barrier) in &cta.mbarriers {
-            if barrier.transactions != 0 {
-                let bytes = barrier.transactions;
-                findings.push((
-                    Check::Mbarrier,
-                    format!("the mbarrier at {address:#x} still expects {bytes} bytes when the CTA ends"),
-                ));
-            }
+            let bytes = barrier.transactions;
+            let message = match bytes {
+                0 => continue,
+                1.. => format!("the mbarrier at {address:#x} still expects {bytes} bytes when the CTA ends"),
+                ..0 => {
+                    format!("the mbarrier at {address:#x} has got {} bytes more than were expected", -bytes)
+                }
+            };
+            findings.push((Check::Mbarrier, message));
         }
         for (id, barrier) in cta.barriers.iter().enumerate() {
             if barrier.is_open() {
