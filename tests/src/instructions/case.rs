@@ -34,6 +34,9 @@ pub struct Case {
     pub expected: Vec<Expected>,
     /// How far results may be apart.
     pub bound: Bound,
+    /// Part of the emulator's finding, for a launch that is wrong. A GPU is spared it: a fault would take the cases
+    /// behind it along.
+    pub refused: Option<String>,
     /// The table whose rows are computed; `None` for entries that are written out.
     pub table: Option<Table>,
 }
@@ -71,6 +74,10 @@ pub enum Bound {
     Absolute(f64),
     /// A difference, relative to the larger of both.
     Relative(f64),
+    /// A difference, absolute below 1 and relative above.
+    Scaled(f64),
+    /// No difference, but NaN may be any NaN.
+    Number,
 }
 
 /// A table: each row has a value for each operand and gets one for each result.
@@ -154,7 +161,9 @@ impl Case {
         let row = &self.input[place * table.operands.len() * SLOT_BYTES..];
         let slots = row.as_chunks::<SLOT_BYTES>().0.iter().zip(&table.operands);
         let values: Vec<String> = slots
-            .map(|(slot, ty)| format!("{:#0width$x}", u64::from_le_bytes(*slot), width = ty.bits() as usize / 4 + 2))
+            .map(|(slot, ty)| {
+                format!("{:#0width$x}", u64::from_le_bytes(*slot), width = ty.bits() as usize / 4 + 2)
+            })
             .collect();
         format!("{} of ({})", table.form, values.join(", "))
     }

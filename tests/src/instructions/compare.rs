@@ -9,7 +9,10 @@ const NAMED: usize = 6;
 
 /// What differs between known words and an output; `None` where nothing does.
 pub fn with_expected(case: &Case, who: &str, output: &[u8]) -> Option<String> {
-    let wrong = case.expected.iter().filter(|known| output.get(known.offset..known.offset + known.bytes.len()) != Some(&known.bytes));
+    let wrong = case
+        .expected
+        .iter()
+        .filter(|known| output.get(known.offset..known.offset + known.bytes.len()) != Some(&known.bytes));
     let lines: Vec<String> = wrong
         .map(|known| {
             let found = output.get(known.offset..known.offset + known.bytes.len()).unwrap_or_default();
@@ -41,14 +44,20 @@ pub fn largest_difference(case: &Case, outputs: [&[u8]; 2]) -> f64 {
     let Some(table) = &case.table else { return 0.0 };
     let [first, second] = outputs.map(|output| output.as_chunks::<SLOT_BYTES>().0);
     let types = table.results.iter().cycle();
-    first.iter().zip(second).zip(types).map(|((a, b), ty)| slot_difference(case.bound, *ty, a, b)).fold(0.0, f64::max)
+    first
+        .iter()
+        .zip(second)
+        .zip(types)
+        .map(|((a, b), ty)| slot_difference(case.bound, *ty, a, b))
+        .fold(0.0, f64::max)
 }
 
 fn within(case: &Case, first: &[u8], second: &[u8]) -> bool {
     let Some(table) = &case.table else { return false };
     let limit = match case.bound {
         Bound::Exact => return false,
-        Bound::Ulp(limit) | Bound::Absolute(limit) | Bound::Relative(limit) => limit,
+        Bound::Number => 0.0,
+        Bound::Ulp(limit) | Bound::Absolute(limit) | Bound::Relative(limit) | Bound::Scaled(limit) => limit,
     };
     let slots = first.as_chunks::<SLOT_BYTES>().0.iter().zip(second.as_chunks::<SLOT_BYTES>().0);
     slots.zip(&table.results).all(|((a, b), ty)| slot_difference(case.bound, *ty, a, b) <= limit)
@@ -57,12 +66,15 @@ fn within(case: &Case, first: &[u8], second: &[u8]) -> bool {
 fn slot_difference(bound: Bound, ty: Type, a: &[u8; SLOT_BYTES], b: &[u8; SLOT_BYTES]) -> f64 {
     let [a, b] = [a, b].map(|slot| u64::from_le_bytes(*slot));
     let halves = if matches!(ty, Type::F16x2 | Type::Bf16x2) { 2 } else { 1 };
-    (0..halves).map(|half| difference(bound, ty, a >> (16 * half), b >> (16 * half))).fold(0.0, f64::max)
+    let bits = ty.bits() / halves;
+    let part = |value: u64, half: u32| value >> (bits * half) & (u64::MAX >> (u64::BITS - bits));
+    (0..halves).map(|half| difference(bound, ty, part(a, half), part(b, half))).fold(0.0, f64::max)
 }
 
 fn difference(bound: Bound, ty: Type, a: u64, b: u64) -> f64 {
     let (x, y) = (value(ty, a), value(ty, b));
-    if a == b || x == y || x.is_nan() && y.is_nan() {
+    let are_equal = x == y && (x != 0.0 || bound != Bound::Number);
+    if a == b || are_equal || x.is_nan() && y.is_nan() {
         return 0.0;
     }
     let apart = (x - y).abs();
@@ -70,8 +82,9 @@ fn difference(bound: Bound, ty: Type, a: u64, b: u64) -> f64 {
         return f64::INFINITY;
     }
     match bound {
-        Bound::Exact => f64::INFINITY,
+        Bound::Exact | Bound::Number => f64::INFINITY,
         Bound::Absolute(_) => apart,
+        Bound::Scaled(_) => apart / x.abs().max(y.abs()).max(1.0),
         Bound::Relative(_) => apart / x.abs().max(y.abs()),
         Bound::Ulp(_) => {
             let largest = x.abs().max(y.abs());
@@ -131,9 +144,14 @@ mod tests {
         assert_eq!(difference(Bound::Ulp(1.0), Type::F32, one, next), 3.0);
         assert_eq!(difference(Bound::Absolute(1.0), Type::F32, one, next), 3.0 * f64::from(f32::EPSILON));
         assert!(difference(Bound::Relative(1.0), Type::F32, one, u64::from(2f32.to_bits())) == 0.5);
-        assert_eq!(difference(Bound::Ulp(1.0), Type::F32, one, u64::from(f32::INFINITY.to_bits())), f64::INFINITY);
+        assert_eq!(
+            difference(Bound::Ulp(1.0), Type::F32, one, u64::from(f32::INFINITY.to_bits())),
+            f64::INFINITY
+        );
         assert_eq!(difference(Bound::Ulp(1.0), Type::F32, 0x7fff_ffff, 0xffc0_0000), 0.0);
         assert_eq!(difference(Bound::Ulp(1.0), Type::F32, one, 0x7fff_ffff), f64::INFINITY);
         assert_eq!(difference(Bound::Ulp(1.0), Type::F16, 0, 2), 2.0);
+        assert_eq!(difference(Bound::Number, Type::F32, 0x7fff_ffff, 0xffc0_0000), 0.0);
+        assert_eq!(difference(Bound::Number, Type::F32, 0, 1 << 31), f64::INFINITY);
     }
 }

@@ -52,10 +52,14 @@ impl Gpu {
         let name = CString::new(case.entry.as_str()).map_err(|error| error.to_string())?;
         let mut function = std::ptr::null_mut();
         // SAFETY: the module is loaded, the name ends in 0, the pointer is to a local.
-        check("cuModuleGetFunction", unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) })?;
+        check("cuModuleGetFunction", unsafe {
+            sys::cuModuleGetFunction(&mut function, module, name.as_ptr())
+        })?;
         let shared = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the function is the module's.
-        check("cuFuncSetAttribute", unsafe { sys::cuFuncSetAttribute(function, shared, case.launch.shared as i32) })?;
+        check("cuFuncSetAttribute", unsafe {
+            sys::cuFuncSetAttribute(function, shared, case.launch.shared as i32)
+        })?;
 
         let mut result = vec![UNWRITTEN; case.output_bytes];
         let (input, output) = (upload(&case.input)?, upload(&result)?);
@@ -71,7 +75,11 @@ impl Gpu {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
             pad: [0; 4],
             value: sys::CUlaunchAttributeValue {
-                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: case.launch.cluster, y: 1, z: 1 },
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 {
+                    x: case.launch.cluster,
+                    y: 1,
+                    z: 1,
+                },
             },
         };
         let config = sys::CUlaunchConfig {
@@ -89,7 +97,8 @@ impl Gpu {
         // SAFETY: the entry has one parameter for each argument, as the emulator checks before; attribute, arguments and
         // buffers outlive the launch, which is waited for.
         unsafe {
-            let launched = sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut());
+            let launched =
+                sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut());
             check("cuLaunchKernelEx", launched)?;
             check("cuCtxSynchronize", sys::cuCtxSynchronize())?;
             check("cuMemcpyDtoH", sys::cuMemcpyDtoH_v2(result.as_mut_ptr().cast(), output.0, result.len()))?;

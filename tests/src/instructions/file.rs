@@ -1,16 +1,17 @@
 //! From the text of an instruction file to cases.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::FileError;
 use super::case::{Bound, Case, Expected, ROWS_OF_CTA, SLOT_BYTES, Shape, Table, Type};
 use super::frame::{self, Names};
+use super::generate;
 use super::map::Map;
 use super::template::{Choice, alternatives, choices, identifier, name_with, repetitions, substitute};
-use super::generate;
 
 const KEYS: [&str; 11] =
-    ["values", "form", "run", "within", "each", "launch", "input", "output", "map", "expect", "note"];
+    ["values", "form", "run", "within", "each", "launch", "input", "output", "map", "expect", "refused"];
 
 /// A part of a file between blank lines.
 struct Block<'a> {
@@ -36,7 +37,20 @@ pub fn cases(stem: &str, text: &str) -> Result<Vec<Case>, FileError> {
             header += &block.ptx;
         }
     }
+    number_namesakes(&mut cases);
     Ok(cases)
+}
+
+/// Makes names unique: tables may have the same form for operands of other types.
+fn number_namesakes(cases: &mut [Case]) {
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    for case in cases {
+        let count = seen.entry(case.name.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            case.name += &format!("_{count}");
+        }
+    }
 }
 
 impl<'a> Block<'a> {
@@ -63,7 +77,11 @@ impl<'a> Block<'a> {
 
     fn bound(&self) -> Result<Bound, FileError> {
         let Some(text) = self.first("within") else { return Ok(Bound::Exact) };
-        let wrong = || FileError::new("within", text, "N ulp, N absolute or N relative; N may be 2^M");
+        if text == "number" {
+            return Ok(Bound::Number);
+        }
+        let wrong =
+            || FileError::new("within", text, "N ulp|absolute|relative|scaled, N may be 2^M; or number");
         let (number, kind) = text.split_once(' ').ok_or_else(wrong)?;
         let number = match number.strip_prefix("2^") {
             Some(exponent) => exponent.parse().map(f64::exp2),
@@ -74,6 +92,7 @@ impl<'a> Block<'a> {
             "ulp" => Ok(Bound::Ulp(number)),
             "absolute" => Ok(Bound::Absolute(number)),
             "relative" => Ok(Bound::Relative(number)),
+            "scaled" => Ok(Bound::Scaled(number)),
             _ => Err(wrong()),
         }
     }
@@ -88,7 +107,7 @@ fn table(stem: &str, header: &str, block: &Block<'_>) -> Result<Vec<Case>, FileE
     let types = |names: &Names| names.iter().map(|(ty, _)| *ty).collect::<Vec<_>>();
     let generated = generate::rows(&types(&operands));
     let forms: Vec<String> = block.all("form").flat_map(alternatives).collect();
-    let named: Vec<(String, &String)> = forms.iter().map(|form| (entry_name(form), form)).collect();
+    let named: Vec<(String, &String)> = forms.iter().map(|form| (identifier(form), form)).collect();
     let mut ptx = header.to_owned();
     ptx.extend(named.iter().map(|(name, form)| frame::entry(name, &operands, &results, form)));
     let ptx: Arc<str> = ptx.into();
@@ -102,17 +121,19 @@ fn table(stem: &str, header: &str, block: &Block<'_>) -> Result<Vec<Case>, FileE
         let mut expected = Vec::new();
         for run in runs.iter_mut().filter(|run| form.split([' ', ';']).next() == Some(run.mnemonic)) {
             run.used = true;
-            if (run.operands.len(), run.results.len()) != (operands.len(), results.len()) {
+            let fits = run.results.is_empty() || run.results.len() == results.len();
+            if !fits || run.operands.len() != operands.len() {
                 return Err(FileError::new("run", run.mnemonic, "as many values as the table has"));
             }
             let slots = |values: &[u64], names: &Names| -> Vec<u8> {
-                let kept = values.iter().zip(names).map(|(value, (ty, _))| value & (u64::MAX >> (64 - ty.bits())));
+                let kept =
+                    values.iter().zip(names).map(|(value, (ty, _))| value & (u64::MAX >> (64 - ty.bits())));
                 kept.flat_map(u64::to_le_bytes).collect()
             };
             let row = input.len() / row_bytes;
             input.extend(slots(&run.operands, &operands));
             let values = slots(&run.results, &results);
-            for (place, (ty, _)) in results.iter().enumerate() {
+            for (place, (ty, _)) in results.iter().enumerate().take(run.results.len()) {
                 let bytes = values[place * SLOT_BYTES..][..ty.bits() as usize / 8].to_vec();
                 expected.push(Expected { offset: row * result_bytes + place * SLOT_BYTES, bytes });
             }
@@ -128,13 +149,14 @@ fn table(stem: &str, header: &str, block: &Block<'_>) -> Result<Vec<Case>, FileE
                 threads: ROWS_OF_CTA,
                 grid: (input.len() / cta_bytes) as u32,
                 cluster: 1,
-                shared: 0,
+                shared: ROWS_OF_CTA * SLOT_BYTES as u32,
             },
             output_bytes: input.len() / row_bytes * result_bytes,
             input,
             maps: Vec::new(),
             expected,
             bound: block.bound()?,
+            refused: None,
             table: Some(Table { form: form.clone(), operands: types(&operands), results: types(&results) }),
         });
     }
@@ -142,11 +164,6 @@ fn table(stem: &str, header: &str, block: &Block<'_>) -> Result<Vec<Case>, FileE
         Some(run) => Err(FileError::new("run", run.mnemonic, "the first word of a form of the table")),
         None => Ok(cases),
     }
-}
-
-/// The name of a form's entry: that of its first instruction, and what tells it from others with the same.
-fn entry_name(form: &str) -> String {
-    identifier(form)
 }
 
 /// `f32 a, f32 b`
@@ -159,7 +176,7 @@ fn names(text: &str) -> Option<Names> {
     text.split(',').map(name).collect()
 }
 
-/// `mnemonic(1, 2) == 3`
+/// `mnemonic(1, 2) == 3`; without results it is one more row.
 struct Run<'a> {
     mnemonic: &'a str,
     operands: Vec<u64>,
@@ -170,13 +187,16 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn parse(text: &'a str) -> Result<Self, FileError> {
         let wrong = || FileError::new("run", text, "mnemonic(value, …) == value, …");
-        let (call, results) = text.split_once("==").ok_or_else(wrong)?;
-        let (mnemonic, operands) = call.trim().strip_suffix(')').and_then(|c| c.split_once('(')).ok_or_else(wrong)?;
-        let values = |list: &str| list.split(',').map(|value| number(value.trim())).collect::<Option<Vec<_>>>();
+        let (call, results) =
+            text.split_once("==").map_or((text, None), |(call, results)| (call, Some(results)));
+        let (mnemonic, operands) =
+            call.trim().strip_suffix(')').and_then(|c| c.split_once('(')).ok_or_else(wrong)?;
+        let values =
+            |list: &str| list.split(',').map(|value| number(value.trim())).collect::<Option<Vec<_>>>();
         Ok(Self {
             mnemonic,
             operands: values(operands).ok_or_else(wrong)?,
-            results: values(results).ok_or_else(wrong)?,
+            results: results.map_or(Some(Vec::new()), values).ok_or_else(wrong)?,
             used: false,
         })
     }
@@ -208,7 +228,13 @@ fn entries(stem: &str, header: &str, block: &Block<'_>) -> Result<Vec<Case>, Fil
     choices.iter().map(|choice| entry(stem, &ptx, &name_with(name, choice), block, choice)).collect()
 }
 
-fn entry(stem: &str, ptx: &Arc<str>, name: &str, block: &Block<'_>, choice: &Choice) -> Result<Case, FileError> {
+fn entry(
+    stem: &str,
+    ptx: &Arc<str>,
+    name: &str,
+    block: &Block<'_>,
+    choice: &Choice,
+) -> Result<Case, FileError> {
     let text = |key: &str| block.first(key).map(|text| substitute(text, choice));
     let output = text("output").unwrap_or_default();
     let words = output.strip_suffix(" words").and_then(|count| count.parse::<usize>().ok());
@@ -221,7 +247,10 @@ fn entry(stem: &str, ptx: &Arc<str>, name: &str, block: &Block<'_>, choice: &Cho
         let first: usize = first.trim().parse().map_err(|_| wrong())?;
         for (index, value) in values.split_whitespace().enumerate() {
             let value = number(value).ok_or_else(wrong)? as u32;
-            expected.push(Expected { offset: (first + index) * size_of::<u32>(), bytes: value.to_le_bytes().to_vec() });
+            expected.push(Expected {
+                offset: (first + index) * size_of::<u32>(),
+                bytes: value.to_le_bytes().to_vec(),
+            });
         }
     }
     Ok(Case {
@@ -234,6 +263,7 @@ fn entry(stem: &str, ptx: &Arc<str>, name: &str, block: &Block<'_>, choice: &Cho
         maps: block.all("map").map(|map| Map::parse(&substitute(map, choice))).collect::<Result<_, _>>()?,
         expected,
         bound: block.bound()?,
+        refused: text("refused"),
         table: None,
     })
 }
@@ -242,7 +272,8 @@ fn entry(stem: &str, ptx: &Arc<str>, name: &str, block: &Block<'_>, choice: &Cho
 fn shape(text: &str) -> Result<Shape, FileError> {
     let mut shape = Shape { threads: 32, grid: 1, cluster: 1, shared: 0 };
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let wrong = || FileError::new("launch", part, "COUNT threads, COUNT ctas, COUNT in a cluster, BYTES shared");
+        let wrong =
+            || FileError::new("launch", part, "COUNT threads, COUNT ctas, COUNT in a cluster, BYTES shared");
         let (count, noun) = part.split_once(' ').ok_or_else(wrong)?;
         let count = count.parse().map_err(|_| wrong())?;
         match noun {

@@ -17,12 +17,16 @@ pub(super) fn entry(name: &str, operands: &Names, results: &Names, form: &str) -
     let loads: String = operands
         .iter()
         .enumerate()
-        .map(|(i, (ty, register))| format!("    ld.global.b{} {register}, [in+{}];\n", ty.bits(), i * SLOT_BYTES))
+        .map(|(i, (ty, register))| {
+            format!("    ld.global.b{} {register}, [in+{}];\n", ty.bits(), i * SLOT_BYTES)
+        })
         .collect();
     let stores: String = results
         .iter()
         .enumerate()
-        .map(|(i, (ty, register))| format!("    st.global.b{} [out+{}], {register};\n", ty.bits(), i * SLOT_BYTES))
+        .map(|(i, (ty, register))| {
+            format!("    st.global.b{} [out+{}], {register};\n", ty.bits(), i * SLOT_BYTES)
+        })
         .collect();
     let (from, to) = (operands.len() * SLOT_BYTES, results.len() * SLOT_BYTES);
     format!(

@@ -12,35 +12,101 @@ const ROWS: usize = 4096;
 const SPECIAL_ROWS: usize = 2048;
 
 const F32: [u32; 32] = [
-    0x0000_0000, 0x8000_0000, 0x0000_0001, 0x8000_0001, 0x007f_ffff, 0x807f_ffff, 0x0080_0000, 0x8080_0000, 0x0080_0001,
-    0x3f80_0000, 0xbf80_0000, 0x3f7f_ffff, 0x3f80_0001, 0x3f00_0000, 0xbf00_0000, 0x3fc0_0000, 0x4020_0000, 0x7f7f_ffff,
-    0xff7f_ffff, 0x7f80_0000, 0xff80_0000, 0x7fff_ffff, 0x7fc0_0000, 0xffc0_0000, 0x7f80_0001, 0x4f00_0000, 0xcf00_0000,
-    0x4f80_0000, 0x5f00_0000, 0x4b80_0001, 0x4b00_0001, 0x7e80_0001,
+    0x0000_0000,
+    0x8000_0000,
+    0x0000_0001,
+    0x8000_0001,
+    0x007f_ffff,
+    0x807f_ffff,
+    0x0080_0000,
+    0x8080_0000,
+    0x0080_0001,
+    0x3f80_0000,
+    0xbf80_0000,
+    0x3f7f_ffff,
+    0x3f80_0001,
+    0x3f00_0000,
+    0xbf00_0000,
+    0x3fc0_0000,
+    0x4020_0000,
+    0x7f7f_ffff,
+    0xff7f_ffff,
+    0x7f80_0000,
+    0xff80_0000,
+    0x7fff_ffff,
+    0x7fc0_0000,
+    0xffc0_0000,
+    0x7f80_0001,
+    0x4f00_0000,
+    0xcf00_0000,
+    0x4f80_0000,
+    0x5f00_0000,
+    0x4b80_0001,
+    0x4b00_0001,
+    0x7e80_0001,
 ];
 
 const F64: [u64; 16] = [
-    0, 1 << 63, 1, (1 << 63) | 1, 0x000f_ffff_ffff_ffff, 0x0010_0000_0000_0000, 0x3ff0_0000_0000_0000,
-    0xbff0_0000_0000_0000, 0x3ff0_0000_0000_0001, 0x3fe0_0000_0000_0000, 0x7fef_ffff_ffff_ffff, 0x7ff0_0000_0000_0000,
-    0xfff0_0000_0000_0000, 0x7ff8_0000_0000_0000, 0xfff0_0000_0000_0001, 0x41df_ffff_ffc0_0000,
+    0,
+    1 << 63,
+    1,
+    (1 << 63) | 1,
+    0x000f_ffff_ffff_ffff,
+    0x0010_0000_0000_0000,
+    0x3ff0_0000_0000_0000,
+    0xbff0_0000_0000_0000,
+    0x3ff0_0000_0000_0001,
+    0x3fe0_0000_0000_0000,
+    0x7fef_ffff_ffff_ffff,
+    0x7ff0_0000_0000_0000,
+    0xfff0_0000_0000_0000,
+    0x7ff8_0000_0000_0000,
+    0xfff0_0000_0000_0001,
+    0x41df_ffff_ffc0_0000,
 ];
 
 const F16: [u16; 20] = [
-    0x0000, 0x8000, 0x0001, 0x8001, 0x03ff, 0x83ff, 0x0400, 0x8400, 0x3c00, 0xbc00, 0x3bff, 0x3c01, 0x3800, 0x7bff, 0xfbff,
-    0x7c00, 0xfc00, 0x7fff, 0x7e00, 0xfc01,
+    0x0000, 0x8000, 0x0001, 0x8001, 0x03ff, 0x83ff, 0x0400, 0x8400, 0x3c00, 0xbc00, 0x3bff, 0x3c01, 0x3800,
+    0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7fff, 0x7e00, 0xfc01,
 ];
 
 const BF16: [u16; 20] = [
-    0x0000, 0x8000, 0x0001, 0x8001, 0x007f, 0x807f, 0x0080, 0x8080, 0x3f80, 0xbf80, 0x3f7f, 0x3f81, 0x3f00, 0x7f7f, 0xff7f,
-    0x7f80, 0xff80, 0x7fff, 0x7fc0, 0xff81,
+    0x0000, 0x8000, 0x0001, 0x8001, 0x007f, 0x807f, 0x0080, 0x8080, 0x3f80, 0xbf80, 0x3f7f, 0x3f81, 0x3f00,
+    0x7f7f, 0xff7f, 0x7f80, 0xff80, 0x7fff, 0x7fc0, 0xff81,
 ];
 
 const INTEGERS: [u64; 24] = [
-    0, 1, 2, 7, 8, 15, 16, 31, 32, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x1_0000, 0x7fff_ffff, 0x8000_0000,
-    0xffff_ffff, 0xffff_fffe, 0x7fff_ffff_ffff_ffff, 0x8000_0000_0000_0000, 0xffff_ffff_ffff_ffff,
+    0,
+    1,
+    2,
+    7,
+    8,
+    15,
+    16,
+    31,
+    32,
+    0x7f,
+    0x80,
+    0xff,
+    0x100,
+    0x7fff,
+    0x8000,
+    0xffff,
+    0x1_0000,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_ffff,
+    0xffff_fffe,
+    0x7fff_ffff_ffff_ffff,
+    0x8000_0000_0000_0000,
+    0xffff_ffff_ffff_ffff,
 ];
 
-/// Counts beyond those are rare: 0 to 71 cover shifts of 64-bit words.
+/// The counts that are tried first: 0 to 71 cover shifts of 64-bit words.
 const COUNTS: u64 = 72;
+
+/// Of counts the ISA takes 8 bits.
+const LARGEST_COUNT: u64 = 255;
 
 /// S. Vigna's SplitMix64: a few lines whose numbers will never change.
 #[derive(Clone, Debug)]
@@ -53,7 +119,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -62,7 +128,7 @@ impl Random {
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.draw() % bound
     }
 }
 
@@ -90,10 +156,11 @@ pub fn rows(operands: &[Type]) -> Vec<u8> {
             } else {
                 match (random.below(8), first) {
                     (0, _) => ty.special(random.below(specials)),
+                    _ if *ty == Type::Count => random.below(LARGEST_COUNT + 1),
                     // Nearly what the first operand is, with the other sign: so that they cancel.
                     (1, Some(other)) => other ^ (1 << (ty.bits() - 1)) ^ random.below(4),
-                    (2..=4, _) => ty.moderate(random.next()),
-                    _ => ty.any(random.next()),
+                    (2..=4, _) => ty.moderate(random.draw()),
+                    _ => ty.any(random.draw()),
                 }
             };
             let value = value & (u64::MAX >> (u64::BITS - ty.bits()));
@@ -120,7 +187,8 @@ impl Type {
     fn special(self, index: u64) -> u64 {
         let place = (index % self.specials()) as usize;
         let pair = |halves: &[u16]| {
-            u64::from(halves[place]) | u64::from(halves[(place * 7 + index as usize / halves.len()) % halves.len()]) << 16
+            u64::from(halves[place])
+                | u64::from(halves[(place * 7 + index as usize / halves.len()) % halves.len()]) << 16
         };
         match self {
             Self::F64 => F64[place],
@@ -192,7 +260,7 @@ pub fn buffer(text: &str) -> Result<Vec<u8>, FileError> {
             match kind {
                 "zero" => bytes.extend([0; 4]),
                 "iota" => bytes.extend(number.to_le_bytes()),
-                "random" => bytes.extend((random.next() as u32).to_le_bytes()),
+                "random" => bytes.extend((random.draw() as u32).to_le_bytes()),
                 "f32" => bytes.extend((whole as f32).to_le_bytes()),
                 "f16" => bytes.extend(f16::from_f32(whole as f32).to_le_bytes()),
                 "bf16" => bytes.extend(bf16::from_f32(whole as f32).to_le_bytes()),

@@ -15,7 +15,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// Reads `input f16 dims 64x32 strides 128 box 64x8 [steps 1x2] [swizzle 128] [nan] [at 1024]`.
+    /// Reads `input f16 dims 64x32 strides 128 box 64x8 [steps 1x2] [swizzle 128] [nan|zero] [at 1024]`.
     ///
     /// # Errors
     /// For other text.
@@ -39,11 +39,12 @@ impl Map {
             fill_nan: false,
         };
         while let Some(word) = words.next() {
-            if word == "nan" {
-                tensor.fill_nan = true;
+            if let "nan" | "zero" = word {
+                tensor.fill_nan = word == "nan";
                 continue;
             }
-            let numbers: Option<Vec<u64>> = words.next().and_then(|list| list.split('x').map(|n| n.parse().ok()).collect());
+            let numbers: Option<Vec<u64>> =
+                words.next().and_then(|list| list.split('x').map(|n| n.parse().ok()).collect());
             let numbers = numbers.ok_or_else(wrong)?;
             let small = || numbers.iter().map(|number| *number as u32).collect();
             match word {
@@ -106,7 +107,11 @@ impl Map {
                 },
             )
         };
-        if result == sys::CUresult::CUDA_SUCCESS { Ok(map.opaque) } else { Err(format!("{result:?} for {tensor:?}")) }
+        if result == sys::CUresult::CUDA_SUCCESS {
+            Ok(map.opaque)
+        } else {
+            Err(format!("{result:?} for {tensor:?}"))
+        }
     }
 
     fn at(&self, address: u64) -> TensorMap {

@@ -1,7 +1,6 @@
 //! All cases of a file on every device at hand.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -17,6 +16,9 @@ pub const RECORD: &str = "OXIMLA_RECORD_INSTRUCTIONS";
 
 /// A folder that the modules are written to, for an assembler to look at.
 pub const MODULES: &str = "OXIMLA_INSTRUCTION_MODULES";
+
+/// A part of the names of the cases to run; all, if not set.
+pub const ONLY: &str = "OXIMLA_INSTRUCTION_CASES";
 
 /// Orders of execution that the emulator tries.
 const SEEDS: [u64; 2] = [0, 1];
@@ -37,9 +39,12 @@ static RECORDED: LazyLock<BTreeMap<&str, u64>> = LazyLock::new(|| {
 /// # Panics
 /// With everything that disagrees; and if the file breaks its notation.
 pub fn check(stem: &str, text: &str) {
-    let cases = file::cases(stem, text).unwrap_or_else(|error| panic!("{stem}: {error}"));
+    let mut cases = file::cases(stem, text).unwrap_or_else(|error| panic!("{stem}: {error}"));
     assert!(!cases.is_empty(), "{stem} has no cases");
-    write_modules(stem, &cases);
+    if let Ok(only) = std::env::var(ONLY) {
+        cases.retain(|case| case.name.contains(&only));
+    }
+    write_modules(&cases);
     let (mut emulator, mut gpu) = (Emulator::default(), Gpu::first());
     let mut wrong = Vec::new();
     let mut record = String::new();
@@ -47,7 +52,8 @@ pub fn check(stem: &str, text: &str) {
         let complaints = check_case(case, &mut emulator, gpu.as_mut(), &mut record);
         wrong.extend(complaints.into_iter().map(|complaint| format!("{}: {complaint}", case.name)));
         if gpu.as_ref().is_some_and(|gpu| !gpu.is_usable()) {
-            wrong.push("the GPU's context is lost: the cases behind this one ran on the emulator only".into());
+            wrong
+                .push("the GPU's context is lost: the cases behind this one ran on the emulator only".into());
             gpu = None;
         }
     }
@@ -59,8 +65,20 @@ pub fn check(stem: &str, text: &str) {
     assert!(wrong.is_empty(), "{} of {} cases disagree\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
-fn check_case(case: &Case, emulator: &mut Emulator, gpu: Option<&mut Gpu>, record: &mut String) -> Vec<String> {
+fn check_case(
+    case: &Case,
+    emulator: &mut Emulator,
+    gpu: Option<&mut Gpu>,
+    record: &mut String,
+) -> Vec<String> {
     let mut wrong = Vec::new();
+    if let Some(finding) = &case.refused {
+        match emulator.run(case, SEEDS[0]) {
+            Err(found) if found.contains(finding) => {}
+            other => wrong.push(format!("the emulator should find `{finding}`, but: {other:?}")),
+        }
+        return wrong;
+    }
     let mut emulated = None;
     for seed in SEEDS {
         match emulator.run(case, seed) {
@@ -105,14 +123,17 @@ fn check_case(case: &Case, emulator: &mut Emulator, gpu: Option<&mut Gpu>, recor
 
 /// FNV-1a, 64 bits.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-fn write_modules(stem: &str, cases: &[Case]) {
+fn write_modules(cases: &[Case]) {
     let Some(folder) = std::env::var_os(MODULES) else { return };
-    for case in cases {
+    let modules: BTreeMap<*const u8, &Case> =
+        cases.iter().rev().map(|case| (case.ptx.as_ptr(), case)).collect();
+    for case in modules.into_values() {
         let path = PathBuf::from(&folder).join(format!("{}.ptx", case.name.replace('/', "_")));
-        let mut file = std::fs::File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        file.write_all(case.ptx.as_bytes()).unwrap_or_else(|error| panic!("{stem}: {error}"));
+        std::fs::write(&path, &*case.ptx).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 }

@@ -12,7 +12,8 @@ pub(super) fn alternatives(text: &str) -> Vec<String> {
     let Some(begin) = begin else { return vec![text.to_owned()] };
     let (close, optional) = if text[begin..].starts_with('(') { (')', false) } else { ('}', true) };
     let Some(length) = text[begin..].find(close) else { return vec![text.to_owned()] };
-    let (before, group, after) = (&text[..begin], &text[begin + 1..begin + length], &text[begin + length + 1..]);
+    let (before, group, after) =
+        (&text[..begin], &text[begin + 1..begin + length], &text[begin + length + 1..]);
     let none = optional.then_some("");
     let rest = alternatives(after);
     none.into_iter()
@@ -32,11 +33,14 @@ pub(super) fn choices<'a>(lines: impl Iterator<Item = (&'a str, &'a str)>) -> Re
             if values.len() != names.len() {
                 return Err(FileError::new("each", &text, "as many values as names"));
             }
-            of_line.push(names.iter().zip(values).map(|(name, value)| (name.to_string(), value.to_owned())));
+            let pairs = names.iter().zip(values).map(|(name, value)| (name.to_string(), value.to_owned()));
+            of_line.push(pairs.collect::<Choice>());
         }
         all = all
             .iter()
-            .flat_map(|choice| of_line.iter().map(move |more| choice.iter().cloned().chain(more.clone()).collect()))
+            .flat_map(|choice| {
+                of_line.iter().map(move |more| choice.iter().cloned().chain(more.clone()).collect())
+            })
             .collect();
     }
     Ok(all)
@@ -57,6 +61,7 @@ pub(super) fn name_with(name: &str, choice: &Choice) -> String {
 
 /// Letters, digits and underscores.
 pub(super) fn identifier(text: &str) -> String {
+    let text = text.replace('-', " minus");
     let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("_")
 }
@@ -87,8 +92,9 @@ fn lists(line: &str) -> Result<String, FileError> {
     let first = &before[begin + 1..];
     let name = first.trim_end_matches(|c: char| c.is_ascii_digit());
     let number = |text: &str| text.parse::<u32>().map_err(|_| wrong());
-    let registers: Vec<String> =
-        (number(&first[name.len()..])?..=number(&rest[..end])?).map(|index| format!("{name}{index}")).collect();
+    let registers: Vec<String> = (number(&first[name.len()..])?..=number(&rest[..end])?)
+        .map(|index| format!("{name}{index}"))
+        .collect();
     Ok(format!("{}{{{}}}{}", &before[..begin], registers.join(", "), lists(&rest[end + 1..])?))
 }
 
@@ -99,7 +105,8 @@ mod tests {
     #[test]
     fn groups_are_alternatives_or_optional() {
         let written = alternatives("add(.rn|.rz){.ftz}.f32 {a, b}");
-        let expected = ["add.rn.f32 {a, b}", "add.rn.ftz.f32 {a, b}", "add.rz.f32 {a, b}", "add.rz.ftz.f32 {a, b}"];
+        let expected =
+            ["add.rn.f32 {a, b}", "add.rn.ftz.f32 {a, b}", "add.rz.f32 {a, b}", "add.rz.ftz.f32 {a, b}"];
         assert_eq!(written, expected);
     }
 
