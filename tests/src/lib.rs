@@ -12,6 +12,7 @@
 
 pub mod backend;
 pub mod dense_decode;
+pub mod instructions;
 pub mod noise;
 pub mod sparse_decode;
 pub mod sparse_prefill;
