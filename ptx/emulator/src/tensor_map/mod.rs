@@ -59,6 +59,7 @@ pub enum ElementType {
     F32,
     F64,
     Bf16,
+    /// Copied as it is here; an H200 rounds the values to 10 bits of fraction on the way.
     Tf32,
 }
 
