@@ -12,7 +12,8 @@
 //! module is loaded, never passed over. Functions (`call`) and textures are not supported.
 //!
 //! Warps run some instructions at a time, in an order drawn from [`Options::seed`]; asynchronous operations happen at any
-//! moment between their issue and the wait that needs them. The same seed gives the same run, to the last bit.
+//! moment between their issue and the wait that needs them. The same seed gives the same run, to the last bit; only where
+//! CTAs race with each other, which is reported, it depends on the host's threads what they leave in memory.
 //!
 //! # What it checks
 //!

@@ -11,7 +11,10 @@ fn the_same_seed_gives_the_same_run() {
         for seed in [0, 1, 0xffff_ffff_ffff_ffff] {
             let [first, second] = [0, 1].map(|_| case.run(seed).unwrap());
             assert_eq!(first.text(), second.text(), "{}, seed {seed}", case.name);
-            assert_eq!(first.buffers, second.buffers, "{}, seed {seed}", case.name);
+            // What CTAs leave that race with each other is up to the threads of the host.
+            if !first.text().contains("data race") {
+                assert_eq!(first.buffers, second.buffers, "{}, seed {seed}", case.name);
+            }
         }
     }
 }
