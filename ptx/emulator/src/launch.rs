@@ -15,6 +15,8 @@ use crate::program::Program;
 
 /// Limits of a launch (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability", 9.0).
 const MAX_THREADS: u32 = 1024;
+const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
+const MAX_GRID: [u32; 3] = [0x7fff_ffff, 65_535, 65_535];
 const MAX_SHARED_BYTES: u32 = 232_448;
 
 /// CTAs of a cluster, non-portable sizes included.
@@ -203,6 +205,19 @@ fn context<'a>(
     let most = program.max_threads.unwrap_or(MAX_THREADS).min(MAX_THREADS);
     if threads == 0 || threads > most {
         return Err(argument("block", shape(launch.block), format!("1 to {most} threads")));
+    }
+    for (argument_name, given, most) in [("block", launch.block, MAX_BLOCK), ("grid", launch.grid, MAX_GRID)]
+    {
+        if given.iter().zip(most).any(|(given, most)| *given > most) {
+            return Err(argument(argument_name, shape(given), format!("at most {}", shape(most))));
+        }
+    }
+    if let Some(required) = program.block.filter(|required| *required != launch.block) {
+        return Err(argument(
+            "block",
+            shape(launch.block),
+            format!("{}, as the entry says", shape(required)),
+        ));
     }
     let ctas = launch.grid.iter().try_fold(1_u64, |product, axis| product.checked_mul(u64::from(*axis)));
     let most_ctas = if program.communicates { MAX_COMMUNICATING_CTAS } else { MAX_CTAS };

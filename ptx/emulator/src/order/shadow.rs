@@ -181,7 +181,7 @@ fn note(cell: &mut Cell, new: Access, observer: Observer<'_>) -> Option<Conflict
         let stricter = new.kind.strong.is_none() || new.kind.strong == old.kind.strong;
         // A write takes the place of earlier accesses that it covers; a read, of the same agent's earlier read.
         let replaced = if new.kind.writes {
-            ordered && stricter && old.mask & !new.mask == 0
+            (ordered || old.epoch.agent == new.epoch.agent) && stricter && old.mask & !new.mask == 0
         } else {
             stricter
                 && old.epoch.agent == new.epoch.agent
@@ -261,6 +261,25 @@ mod tests {
         memory.access(A, 0, 4, Kind::WRITE, &[]);
         assert_eq!(memory.access(A, 0, 4, Kind::ASYNC_READ, &[]), Some(true));
         assert_eq!(memory.access(B, 0, 4, Kind::ASYNC_READ, &[]), Some(false), "not even ordered");
+    }
+
+    #[test]
+    fn a_strong_access_hides_no_weak_one() {
+        let strong = Kind { strong: Some(Scope::Device), ..Kind::WRITE };
+        let mut memory = memory();
+        memory.access(A, 0, 4, Kind::READ, &[]);
+        assert_eq!(memory.access(B, 0, 4, strong, &[Epoch { agent: A, time: 1 }]), None);
+        let third = Agent { cta: 1, index: 0 };
+        assert_eq!(memory.access(third, 0, 4, strong, &[]), Some(false), "A's read");
+    }
+
+    #[test]
+    fn the_scope_of_a_cta_ends_at_its_border() {
+        let strong = Kind { strong: Some(Scope::Cta), ..Kind::WRITE };
+        let mut memory = memory();
+        memory.access(A, 0, 4, strong, &[]);
+        assert_eq!(memory.access(B, 0, 4, strong, &[]), None);
+        assert_eq!(memory.access(Agent { cta: 1, index: 0 }, 0, 4, strong, &[]), Some(false));
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(crate) struct Program {
     pub(crate) local_bytes: u32,
     /// `.maxntid` or `.reqntid`: threads of a CTA.
     pub(crate) max_threads: Option<u32>,
+    /// `.reqntid`: the block that it has to be launched with.
+    pub(crate) block: Option<[u32; 3]>,
     /// `.minnctapersm`
     pub(crate) min_ctas: u32,
     /// `.reqnctapercluster`
@@ -173,6 +175,7 @@ impl Program {
             dynamic_align: globals.dynamic_align,
             local_bytes: decoded.local_bytes,
             max_threads: directive(".maxntid").or_else(|| directive(".reqntid")).map(product),
+            block: directive(".reqntid"),
             min_ctas: directive(".minnctapersm").map_or(1, |[count, ..]| count),
             cluster: directive(".reqnctapercluster"),
             is_matrix_register,

@@ -2,6 +2,7 @@
 
 mod case;
 mod fail;
+mod launches;
 mod mutations;
 mod pass;
 mod seeds;
