@@ -4,6 +4,9 @@ use ptx_emulator::{GlobalMemory, Launch, LaunchError, Module, Options, launch};
 
 const ENTRY: &str = ".visible .entry kernel(.param .u32 a) { .shared .b8 tile[1024]; ret; }";
 
+/// Spoils a launch.
+type Change = fn(&mut Launch<'_>);
+
 fn module(directives: &str, body: &str) -> String {
     format!(
         ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry kernel(.param .u32 a) {directives} {{ {body} ret; }}"
@@ -30,7 +33,7 @@ fn error(ptx: &str, change: impl Fn(&mut Launch<'_>)) -> String {
 #[test]
 fn arguments_are_checked() {
     let ptx = format!(".version 8.0\n.target sm_90a\n.address_size 64\n{ENTRY}");
-    let cases: [(fn(&mut Launch<'_>), &str); 11] = [
+    let cases: [(Change, &str); 11] = [
         (|_| {}, "none"),
         (|call| call.entry = "other", "entry is other; needed is one of kernel"),
         (|call| call.block = [0, 1, 1], "block is 0 x 1 x 1; needed is 1 to 1024 threads"),
