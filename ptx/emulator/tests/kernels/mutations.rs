@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use ptx_emulator::{Checks, Options};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -57,7 +58,10 @@ fn mutants_do_not_panic() {
     let (mut loaded, mut panicked) = (0, Vec::new());
     for seed in 0..MUTANTS {
         let mutant = mutant(&corpus, &words, &mut StdRng::seed_from_u64(seed));
-        match catch_unwind(AssertUnwindSafe(|| mutant.run(seed).is_ok())) {
+        // Each check also has to do without the other one.
+        let checks = Checks { races: seed % 4 != 3, profile: seed % 2 == 1 };
+        let options = Options { seed, max_steps: mutant.max_steps, checks, ..Options::default() };
+        match catch_unwind(AssertUnwindSafe(|| mutant.run_with(&options).is_ok())) {
             Ok(ran) => loaded += u64::from(ran),
             Err(_) => panicked.push((seed, mutant)),
         }
