@@ -28,6 +28,8 @@ pub struct EmulatedOptions {
     pub profile: bool,
     /// Instructions that a warp may execute in a launch.
     pub max_steps: u64,
+    /// Findings after which a launch is given up.
+    pub max_findings: usize,
     /// Where to keep the report of every launch.
     pub reports: Option<EmulatedReports>,
     /// PTX to run in place of the library's own, with the same entries.
@@ -61,8 +63,18 @@ pub(crate) struct EmulatedDriver {
 
 impl Default for EmulatedOptions {
     fn default() -> Self {
-        let Options { seed, max_steps, checks: Checks { races, profile }, .. } = Options::default();
-        Self { multiprocessors: 132, seed, races, profile, max_steps, reports: None, ptx: None }
+        let Options { seed, max_steps, checks: Checks { races, profile }, max_diagnostics } =
+            Options::default();
+        Self {
+            multiprocessors: 132,
+            seed,
+            races,
+            profile,
+            max_steps,
+            max_findings: max_diagnostics,
+            reports: None,
+            ptx: None,
+        }
     }
 }
 
@@ -79,7 +91,8 @@ impl EmulatedReports {
 
 impl EmulatedDriver {
     pub(crate) fn new(options: EmulatedOptions) -> Result<Self, Error> {
-        let EmulatedOptions { multiprocessors, seed, races, profile, max_steps, reports, ptx } = options;
+        let EmulatedOptions { multiprocessors, seed, races, profile, max_steps, max_findings, reports, ptx } =
+            options;
         if !(1..=MAX_MULTIPROCESSORS).contains(&multiprocessors) {
             let needed = format!("in 1..={MAX_MULTIPROCESSORS}");
             return Err(InvalidProblem::new("multiprocessors", multiprocessors, needed).into());
@@ -88,7 +101,8 @@ impl EmulatedDriver {
             None => committed_module()?,
             Some(ptx) => load(&ptx)?,
         };
-        let options = Options { seed, max_steps, checks: Checks { races, profile }, ..Options::default() };
+        let options =
+            Options { seed, max_steps, checks: Checks { races, profile }, max_diagnostics: max_findings };
         Ok(Self { module, memory: GlobalMemory::new(), multiprocessors, options, reports })
     }
 }

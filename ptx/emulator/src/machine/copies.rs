@@ -254,6 +254,7 @@ impl Unit<'_> {
         let destinations = self.locations(place, mask, Space::SharedCta, copy.destination);
         self.count_access(place, &destinations, copy.bytes);
         let threads = self.ctas[place.cta].threads;
+        let mut read_lanes = Vec::new();
         for (lane, to) in destinations {
             let read = match (&sizes, &ignored) {
                 (_, Some(ignored)) if ignored[lane] != 0 => 0,
@@ -281,7 +282,7 @@ impl Unit<'_> {
                     );
                     self.report(place, Some(lane), Check::Uninitialized, message);
                 }
-                self.count(place, |counts| counts.global_bytes += u64::from(read));
+                read_lanes.push((lane, from));
             }
             if self.check_copy(place, lane, to, copy.bytes, align, epoch, Kind::WRITE) {
                 let from = (read > 0).then_some(from);
@@ -289,6 +290,8 @@ impl Unit<'_> {
                 self.push(place, lane, Effect::Copy { group, transfer });
             }
         }
+        // Of copies that read fewer bytes than they write there are few; they count as if they read all.
+        self.count_access(place, &read_lanes, copy.bytes);
     }
 
     pub(super) fn commit_copies(&mut self, place: Place, mask: u32) {
