@@ -9,6 +9,7 @@ pub mod softmax;
 /// Register arrays may be indexed with constants only: a runtime index would move them to local memory, and LLVM does
 /// not promise to unroll a loop.
 macro_rules! unroll {
+    ($i:ident in 2 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1) };
     ($i:ident in 4 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3) };
     ($i:ident in 9 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8) };
     ($i:ident in 32 => $body:block) => {

@@ -10,9 +10,14 @@ use oximla_types::layout::fragment;
 /// Where the running maximum starts: below any score that occurs, and finite.
 const MAX_FLOOR: f32 = -1e30;
 
+/// By how much a score may exceed the running maximum before the maximum follows it. As all is relative to the
+/// maximum, a stale one costs no precision, and whoever multiplies by the corrections seldom has to; probabilities stay
+/// below 2^8, far from the end of any 16-bit type.
+const MAX_LAG: f32 = 8.0;
+
 /// Running softmax state of the two rows of a thread.
 pub struct OnlineSoftmax {
-    /// Maximum of the scaled scores, the same in all lanes of a quad.
+    /// Maximum of the scaled scores up to [`MAX_LAG`], the same in all lanes of a quad.
     max: [f32; 2],
     /// This thread's share of the denominator.
     sum: [f32; 2],
@@ -89,6 +94,9 @@ impl OnlineSoftmax {
         unroll!(E in 32 => { max[fragment_row(E)] = math::max(max[fragment_row(E)], scores[E]); });
         // SAFETY: the whole warp is here.
         max = unsafe { [quad_max(max[0]), quad_max(max[1])] };
+        unroll!(ROW in 2 => {
+            max[ROW] = if max[ROW] > self.max[ROW] + MAX_LAG { max[ROW] } else { self.max[ROW] };
+        });
         let correction = [math::ex2(self.max[0] - max[0]), math::ex2(self.max[1] - max[1])];
         let mut sum = [self.sum[0] * correction[0], self.sum[1] * correction[1]];
         unroll!(E in 32 => {

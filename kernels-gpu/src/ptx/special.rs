@@ -58,6 +58,22 @@ pub unsafe fn setmaxnreg_dec<const COUNT: u32>() {
     unsafe { asm!("setmaxnreg.dec.sync.aligned.u32 {};", const COUNT, options(nostack)) }
 }
 
+/// `griddepcontrol.wait`: waits until the grids that this one may overlap are finished and what they wrote is visible.
+/// Returns at once where the grid was launched without leave to overlap any.
+#[inline(always)]
+pub fn griddepcontrol_wait() {
+    // SAFETY: it only waits.
+    unsafe { asm!("griddepcontrol.wait;", options(nostack)) }
+}
+
+/// `griddepcontrol.launch_dependents`: as far as this CTA is concerned, grids that have leave to overlap this one may
+/// start.
+#[inline(always)]
+pub fn griddepcontrol_launch_dependents() {
+    // SAFETY: grids that start early wait before they touch anything.
+    unsafe { asm!("griddepcontrol.launch_dependents;", options(nostack)) }
+}
+
 /// `trap`: aborts the kernel.
 pub fn trap() -> ! {
     // SAFETY: it does not return.

@@ -26,6 +26,24 @@ pub unsafe fn wgmma_commit_group() {
     unsafe { asm!("wgmma.commit_group.sync.aligned;", options(nostack)) }
 }
 
+macro_rules! fence {
+    ($name:ident, $len:literal, [$($register:literal)*]) => {
+        /// `wgmma.fence`, through which the accumulator passes, so that the compiler cannot write it after the fence:
+        /// it likes to make zeros just before they are used.
+        ///
+        /// # Safety
+        /// The whole warpgroup executes it; the accumulator is not in flight.
+        #[inline(always)]
+        pub unsafe fn $name(accumulator: &mut [f32; $len]) {
+            // SAFETY: as the caller promises.
+            unsafe {
+                asm!(concat!("wgmma.fence.sync.aligned; //" $(, " {", $register, "}")*),
+                    $(inout(reg32) accumulator[$register],)* options(nostack))
+            }
+        }
+    };
+}
+
 macro_rules! wait_group {
     ($name:ident, $len:literal, [$($register:literal)*]) => {
         /// `wgmma.wait_group 0`: waits for every group. The accumulator passes through, so that no use of it can be
@@ -86,6 +104,7 @@ macro_rules! shapes {
     };
 }
 
+shapes!(fence!(wgmma_fence_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_all_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_all_128, 128), 128);
 shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0"), 32);

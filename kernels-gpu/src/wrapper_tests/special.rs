@@ -49,6 +49,16 @@ unsafe fn move_registers(thread: usize, input: *const u32, output: *mut u32) {
     }
 }
 
+// Nothing overlaps here: both only must not be in the way.
+kernel!(wrapper_griddepcontrol_wait, |lane, input, output| {
+    griddepcontrol_wait();
+    *output.add(lane) = *input.add(lane);
+});
+kernel!(wrapper_griddepcontrol_launch_dependents, |lane, input, output| {
+    griddepcontrol_launch_dependents();
+    *output.add(lane) = *input.add(lane);
+});
+
 // Traps in the lane that the first word names; all lanes write their number before.
 kernel!(wrapper_trap, |lane, input, output| {
     *output.add(lane) = lane as u32;

@@ -22,7 +22,8 @@ const PANEL_BYTES: u32 = 64 * ROW_BYTES;
 /// Elements along K that an instruction takes.
 const STEP: u32 = 16;
 
-kernel!(wrapper_wgmma_fence, |thread, input, output| { multiply_64_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_fence, |thread, input, output| { multiply_256_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_fence_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_commit_group, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_all_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_all_128, |thread, input, output| { multiply_256_bf16(thread, input, output) });
@@ -43,7 +44,7 @@ macro_rules! each {
 
 /// A multiplication by `$panels` panels of B with accumulators of `$len` words.
 macro_rules! multiply {
-    ($name:ident, $mma:ident, $wait:ident, $len:tt, $panels:literal, $b:expr, $b_step:expr) => {
+    ($name:ident, $mma:ident, $fence:expr, $wait:ident, $len:tt, $panels:literal, $b:expr, $b_step:expr) => {
         const _: () = assert!((1 + $panels) * PANEL_BYTES <= SHARED_BYTES);
 
         #[inline(always)]
@@ -65,7 +66,7 @@ macro_rules! multiply {
                 let mut accumulator: [f32; $len] = core::mem::zeroed();
                 each!(I in $len => { accumulator[I] = f32::from_bits(*input.add(words + first + I)); });
                 let (a, b) = (SharedDescriptor::k_major_sw128(a), $b(b));
-                wgmma_fence();
+                $fence(&mut accumulator);
                 unroll!(I in 4 => {
                     $mma(&mut accumulator, a.advance(I as u32 * STEP * 2), b.advance(I as u32 * $b_step));
                 });
@@ -80,14 +81,14 @@ macro_rules! multiply {
 /// B has a row for each of 64 columns of D, and K runs along it.
 macro_rules! multiply_64 {
     ($name:ident, $mma:ident) => {
-        multiply!($name, $mma, wgmma_wait_all_32, 32, 1, SharedDescriptor::k_major_sw128, STEP * 2);
+        multiply!($name, $mma, wgmma_fence_32, wgmma_wait_all_32, 32, 1, SharedDescriptor::k_major_sw128, STEP * 2);
     };
 }
 
 /// B has a row for each step of K, in four panels of 64 columns of D.
 macro_rules! multiply_256 {
     ($name:ident, $mma:ident) => {
-        multiply!($name, $mma, wgmma_wait_all_128, 128, 4, b_of_256, STEP * ROW_BYTES);
+        multiply!($name, $mma, |_| wgmma_fence(), wgmma_wait_all_128, 128, 4, b_of_256, STEP * ROW_BYTES);
     };
 }
 

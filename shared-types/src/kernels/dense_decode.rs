@@ -25,8 +25,15 @@ pub const VALUE_TILES: u32 = HEAD_DIM_V / TILE_COLUMNS / 2;
 /// Bytes of a tile of 16-bit elements.
 pub const TILE_BYTES: u32 = TILE_ROWS * TILE_COLUMNS * 2;
 
-/// Key blocks in shared memory at a time.
+/// The tile without values: the last one.
+pub const TAIL_TILE: u32 = 2 * VALUE_TILES;
+
+/// Key blocks whose value tiles are in shared memory at a time.
 pub const STAGES: u32 = 2;
+
+/// Slots of tail tiles, each of which becomes its block's probabilities: one more than there are stages, so that a tail
+/// can be asked for together with the value tiles of its block.
+pub const TAIL_SLOTS: u32 = STAGES + 1;
 
 /// Warpgroups of a CTA: one for scores, two for values.
 pub const WARPGROUPS: u32 = 3;
@@ -48,22 +55,24 @@ pub struct SharedPlan;
 impl SharedPlan {
     /// Query tiles.
     pub const Q: u32 = 0;
-    /// Key tiles, stage by stage.
-    pub const K: u32 = Self::Q + TILES * TILE_BYTES;
-    /// The probabilities of one block, one tile.
-    pub const P: u32 = Self::K + STAGES * TILES * TILE_BYTES;
-    /// Per row, f32: what the output so far is multiplied by before the block is added.
-    pub const ROW_SCALE: u32 = Self::P + TILE_BYTES;
+    /// Value tiles of the keys, stage by stage.
+    pub const V: u32 = Self::Q + TILES * TILE_BYTES;
+    /// Tail tiles of the keys; once a block's scores are computed, its probabilities lie where its tail was.
+    pub const TAIL: u32 = Self::V + STAGES * 2 * VALUE_TILES * TILE_BYTES;
+    /// Per stage and row, f32: what the output so far is multiplied by before the block is added.
+    pub const ROW_SCALE: u32 = Self::TAIL + TAIL_SLOTS * TILE_BYTES;
     /// Per row, f32: the reciprocal of the softmax denominator.
-    pub const ROW_NORM: u32 = Self::ROW_SCALE + TILE_ROWS * 4;
-    /// Key tiles have landed: one barrier a stage and tile.
-    pub const KEYS_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
-    /// Probabilities and row scales are written.
-    pub const P_FULL: u32 = Self::KEYS_FULL + STAGES * TILES * BARRIER_BYTES;
-    /// Probabilities and row scales are used up.
-    pub const P_FREE: u32 = Self::P_FULL + BARRIER_BYTES;
+    pub const ROW_NORM: u32 = Self::ROW_SCALE + STAGES * TILE_ROWS * 4;
+    /// Value tiles have landed: one barrier a stage and tile.
+    pub const VALUES_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
+    /// Tail tiles have landed: one barrier a slot.
+    pub const TAIL_FULL: u32 = Self::VALUES_FULL + STAGES * 2 * VALUE_TILES * BARRIER_BYTES;
+    /// Tail slots are no longer needed, as their probabilities are used up: one barrier a slot.
+    pub const TAIL_FREE: u32 = Self::TAIL_FULL + TAIL_SLOTS * BARRIER_BYTES;
+    /// Probabilities and row scales are written: one barrier a stage.
+    pub const P_FULL: u32 = Self::TAIL_FREE + TAIL_SLOTS * BARRIER_BYTES;
     /// Row norms are written.
-    pub const NORM_FULL: u32 = Self::P_FREE + BARRIER_BYTES;
+    pub const NORM_FULL: u32 = Self::P_FULL + STAGES * BARRIER_BYTES;
     /// Row norms are used up.
     pub const NORM_FREE: u32 = Self::NORM_FULL + BARRIER_BYTES;
     /// Bytes in all.
@@ -71,13 +80,14 @@ impl SharedPlan {
 }
 
 /// Bytes of an mbarrier.
-const BARRIER_BYTES: u32 = 8;
+pub const BARRIER_BYTES: u32 = 8;
 
 const _: () = {
     assert!(HEAD_DIM.is_multiple_of(TILE_COLUMNS) && HEAD_DIM_V.is_multiple_of(2 * TILE_COLUMNS));
     assert!(BLOCK_KEYS == TILE_ROWS, "a key block is a column of square tiles");
-    assert!(SharedPlan::K.is_multiple_of(1024) && SharedPlan::P.is_multiple_of(1024));
-    assert!(SharedPlan::KEYS_FULL.is_multiple_of(BARRIER_BYTES));
+    assert!(TILES == TAIL_TILE + 1, "one tile of a key has no values");
+    assert!(SharedPlan::V.is_multiple_of(1024) && SharedPlan::TAIL.is_multiple_of(1024));
+    assert!(SharedPlan::VALUES_FULL.is_multiple_of(BARRIER_BYTES));
     assert!(SharedPlan::BYTES <= MAX_SHARED_BYTES);
 };
 

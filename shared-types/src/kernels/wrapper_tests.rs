@@ -23,6 +23,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "wrapper_st_global_u32" "wrapper_st_global_f32" "wrapper_st_global_f32x2" "wrapper_st_global_u32x2"
         "wrapper_ld_shared_f32" "wrapper_st_shared_f32" "wrapper_st_shared_zero_x4"
         "wrapper_dynamic_shared" "wrapper_trap"
+        "wrapper_griddepcontrol_wait" "wrapper_griddepcontrol_launch_dependents"
         "wrapper_shfl_bfly" "wrapper_shfl_up" "wrapper_shfl_idx" "wrapper_ballot"
     ]
     2 * WARP_THREADS, 8 => [
@@ -35,7 +36,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
     ]
     WARPGROUP_THREADS, 8 => [
         "wrapper_barrier_cta_sync" "wrapper_fence_proxy_async_shared"
-        "wrapper_wgmma_fence" "wrapper_wgmma_commit_group" "wrapper_wgmma_wait_all_32" "wrapper_wgmma_wait_all_128"
+        "wrapper_wgmma_fence" "wrapper_wgmma_fence_32" "wrapper_wgmma_commit_group" "wrapper_wgmma_wait_all_32" "wrapper_wgmma_wait_all_128"
         "wrapper_wgmma_m64n64k16_bf16" "wrapper_wgmma_m64n64k16_f16"
         "wrapper_wgmma_m64n256k16_bf16_bt" "wrapper_wgmma_m64n256k16_f16_bt"
     ]

@@ -49,9 +49,10 @@ wrappers! {
     mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity;
     memory: ld_global_i32 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_f32
         st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_shared_f32 st_shared_zero_x4;
-    special: dynamic_shared thread_x cta_x cta_y setmaxnreg_inc setmaxnreg_dec trap parameter_address;
+    special: dynamic_shared thread_x cta_x cta_y setmaxnreg_inc setmaxnreg_dec trap parameter_address
+        griddepcontrol_wait griddepcontrol_launch_dependents;
     warp: shfl_bfly shfl_up shfl_idx ballot;
-    wgmma: wgmma_fence wgmma_commit_group wgmma_wait_all_32 wgmma_wait_all_128
+    wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_all_32 wgmma_wait_all_128
         wgmma_m64n64k16_bf16 wgmma_m64n64k16_f16 wgmma_m64n256k16_bf16_bt wgmma_m64n256k16_f16_bt;
 }
 

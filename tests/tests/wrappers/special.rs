@@ -46,6 +46,14 @@ pub fn trap(kernel: &Kernel) {
     kernel.must_fail(&work(5), Check::Trap);
 }
 
+pub fn griddepcontrol_wait(kernel: &Kernel) {
+    copies_words(kernel);
+}
+
+pub fn griddepcontrol_launch_dependents(kernel: &Kernel) {
+    copies_words(kernel);
+}
+
 /// The parameters hold a tensor map, which a copy finds by its address.
 pub fn parameter_address(kernel: &Kernel) {
     let coordinates = [64, 0, 1, 0];
@@ -61,6 +69,11 @@ fn check_register(kernel: &Kernel, value: impl Fn([u32; 2], u32) -> u32) {
     }
     let work = Work::new(vec![grid[0], threads], expected.len()).on_grid(grid);
     assert_eq!(kernel.run(&work), expected);
+}
+
+fn copies_words(kernel: &Kernel) {
+    let input = words(32);
+    assert_eq!(kernel.run(&Work::new(input.clone(), input.len())), input);
 }
 
 fn moves_registers(kernel: &Kernel) {

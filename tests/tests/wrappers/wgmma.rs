@@ -38,6 +38,11 @@ const BF16_64: Product = Product { columns: 64, element: Element::Bf16 };
 const BF16_256: Product = Product { columns: 256, element: Element::Bf16 };
 
 pub fn wgmma_fence(kernel: &Kernel) {
+    BF16_256.check(kernel);
+    kernel.must_fail_without("wgmma.fence", &BF16_256.work(), Check::MissingWgmmaFence);
+}
+
+pub fn wgmma_fence_32(kernel: &Kernel) {
     BF16_64.check(kernel);
     kernel.must_fail_without("wgmma.fence", &BF16_64.work(), Check::MissingWgmmaFence);
 }

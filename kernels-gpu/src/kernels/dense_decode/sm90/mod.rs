@@ -12,25 +12,31 @@
 //!
 //! Scores and the softmax of block `j + 1` run beside the values of block `j`, in different warpgroups:
 //!
-//! | role         | warpgroup | registers | consumes        | produces                   |
-//! |--------------|-----------|-----------|-----------------|----------------------------|
-//! | scores       | 0         | 120       | Q, K tiles      | P, row scales, norms, lse  |
-//! | values left  | 1         | 192       | P, K tiles 0..4 | O columns 0..256, K 0..4   |
-//! | values right | 2         | 192       | P, K tiles 4..8 | O columns 256..512, K 4..9 |
+//! | role         | warpgroup | registers | consumes            | produces                        |
+//! |--------------|-----------|-----------|---------------------|---------------------------------|
+//! | scores       | 0         | 120       | Q, K tiles          | Q, P, row scales, norms, lse    |
+//! | values left  | 1         | 192       | P, K tiles 0..4     | O columns 0..256, K tiles 0..4  |
+//! | values right | 2         | 192       | P, K tiles 4..8     | O columns 256..512, K tiles 4.. |
 //!
-//! One thread of each value warpgroup also asks the copy engine for its tiles of the block after next, as soon as its
-//! own multiplication has let go of the stage; it runs ahead into the next request, so that copies never pause.
+//! A warp of the value warpgroups also asks the copy engine for one tile of the block after next, as soon as its
+//! warpgroup's multiplication has let go of the stage; it runs ahead into the next request, so that copies never pause.
+//! The scores warpgroup asks for the next request's queries once the last scores of a request are computed.
 //!
-//! | barrier          | completes when                    | arrivals                        |
-//! |------------------|-----------------------------------|---------------------------------|
-//! | `KEYS_FULL[s][t]`| tile `t` of stage `s` has landed  | 1, and the tile's bytes         |
-//! | `P_FULL`         | P and row scales are written      | the scores warpgroup            |
-//! | `P_FREE`         | both halves have multiplied P     | both value warpgroups           |
-//! | `NORM_FULL`      | the row norms are written         | the scores warpgroup            |
-//! | `NORM_FREE`      | the row norms have been read      | both value warpgroups           |
+//! The last tile of a key, the tail, has no values: its place is free once the scores are computed, and the block's
+//! probabilities go there. So there are as many P as there are tails, and their slots need a barrier to be free.
+//!
+//! | barrier             | completes when                       | arrivals                        |
+//! |---------------------|--------------------------------------|---------------------------------|
+//! | `VALUES_FULL[s][t]` | value tile `t` of stage `s` has landed | 1, and the tile's bytes       |
+//! | `TAIL_FULL[i]`      | the tail in slot `i` has landed      | 1, and the tile's bytes         |
+//! | `TAIL_FREE[i]`      | both halves have multiplied the P in slot `i` | 1 a value warpgroup    |
+//! | `P_FULL[s]`         | P and row scales are written         | the scores warpgroup            |
+//! | `NORM_FULL`         | the row norms are written            | the scores warpgroup            |
+//! | `NORM_FREE`         | the row norms have been read         | both value warpgroups           |
 //!
 //! A stage needs no barrier of its own to be free: its tiles are last read by the value warpgroup that refills them
-//! (the scores of the block were finished before its `P_FULL`).
+//! (the scores of the block were finished before its `P_FULL`). Nor do the row scales of a stage: scores that write
+//! them have seen all tiles of the stage land, which both value warpgroups asked for after they had read the old ones.
 
 mod keys;
 mod scores;
@@ -40,11 +46,11 @@ use super::segments::Segments;
 use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::rows::QueryRows;
 use crate::ptx::{fence, special};
-use crate::sync::{Handoff, cta_barrier};
+use crate::sync::{Barrier, Handoff, cta_barrier};
 use core::num::NonZeroU32;
 use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, SharedPlan, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
-    WARPGROUPS,
+    BARRIER_BYTES, DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, STAGES, SharedPlan, TILE_BYTES, TILE_ROWS,
+    VALUES_REGISTERS, WARPGROUPS,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
 use oximla_types::layout::swizzle::Swizzle;
@@ -57,15 +63,10 @@ const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
 
 const VALUE_THREADS: u32 = (WARPGROUPS - 1) * WARPGROUP_THREADS;
 
-/// Probabilities and row scales, from the scores warpgroup to both value warpgroups.
-const PROBABILITIES: Handoff = Handoff {
-    full: SharedPlan::P_FULL,
-    free: SharedPlan::P_FREE,
-    producers: WARPGROUP_THREADS,
-    consumers: VALUE_THREADS,
-};
+/// Those that say when they are done with a block's probabilities: the value warpgroups, one thread of each.
+const TAIL_READERS: u32 = WARPGROUPS - 1;
 
-/// Row norms, likewise.
+/// Row norms, from the scores warpgroup to both value warpgroups.
 const NORMS: Handoff = Handoff {
     full: SharedPlan::NORM_FULL,
     free: SharedPlan::NORM_FREE,
@@ -119,11 +120,15 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
         if thread == 0 {
             let shared = special::dynamic_shared();
             keys::init_barriers(shared);
-            PROBABILITIES.init(shared);
+            probabilities_full(shared, 0).init(WARPGROUP_THREADS);
+            probabilities_full(shared, 1).init(WARPGROUP_THREADS);
             NORMS.init(shared);
             fence::fence_mbarrier_init();
         }
+        // The combine kernel waits for this one to finish, so it may start to wait at any time.
+        special::griddepcontrol_launch_dependents();
         cta_barrier(SM90_BF16.threads);
+        special::griddepcontrol_wait();
         match thread / WARPGROUP_THREADS {
             0 => {
                 special::setmaxnreg_dec::<SCORES_REGISTERS>();
@@ -139,6 +144,17 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
             }
         }
     }
+}
+
+/// The barrier that completes when the probabilities of the block in `stage` are written.
+///
+/// # Safety
+/// Whoever uses it before `dense_decode` has initialised it only initialises it.
+#[inline(always)]
+unsafe fn probabilities_full(shared: u32, stage: u32) -> Barrier {
+    const { assert!(STAGES == 2) };
+    // SAFETY: the plan sets it aside.
+    unsafe { Barrier::at(shared + SharedPlan::P_FULL + stage * BARRIER_BYTES) }
 }
 
 impl<'a> Cta<'a> {

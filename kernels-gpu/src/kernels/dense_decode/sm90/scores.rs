@@ -1,12 +1,12 @@
 //! The scores role: S = Q·Kᵀ and the softmax, one block ahead of the values.
 
 use super::super::segments::Segment;
-use super::keys::{self, KeyTile};
-use super::{Cta, NORMS, PROBABILITIES, TILE};
+use super::keys::{self, BlockPlace};
+use super::{Cta, NORMS, TILE, probabilities_full};
 use crate::attention::element::Element;
 use crate::attention::softmax::{ColumnLimits, OnlineSoftmax};
 use crate::attention::unroll;
-use crate::ptx::{copy, fence, matrix, memory, wgmma};
+use crate::ptx::{copy, fence, matrix, memory, special, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{HEAD_DIM, SharedPlan, SplitRecord, TILE_BYTES, TILE_ROWS, TILES};
@@ -36,12 +36,14 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     let Position { row, column } = fragment::accumulator(thread, 0);
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
-        let mut probabilities = PROBABILITIES.producer(cta.shared);
         let mut norms = NORMS.producer(cta.shared);
         let mut segments = cta.segments(lane);
-        let mut block_count = 0;
-        while let Some(segment) = segments.next() {
-            load_queries(cta, segment.request, thread);
+        let mut next_segment = segments.next();
+        ask_for_queries(cta, &next_segment, thread);
+        let mut place = BlockPlace::first(cta.shared);
+        while let Some(segment) = next_segment {
+            next_segment = segments.next();
+            wait_for_queries();
             let visible = [
                 cta.rows.visible_keys(cta.first_row + row, segment.len),
                 cta.rows.visible_keys(cta.first_row + row + 8, segment.len),
@@ -49,11 +51,19 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
             // The tile's first row sees the fewest keys: blocks below them need no mask.
             let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
             let mut softmax = OnlineSoftmax::new();
+            if segment.blocks.is_empty() {
+                ask_for_queries(cta, &next_segment, thread);
+            }
             let mut block = segment.blocks.begin;
             while block < segment.blocks.end {
                 let page = keys::page_of(cta.params, segment.request, block);
                 let mut scores: [f32; 32] = core::mem::zeroed();
-                multiply::<E>(cta, block_count, &mut scores);
+                multiply::<E>(place, &mut scores);
+                // Behind this no warp multiplies any more, so that queries and tail may be overwritten.
+                warpgroup_barrier::<BARRIER>();
+                if block + 1 == segment.blocks.end {
+                    ask_for_queries(cta, &next_segment, thread);
+                }
 
                 let first_key = block * BLOCK_KEYS;
                 let correction = if keys::is_present(page) && first_key + BLOCK_KEYS <= all_see {
@@ -66,17 +76,16 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                     softmax.update_masked(&mut scores, cta.params.scale_log2, limits, column)
                 };
 
-                probabilities.acquire();
-                store_probabilities::<E>(cta, thread, &scores);
-                store_rows(cta, SharedPlan::ROW_SCALE, row, lane, correction);
+                store_probabilities::<E>(place.probabilities(), thread, &scores);
+                store_rows(place.row_scales(), row, lane, correction);
                 fence::fence_proxy_async_shared();
-                probabilities.publish();
+                probabilities_full(cta.shared, place.stage()).arrive();
+                place = place.later(1);
                 block += 1;
-                block_count += 1;
             }
             let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
             norms.acquire();
-            store_rows(cta, SharedPlan::ROW_NORM, row, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
+            store_rows(cta.shared + SharedPlan::ROW_NORM, row, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
             norms.publish();
             if lane % 4 == 0 {
                 store_lse(cta, &segment, row, log_0);
@@ -91,47 +100,51 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
 
 /// `scores = Q·Kᵀ` over all tiles, each as soon as it has landed.
 #[inline(always)]
-unsafe fn multiply<E: Element>(cta: &Cta, block_count: u32, scores: &mut [f32; 32]) {
-    // SAFETY: the query tiles are visible to the tensor cores since `load_queries`, the key tiles since they landed.
+unsafe fn multiply<E: Element>(place: BlockPlace, scores: &mut [f32; 32]) {
+    // Taken anew, so that the descriptors of all steps are not kept in registers from block to block.
+    let queries = special::dynamic_shared() + SharedPlan::Q;
+    // SAFETY: the query tiles are visible to the tensor cores since `wait_for_queries`, the key tiles since they landed.
+    // In a loop ptxas would wait for the tensor cores after each tile.
     unsafe {
-        let mut tile = 0;
-        while tile < TILES {
-            let keys = KeyTile::new(cta.shared, block_count, tile);
+        unroll!(TILE in 9 => {
+            const { assert!(TILES == 9) };
+            let keys = place.tile(TILE as u32);
             keys.wait();
-            let a = SharedDescriptor::k_major_sw128(cta.shared + SharedPlan::Q + tile * TILE_BYTES);
+            let a = SharedDescriptor::k_major_sw128(queries + TILE as u32 * TILE_BYTES);
             let b = SharedDescriptor::k_major_sw128(keys.address);
-            wgmma::wgmma_fence();
+            if TILE == 0 {
+                wgmma::wgmma_fence_32(scores);
+            } else {
+                wgmma::wgmma_fence();
+            }
             E::multiply_scores(scores, a, b);
             E::multiply_scores(scores, a.advance(STEP_BYTES), b.advance(STEP_BYTES));
             E::multiply_scores(scores, a.advance(2 * STEP_BYTES), b.advance(2 * STEP_BYTES));
             E::multiply_scores(scores, a.advance(3 * STEP_BYTES), b.advance(3 * STEP_BYTES));
             wgmma::wgmma_commit_group();
-            tile += 1;
-        }
+        });
         wgmma::wgmma_wait_all_32(scores);
     }
 }
 
-/// Copies the tile's query rows to shared memory, swizzled; rows past the end become zeros.
+/// Starts to copy the tile's query rows of a segment to shared memory, swizzled; rows past the end become zeros.
 #[inline(always)]
-unsafe fn load_queries(cta: &Cta, request: u32, thread: u32) {
+unsafe fn ask_for_queries(cta: &Cta, segment: &Option<Segment>, thread: u32) {
     const CHUNK_BYTES: u32 = 16;
     const CHUNKS: u32 = 8;
     const ROWS_AT_A_TIME: u32 = 16;
     let chunk = thread % CHUNKS;
+    let Some(segment) = segment else { return };
     let [batch_stride, token_stride, head_stride] = cta.params.q_strides;
-    // SAFETY: rows within `count` are within the tensor. Behind the barrier no warp's score multiplication is in
-    // flight any more: each has waited for its own.
+    // SAFETY: rows within `count` are within the tensor.
     unsafe {
-        warpgroup_barrier::<BARRIER>();
-        unroll!(PASS in 4 => {
-            const { assert!(4 * ROWS_AT_A_TIME == TILE_ROWS) };
-            let tile_row = thread / CHUNKS + PASS as u32 * ROWS_AT_A_TIME;
+        let mut tile_row = thread / CHUNKS;
+        while tile_row < TILE_ROWS {
             let row = cta.first_row + tile_row;
             let bytes = if row < cta.rows.count { CHUNK_BYTES } else { 0 };
             let row = if row < cta.rows.count { row } else { 0 };
             let head = cta.kv_head * cta.rows.group.get() + cta.rows.head(row);
-            let offset = request as i64 * batch_stride
+            let offset = segment.request as i64 * batch_stride
                 + cta.rows.token(row) as i64 * token_stride
                 + head as i64 * head_stride;
             let source = cta.params.q.wrapping_add((offset * 2) as u64) + (chunk * CHUNK_BYTES) as u64;
@@ -140,16 +153,23 @@ unsafe fn load_queries(cta: &Cta, request: u32, thread: u32) {
                 const { assert!(TILES as usize * 64 == HEAD_DIM as usize) };
                 copy::cp_async_16(target + TILE as u32 * TILE_BYTES, source + TILE as u64 * 128, bytes);
             });
-        });
-        copy::cp_async_wait_all();
-        fence::fence_proxy_async_shared();
-        warpgroup_barrier::<BARRIER>();
+            tile_row += ROWS_AT_A_TIME;
+        }
     }
+}
+
+/// Waits until the queries that were asked for are there, for all of the warpgroup.
+#[inline(always)]
+unsafe fn wait_for_queries() {
+    copy::cp_async_wait_all();
+    fence::fence_proxy_async_shared();
+    // SAFETY: the whole warpgroup is here.
+    unsafe { warpgroup_barrier::<BARRIER>() };
 }
 
 /// Rounds the probabilities and stores them as one swizzled tile.
 #[inline(always)]
-unsafe fn store_probabilities<E: Element>(cta: &Cta, thread: u32, p: &[f32; 32]) {
+unsafe fn store_probabilities<E: Element>(tile: u32, thread: u32, p: &[f32; 32]) {
     unroll!(STEP in 4 => {
         const PAIRS: [[usize; 2]; 4] = fragment::a_pairs(STEP);
         let matrices = [
@@ -159,7 +179,7 @@ unsafe fn store_probabilities<E: Element>(cta: &Cta, thread: u32, p: &[f32; 32])
             E::pack(p[PAIRS[3][0]], p[PAIRS[3][1]]),
         ];
         let (row, chunk) = fragment::matrix_chunk(thread, STEP as u32);
-        let address = cta.shared + SharedPlan::P + TILE.chunk(row, chunk);
+        let address = tile + TILE.chunk(row, chunk);
         // SAFETY: the address lies in the P tile, which this role owns until it publishes.
         unsafe { matrix::stmatrix_x4(address, matrices) };
     });
@@ -167,9 +187,9 @@ unsafe fn store_probabilities<E: Element>(cta: &Cta, thread: u32, p: &[f32; 32])
 
 /// Stores one value a row; the four lanes of a quad hold the same.
 #[inline(always)]
-unsafe fn store_rows(cta: &Cta, offset: u32, row: u32, lane: u32, values: [f32; 2]) {
+unsafe fn store_rows(rows: u32, row: u32, lane: u32, values: [f32; 2]) {
     if lane % 4 == 0 {
-        let address = cta.shared + offset + row * 4;
+        let address = rows + row * 4;
         // SAFETY: within the plan's 64 rows.
         unsafe {
             memory::st_shared_f32(address, values[0]);

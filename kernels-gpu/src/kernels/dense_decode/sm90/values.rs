@@ -1,8 +1,8 @@
 //! The values role: O = O·scale + P·V for one half of the columns, and the copies of that half's tiles.
 
 use super::super::segments::Segment;
-use super::keys::{KeyTile, Loader};
-use super::{Cta, NORMS, PROBABILITIES, TILE};
+use super::keys::{BlockPlace, Loader};
+use super::{Cta, NORMS, TILE, probabilities_full};
 use crate::attention::element::Element;
 use crate::attention::unroll;
 use crate::ptx::{fence, memory, warp, wgmma};
@@ -29,39 +29,36 @@ pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
     let row = fragment::accumulator(thread, 0).row;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
-        let mut probabilities = PROBABILITIES.consumer(cta.shared);
         let mut norms = NORMS.consumer(cta.shared);
         let mut segments = cta.segments(lane);
-        let mut loader = Loader::new(segments.clone());
-        if thread == 0 {
-            let mut stage = 0;
-            while stage < STAGES {
-                loader.issue::<HALF>(cta);
-                stage += 1;
-            }
+        let mut loader = Loader::new(cta, segments.clone());
+        let mut place = BlockPlace::first(cta.shared);
+        let mut ahead = 0;
+        while ahead < STAGES {
+            loader.issue::<HALF>(cta, place.later(ahead), thread);
+            ahead += 1;
         }
-        let mut block_count = 0;
         while let Some(segment) = segments.next() {
             let mut output: [f32; 128] = core::mem::zeroed();
             let mut block = segment.blocks.begin;
             while block < segment.blocks.end {
-                probabilities.wait();
-                rescale(cta, row, &mut output);
+                probabilities_full(cta.shared, place.stage()).wait(place.stage_parity());
+                rescale(place, row, &mut output);
                 let first_key = block * BLOCK_KEYS;
                 if first_key + BLOCK_KEYS > segment.len {
-                    clear_unused_values::<HALF>(cta, block_count, segment.len - first_key, thread);
+                    clear_unused_values::<HALF>(place, segment.len - first_key, thread);
                 }
-                multiply::<E, HALF>(cta, block_count, &mut output);
-                probabilities.release();
+                multiply::<E, HALF>(place, &mut output);
                 barrier::<HALF>();
                 if thread == 0 {
-                    loader.issue::<HALF>(cta);
+                    place.release_probabilities();
                 }
+                loader.issue::<HALF>(cta, place.later(STAGES), thread);
+                place = place.later(1);
                 block += 1;
-                block_count += 1;
             }
             norms.wait();
-            let norm = load_rows(cta, SharedPlan::ROW_NORM, row);
+            let norm = load_rows(cta.shared + SharedPlan::ROW_NORM, row);
             norms.release();
             store::<E, HALF>(cta, &segment, row, lane, &output, norm);
         }
@@ -70,10 +67,10 @@ pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
 
 /// Multiplies the output by the row scales; skipped where no row of the warp has a new maximum.
 #[inline(always)]
-unsafe fn rescale(cta: &Cta, row: u32, output: &mut [f32; 128]) {
+unsafe fn rescale(place: BlockPlace, row: u32, output: &mut [f32; 128]) {
     // SAFETY: the row scales are full; the whole warp is here.
     unsafe {
-        let scale = load_rows(cta, SharedPlan::ROW_SCALE, row);
+        let scale = load_rows(place.row_scales(), row);
         if warp::ballot(scale[0] != 1.0 || scale[1] != 1.0) != 0 {
             unroll!(I in 32 => {
                 output[4 * I] *= scale[0];
@@ -87,7 +84,7 @@ unsafe fn rescale(cta: &Cta, row: u32, output: &mut [f32; 128]) {
 
 /// Zeroes the values of keys past the request's end in this half: their probability is 0, but 0·NaN is not.
 #[inline(always)]
-unsafe fn clear_unused_values<const HALF: u32>(cta: &Cta, block_count: u32, used_keys: u32, thread: u32) {
+unsafe fn clear_unused_values<const HALF: u32>(place: BlockPlace, used_keys: u32, thread: u32) {
     const CHUNKS: u32 = 8;
     // SAFETY: whole rows of 128 bytes within this half's tiles; only this warpgroup reads them from here on.
     unsafe {
@@ -95,7 +92,7 @@ unsafe fn clear_unused_values<const HALF: u32>(cta: &Cta, block_count: u32, used
         while key < BLOCK_KEYS {
             let mut tile = HALF * VALUE_TILES;
             while tile < (HALF + 1) * VALUE_TILES {
-                let base = KeyTile::new(cta.shared, block_count, tile).address;
+                let base = place.tile(tile).address;
                 memory::st_shared_zero_x4(base + TILE.chunk(key, thread % CHUNKS));
                 tile += 1;
             }
@@ -108,10 +105,10 @@ unsafe fn clear_unused_values<const HALF: u32>(cta: &Cta, block_count: u32, used
 
 /// `output += P·V`.
 #[inline(always)]
-unsafe fn multiply<E: Element, const HALF: u32>(cta: &Cta, block_count: u32, output: &mut [f32; 128]) {
+unsafe fn multiply<E: Element, const HALF: u32>(place: BlockPlace, output: &mut [f32; 128]) {
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
-    let values = KeyTile::new(cta.shared, block_count, HALF * VALUE_TILES).address;
-    let a = SharedDescriptor::k_major_sw128(cta.shared + SharedPlan::P);
+    let values = place.tile(HALF * VALUE_TILES).address;
+    let a = SharedDescriptor::k_major_sw128(place.probabilities());
     let b = SharedDescriptor::mn_major_sw128(values, TILE_BYTES);
     // SAFETY: P is full and fenced; the tiles landed before the scores of this block were computed.
     unsafe {
@@ -178,9 +175,9 @@ unsafe fn store<E: Element, const HALF: u32>(
 
 /// This thread's two of 64 per-row values.
 #[inline(always)]
-unsafe fn load_rows(cta: &Cta, offset: u32, row: u32) -> [f32; 2] {
+unsafe fn load_rows(rows: u32, row: u32) -> [f32; 2] {
     const { assert!(TILE_ROWS == 64) };
-    let address = cta.shared + offset + row * 4;
+    let address = rows + row * 4;
     // SAFETY: within the plan's 64 rows.
     unsafe { [memory::ld_shared_f32(address), memory::ld_shared_f32(address + 8 * 4)] }
 }
