@@ -44,10 +44,6 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
         while let Some(segment) = next_segment {
             next_segment = segments.next();
             wait_for_queries();
-            let visible = [
-                cta.rows.visible_keys(cta.first_row + row, segment.len),
-                cta.rows.visible_keys(cta.first_row + row + 8, segment.len),
-            ];
             // The tile's first row sees the fewest keys: blocks below them need no mask.
             let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
             let mut softmax = OnlineSoftmax::new();
@@ -69,10 +65,11 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                 let correction = if keys::is_present(page) && first_key + BLOCK_KEYS <= all_see {
                     softmax.update(&mut scores, cta.params.scale_log2)
                 } else {
-                    let limit = |keys: u32| {
-                        if keys::is_present(page) { keys.saturating_sub(first_key) } else { 0 }
+                    let limit = |row: u32| {
+                        let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
+                        if keys::is_present(page) { visible.saturating_sub(first_key) } else { 0 }
                     };
-                    let limits = ColumnLimits([limit(visible[0]), limit(visible[1])]);
+                    let limits = ColumnLimits([limit(row), limit(row + 8)]);
                     softmax.update_masked(&mut scores, cta.params.scale_log2, limits, column)
                 };
 
