@@ -6,10 +6,10 @@ use super::{Cta, NORMS, TILE, probabilities_full};
 use crate::attention::element::Element;
 use crate::attention::softmax::{ColumnLimits, OnlineSoftmax};
 use crate::attention::unroll;
-use crate::ptx::{copy, fence, matrix, memory, special, wgmma};
+use crate::ptx::{copy, fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
-use oximla_types::kernels::dense_decode::{HEAD_DIM, SharedPlan, SplitRecord, TILE_BYTES, TILE_ROWS, TILES};
+use oximla_types::kernels::dense_decode::{HEAD_DIM, SharedPlan, SplitRecord, TAIL_TILE, TILE_BYTES, TILE_ROWS, TILES};
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::layout::fragment;
 use oximla_types::layout::tile::Position;
@@ -99,7 +99,15 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
 #[inline(always)]
 unsafe fn multiply<E: Element>(place: BlockPlace, scores: &mut [f32; 32]) {
     // Taken anew, so that the descriptors of all steps are not kept in registers from block to block.
-    let queries = special::dynamic_shared() + SharedPlan::Q;
+    // SAFETY: the whole warp is here. The exchange makes the addresses the same in all lanes for ptxas to see, which
+    // then computes the descriptors in its uniform registers, where `wgmma` wants them.
+    let (queries, values, tail) = unsafe {
+        (
+            SharedDescriptor::k_major_sw128(special::dynamic_shared() + SharedPlan::Q),
+            SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tile(0).address, 0)),
+            SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tile(TAIL_TILE).address, 0)),
+        )
+    };
     // SAFETY: the query tiles are visible to the tensor cores since `wait_for_queries`, the key tiles since they landed.
     // In a loop ptxas would wait for the tensor cores after each tile.
     unsafe {
@@ -107,8 +115,8 @@ unsafe fn multiply<E: Element>(place: BlockPlace, scores: &mut [f32; 32]) {
             const { assert!(TILES == 9) };
             let keys = place.tile(TILE as u32);
             keys.wait();
-            let a = SharedDescriptor::k_major_sw128(queries + TILE as u32 * TILE_BYTES);
-            let b = SharedDescriptor::k_major_sw128(keys.address);
+            let a = queries.advance(TILE as u32 * TILE_BYTES);
+            let b = if TILE as u32 == TAIL_TILE { tail } else { values.advance(TILE as u32 * TILE_BYTES) };
             if TILE == 0 {
                 wgmma::wgmma_fence_32(scores);
             } else {

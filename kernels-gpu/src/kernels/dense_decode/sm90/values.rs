@@ -107,9 +107,13 @@ unsafe fn clear_unused_values<const HALF: u32>(place: BlockPlace, used_keys: u32
 #[inline(always)]
 unsafe fn multiply<E: Element, const HALF: u32>(place: BlockPlace, output: &mut [f32; 128]) {
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
-    let values = place.tile(HALF * VALUE_TILES).address;
-    let a = SharedDescriptor::k_major_sw128(place.probabilities());
-    let b = SharedDescriptor::mn_major_sw128(values, TILE_BYTES);
+    // SAFETY: the whole warp is here. The exchange makes the addresses the same in all lanes for ptxas to see.
+    let (p, v) = unsafe {
+        let v = place.tile(HALF * VALUE_TILES).address;
+        (warp::shfl_idx(place.probabilities(), 0), warp::shfl_idx(v, 0))
+    };
+    let a = SharedDescriptor::k_major_sw128(p);
+    let b = SharedDescriptor::mn_major_sw128(v, TILE_BYTES);
     // SAFETY: P is full and fenced; the tiles landed before the scores of this block were computed.
     unsafe {
         wgmma::wgmma_fence();
