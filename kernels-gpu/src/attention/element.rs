@@ -14,6 +14,12 @@ pub trait Element {
     /// As for the `wgmma` wrappers.
     unsafe fn multiply_scores(scores: &mut [f32; 32], queries: SharedDescriptor, keys: SharedDescriptor);
 
+    /// The same with the queries in registers: one step's first operand, as `fragment::a_operand` says.
+    ///
+    /// # Safety
+    /// As for the `wgmma` wrappers.
+    unsafe fn multiply_scores_registers(scores: &mut [f32; 32], queries: [u32; 4], keys: SharedDescriptor);
+
     /// `output += A·B` for 64 query rows, 16 keys and 256 columns, A K-major and B MN-major in shared memory.
     ///
     /// # Safety
@@ -32,7 +38,7 @@ pub struct Bf16;
 pub struct Fp16;
 
 macro_rules! element {
-    ($ty:ty, $pack:ident, $scores:ident, $values:ident) => {
+    ($ty:ty, $pack:ident, $scores:ident, $scores_registers:ident, $values:ident) => {
         impl Element for $ty {
             #[inline(always)]
             fn pack(low: f32, high: f32) -> u32 {
@@ -50,6 +56,16 @@ macro_rules! element {
             }
 
             #[inline(always)]
+            unsafe fn multiply_scores_registers(
+                scores: &mut [f32; 32],
+                queries: [u32; 4],
+                keys: SharedDescriptor,
+            ) {
+                // SAFETY: as the caller promises.
+                unsafe { wgmma::$scores_registers(scores, queries, keys) }
+            }
+
+            #[inline(always)]
             unsafe fn multiply_values(
                 output: &mut [f32; 128],
                 probabilities: SharedDescriptor,
@@ -62,5 +78,11 @@ macro_rules! element {
     };
 }
 
-element!(Bf16, cvt_bf16x2, wgmma_m64n64k16_bf16, wgmma_m64n256k16_bf16_bt);
-element!(Fp16, cvt_f16x2, wgmma_m64n64k16_f16, wgmma_m64n256k16_f16_bt);
+element!(
+    Bf16,
+    cvt_bf16x2,
+    wgmma_m64n64k16_bf16,
+    wgmma_m64n64k16_bf16_ra,
+    wgmma_m64n256k16_bf16_bt
+);
+element!(Fp16, cvt_f16x2, wgmma_m64n64k16_f16, wgmma_m64n64k16_f16_ra, wgmma_m64n256k16_f16_bt);

@@ -11,6 +11,10 @@ pub mod softmax;
 macro_rules! unroll {
     ($i:ident in 2 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1) };
     ($i:ident in 4 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3) };
+    ($i:ident in 5 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4) };
+    ($i:ident in 16 => $body:block) => {
+        $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
     ($i:ident in 9 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8) };
     ($i:ident in 32 => $body:block) => {
         $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26

@@ -90,6 +90,30 @@ macro_rules! mma {
     };
 }
 
+macro_rules! mma_registers {
+    ($name:ident, $len:literal, $instruction:literal, $transpose:literal,
+     [$first:literal $($register:literal)*]) => {
+        #[doc = concat!("`", $instruction, "`: accumulator += A·B, A in registers.")]
+        ///
+        /// # Safety
+        /// The whole warpgroup executes it, after `wgmma_fence`; the descriptor describes shared memory that holds the
+        /// operand and is visible to the asynchronous proxy. A is not written before the accumulator has been waited for.
+        #[inline(always)]
+        pub unsafe fn $name(accumulator: &mut [f32; $len], a: [u32; 4], b: SharedDescriptor) {
+            // SAFETY: as the caller promises.
+            unsafe {
+                asm!(
+                    concat!($instruction, " {{ {", $first, "}" $(, ", {", $register, "}")*,
+                        " }}, {{ {a0}, {a1}, {a2}, {a3} }}, {b}, 1, 1, 1, ", $transpose, ";"),
+                    inout(reg32) accumulator[$first],
+                    $(inout(reg32) accumulator[$register],)*
+                    a0 = in(reg32) a[0], a1 = in(reg32) a[1], a2 = in(reg32) a[2], a3 = in(reg32) a[3],
+                    b = in(reg64) b.bits(), options(nostack))
+            }
+        }
+    };
+}
+
 macro_rules! shapes {
     ($callback:ident!($($arguments:tt)*), 32) => {
         $callback!($($arguments)*, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
@@ -109,6 +133,14 @@ shapes!(wait_group!(wgmma_wait_all_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_all_128, 128), 128);
 shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0"), 32);
 shapes!(mma!(wgmma_m64n64k16_f16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0, 0"), 32);
+shapes!(
+    mma_registers!(wgmma_m64n64k16_bf16_ra, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0"),
+    32
+);
+shapes!(
+    mma_registers!(wgmma_m64n64k16_f16_ra, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0"),
+    32
+);
 shapes!(
     mma!(wgmma_m64n256k16_bf16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16", "0, 1"),
     128

@@ -28,21 +28,27 @@ pub const TILE_BYTES: u32 = TILE_ROWS * TILE_COLUMNS * 2;
 /// The tile without values: the last one.
 pub const TAIL_TILE: u32 = 2 * VALUE_TILES;
 
-/// Key blocks whose value tiles are in shared memory at a time.
-pub const STAGES: u32 = 2;
+/// Query tiles in shared memory: the last ones. The others stay in registers of the scores warpgroup, which makes room for
+/// more keys.
+pub const SHARED_QUERY_TILES: u32 = TILES - REGISTER_QUERY_TILES;
 
-/// Slots of tail tiles, each of which becomes its block's probabilities: one more than there are stages, so that a tail
-/// can be asked for together with the value tiles of its block.
-pub const TAIL_SLOTS: u32 = STAGES + 1;
+/// Query tiles in registers: those that go with the left values.
+pub const REGISTER_QUERY_TILES: u32 = VALUE_TILES;
+
+/// Halves of value tiles in shared memory at a time: the left and right ones of two and a half key blocks.
+pub const HALF_SLOTS: u32 = 5;
+
+/// Slots of tail tiles, each of which becomes its block's probabilities.
+pub const TAIL_SLOTS: u32 = 3;
 
 /// Warpgroups of a CTA: one for scores, two for values.
 pub const WARPGROUPS: u32 = 3;
 
 /// Registers of a thread of the scores warpgroup, once roles have parted.
-pub const SCORES_REGISTERS: u32 = 120;
+pub const SCORES_REGISTERS: u32 = 152;
 
 /// Registers of a thread of a values warpgroup: 128 accumulators and their bookkeeping.
-pub const VALUES_REGISTERS: u32 = 192;
+pub const VALUES_REGISTERS: u32 = 176;
 
 const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
 
@@ -53,26 +59,26 @@ const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
 pub struct SharedPlan;
 
 impl SharedPlan {
-    /// Query tiles.
+    /// The query tiles that are not in registers.
     pub const Q: u32 = 0;
-    /// Value tiles of the keys, stage by stage.
-    pub const V: u32 = Self::Q + TILES * TILE_BYTES;
+    /// Value tiles of the keys, half by half.
+    pub const V: u32 = Self::Q + SHARED_QUERY_TILES * TILE_BYTES;
     /// Tail tiles of the keys; once a block's scores are computed, its probabilities lie where its tail was.
-    pub const TAIL: u32 = Self::V + STAGES * 2 * VALUE_TILES * TILE_BYTES;
-    /// Per stage and row, f32: what the output so far is multiplied by before the block is added.
+    pub const TAIL: u32 = Self::V + HALF_SLOTS * VALUE_TILES * TILE_BYTES;
+    /// Per tail slot and row, f32: what the output so far is multiplied by before the block is added.
     pub const ROW_SCALE: u32 = Self::TAIL + TAIL_SLOTS * TILE_BYTES;
     /// Per row, f32: the reciprocal of the softmax denominator.
-    pub const ROW_NORM: u32 = Self::ROW_SCALE + STAGES * TILE_ROWS * 4;
-    /// Value tiles have landed: one barrier a stage and tile.
-    pub const VALUES_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
+    pub const ROW_NORM: u32 = Self::ROW_SCALE + TAIL_SLOTS * TILE_ROWS * 4;
+    /// A half of value tiles has landed: one barrier a slot.
+    pub const HALF_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
     /// Tail tiles have landed: one barrier a slot.
-    pub const TAIL_FULL: u32 = Self::VALUES_FULL + STAGES * 2 * VALUE_TILES * BARRIER_BYTES;
-    /// Tail slots are no longer needed, as their probabilities are used up: one barrier a slot.
-    pub const TAIL_FREE: u32 = Self::TAIL_FULL + TAIL_SLOTS * BARRIER_BYTES;
-    /// Probabilities and row scales are written: one barrier a stage.
-    pub const P_FULL: u32 = Self::TAIL_FREE + TAIL_SLOTS * BARRIER_BYTES;
+    pub const TAIL_FULL: u32 = Self::HALF_FULL + HALF_SLOTS * BARRIER_BYTES;
+    /// Probabilities and row scales are written: one barrier a tail slot.
+    pub const P_FULL: u32 = Self::TAIL_FULL + TAIL_SLOTS * BARRIER_BYTES;
+    /// Probabilities and row scales are used up: one barrier a tail slot.
+    pub const P_FREE: u32 = Self::P_FULL + TAIL_SLOTS * BARRIER_BYTES;
     /// Row norms are written.
-    pub const NORM_FULL: u32 = Self::P_FULL + STAGES * BARRIER_BYTES;
+    pub const NORM_FULL: u32 = Self::P_FREE + TAIL_SLOTS * BARRIER_BYTES;
     /// Row norms are used up.
     pub const NORM_FREE: u32 = Self::NORM_FULL + BARRIER_BYTES;
     /// Bytes in all.
@@ -87,7 +93,7 @@ const _: () = {
     assert!(BLOCK_KEYS == TILE_ROWS, "a key block is a column of square tiles");
     assert!(TILES == TAIL_TILE + 1, "one tile of a key has no values");
     assert!(SharedPlan::V.is_multiple_of(1024) && SharedPlan::TAIL.is_multiple_of(1024));
-    assert!(SharedPlan::VALUES_FULL.is_multiple_of(BARRIER_BYTES));
+    assert!(SharedPlan::HALF_FULL.is_multiple_of(BARRIER_BYTES));
     assert!(SharedPlan::BYTES <= MAX_SHARED_BYTES);
 };
 

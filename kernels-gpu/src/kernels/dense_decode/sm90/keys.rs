@@ -1,11 +1,11 @@
 //! The key tiles in shared memory: who has them, who asks for them.
 
 use super::super::segments::Segments;
-use super::{Cta, TAIL_READERS};
+use super::{Cta, P_READERS};
 use crate::ptx::{copy, memory};
 use crate::sync::Barrier;
 use oximla_types::kernels::dense_decode::{
-    BARRIER_BYTES, DenseDecodeParams, STAGES, SharedPlan, TAIL_SLOTS, TAIL_TILE, TILE_BYTES, TILE_COLUMNS,
+    BARRIER_BYTES, DenseDecodeParams, HALF_SLOTS, SharedPlan, TAIL_SLOTS, TAIL_TILE, TILE_BYTES, TILE_COLUMNS,
     TILE_ROWS, VALUE_TILES,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
@@ -14,25 +14,52 @@ use oximla_types::schedule::BlockRange;
 /// A page that no cache has; the copy engine delivers zeros for it.
 const NO_PAGE: u32 = u32::MAX;
 
-/// Initialises the barriers of all tiles.
+/// Initialises the barriers of tiles and probabilities.
 ///
 /// # Safety
 /// One thread calls it, before anyone uses them.
 #[inline(always)]
 pub unsafe fn init_barriers(shared: u32) {
-    // SAFETY: the plan sets them aside.
-    unsafe {
-        let mut tile = 0;
-        while tile < STAGES * 2 * VALUE_TILES {
-            Barrier::at(shared + SharedPlan::VALUES_FULL + tile * BARRIER_BYTES).init(1);
-            tile += 1;
+    let init = |offset, count, arrivals| {
+        let mut i = 0;
+        while i < count {
+            // SAFETY: the plan sets them aside.
+            unsafe { Barrier::at(shared + offset + i * BARRIER_BYTES).init(arrivals) };
+            i += 1;
         }
-        let mut slot = 0;
-        while slot < TAIL_SLOTS {
-            Barrier::at(shared + SharedPlan::TAIL_FULL + slot * BARRIER_BYTES).init(1);
-            Barrier::at(shared + SharedPlan::TAIL_FREE + slot * BARRIER_BYTES).init(TAIL_READERS);
-            slot += 1;
-        }
+    };
+    init(SharedPlan::HALF_FULL, HALF_SLOTS, VALUE_TILES);
+    init(SharedPlan::TAIL_FULL, TAIL_SLOTS, 1);
+    init(SharedPlan::P_FULL, TAIL_SLOTS, WARPGROUP_THREADS);
+    init(SharedPlan::P_FREE, TAIL_SLOTS, P_READERS);
+}
+
+/// A barrier, and the parity of the phase that is meant.
+#[derive(Clone, Copy)]
+pub struct Phase {
+    pub barrier: Barrier,
+    parity: u32,
+}
+
+impl Phase {
+    /// The phase of use `number` of `slots` slots, each with a barrier at `offset`.
+    #[inline(always)]
+    fn of(shared: u32, offset: u32, slots: u32, number: u32) -> Self {
+        // SAFETY: `init_barriers` initialised it.
+        let barrier = unsafe { Barrier::at(shared + offset + number % slots * BARRIER_BYTES) };
+        Self { barrier, parity: number / slots & 1 }
+    }
+
+    /// Waits until the phase is complete.
+    #[inline(always)]
+    pub fn wait(self) {
+        self.barrier.wait(self.parity);
+    }
+
+    /// Waits until the phase before is complete; there is none before the first.
+    #[inline(always)]
+    pub fn wait_for_last(self) {
+        self.barrier.wait(self.parity ^ 1);
     }
 }
 
@@ -41,15 +68,6 @@ pub unsafe fn init_barriers(shared: u32) {
 pub struct BlockPlace {
     shared: u32,
     number: u32,
-}
-
-/// A key tile, and the barrier that completes when it has landed.
-#[derive(Clone, Copy)]
-pub struct KeyTile {
-    /// Shared-memory address.
-    pub address: u32,
-    full: Barrier,
-    parity: u32,
 }
 
 impl BlockPlace {
@@ -65,100 +83,72 @@ impl BlockPlace {
         Self { number: self.number + count, ..self }
     }
 
-    /// Stage of the value tiles.
+    /// The place of the block `count` blocks earlier.
     #[inline(always)]
-    pub fn stage(self) -> u32 {
-        self.number % STAGES
+    pub fn earlier(self, count: u32) -> Self {
+        Self { number: self.number - count, ..self }
     }
 
-    /// Parity of the phase of the stage's barriers.
+    /// Address of the block's left or right value tiles.
     #[inline(always)]
-    pub fn stage_parity(self) -> u32 {
-        self.number / STAGES & 1
+    pub fn half(self, half: u32) -> u32 {
+        let slot = (2 * self.number + half) % HALF_SLOTS;
+        self.shared + SharedPlan::V + slot * VALUE_TILES * TILE_BYTES
     }
 
-    /// Slot of the tail.
+    /// Completes when the left or right value tiles have landed.
     #[inline(always)]
-    fn slot(self) -> u32 {
-        self.number % TAIL_SLOTS
+    pub fn half_full(self, half: u32) -> Phase {
+        Phase::of(self.shared, SharedPlan::HALF_FULL, HALF_SLOTS, 2 * self.number + half)
     }
 
-    /// Parity of the phase of the slot's barriers.
+    /// Address of the block's tail, and later of its probabilities.
     #[inline(always)]
-    fn slot_parity(self) -> u32 {
-        self.number / TAIL_SLOTS & 1
+    pub fn tail(self) -> u32 {
+        self.shared + SharedPlan::TAIL + self.number % TAIL_SLOTS * TILE_BYTES
     }
 
-    /// Address of the block's probabilities, in the place of its tail.
+    /// Completes when the tail has landed.
     #[inline(always)]
-    pub fn probabilities(self) -> u32 {
-        self.shared + SharedPlan::TAIL + self.slot() * TILE_BYTES
+    pub fn tail_full(self) -> Phase {
+        Phase::of(self.shared, SharedPlan::TAIL_FULL, TAIL_SLOTS, self.number)
+    }
+
+    /// Completes when probabilities and row scales are written.
+    #[inline(always)]
+    pub fn probabilities_full(self) -> Phase {
+        Phase::of(self.shared, SharedPlan::P_FULL, TAIL_SLOTS, self.number)
+    }
+
+    /// Completes when all [`P_READERS`] are done with probabilities and row scales.
+    #[inline(always)]
+    pub fn probabilities_free(self) -> Phase {
+        Phase::of(self.shared, SharedPlan::P_FREE, TAIL_SLOTS, self.number)
     }
 
     /// Address of the block's row scales.
     #[inline(always)]
     pub fn row_scales(self) -> u32 {
-        self.shared + SharedPlan::ROW_SCALE + self.stage() * TILE_ROWS * 4
+        self.shared + SharedPlan::ROW_SCALE + self.number % TAIL_SLOTS * TILE_ROWS * 4
     }
 
-    /// Tile `tile` of the block.
-    #[inline(always)]
-    pub fn tile(self, tile: u32) -> KeyTile {
-        // SAFETY: `init_barriers` initialised them.
-        unsafe {
-            if tile == TAIL_TILE {
-                let full = self.shared + SharedPlan::TAIL_FULL + self.slot() * BARRIER_BYTES;
-                return KeyTile {
-                    address: self.probabilities(),
-                    full: Barrier::at(full),
-                    parity: self.slot_parity(),
-                };
-            }
-            let place = self.stage() * 2 * VALUE_TILES + tile;
-            KeyTile {
-                address: self.shared + SharedPlan::V + place * TILE_BYTES,
-                full: Barrier::at(self.shared + SharedPlan::VALUES_FULL + place * BARRIER_BYTES),
-                parity: self.stage_parity(),
-            }
-        }
-    }
-
-    /// The barrier that completes when all readers are done with the block's probabilities.
-    #[inline(always)]
-    fn tail_free(self) -> Barrier {
-        // SAFETY: `init_barriers` initialised it.
-        unsafe { Barrier::at(self.shared + SharedPlan::TAIL_FREE + self.slot() * BARRIER_BYTES) }
-    }
-
-    /// Declares one of the [`TAIL_READERS`] done with the block's probabilities.
+    /// Asks the copy engine for tile `tile` of a page.
     ///
     /// # Safety
-    /// Once a block for each reader.
-    #[inline(always)]
-    pub unsafe fn release_probabilities(self) {
-        // SAFETY: as the caller promises.
-        unsafe { self.tail_free().arrive() }
-    }
-}
-
-impl KeyTile {
-    /// Waits until the tile has landed.
-    #[inline(always)]
-    pub fn wait(self) {
-        self.full.wait(self.parity);
-    }
-
-    /// Asks the copy engine for the tile's columns of a page.
-    ///
-    /// # Safety
-    /// One thread calls it, once a use; nobody reads the tile's old contents any more.
+    /// One thread calls it, once a tile and block; nobody reads the old contents any more.
     #[inline(always)]
     unsafe fn load(self, cta: &Cta, tile: u32, page: u32) {
+        let (address, full) = if tile == TAIL_TILE {
+            (self.tail(), self.tail_full())
+        } else {
+            let half = tile / VALUE_TILES;
+            (self.half(half) + tile % VALUE_TILES * TILE_BYTES, self.half_full(half))
+        };
         let coordinates = [(tile * TILE_COLUMNS) as i32, 0, cta.kv_head as i32, page as i32];
         // SAFETY: the box is one tile, and the tile is free.
         unsafe {
-            self.full.arrive_expecting(TILE_BYTES);
-            copy::cp_async_bulk_tensor_4d(self.address, cta.kv_map, coordinates, self.full.address());
+            full.barrier.arrive_expecting(TILE_BYTES);
+            copy::cp_async_bulk_tensor_4d(address, cta.kv_map, coordinates, full.barrier.address());
         }
     }
 }
@@ -181,7 +171,8 @@ pub fn is_present(page: u32) -> bool {
     page != NO_PAGE
 }
 
-/// Asks for one half of each block, ahead of its use and across requests.
+/// Asks for one half of each block, ahead of its use and across requests: the warpgroup of the left values for the right
+/// half, and the other way round, as the number of slots is odd.
 ///
 /// Every thread of a value warpgroup has one. The first lane of each warp asks for one of the half's tiles, so that
 /// they are all on their way at once.
@@ -232,21 +223,21 @@ impl<'a> Loader<'a> {
     /// the tail. Does nothing once the partition is exhausted. `thread` is the number in the warpgroup.
     ///
     /// # Safety
-    /// Once for each place, in order; the warpgroup is done with the stage.
+    /// Once for each place, in order; the warpgroup is done with what lies in the half's slot.
     #[inline(always)]
     pub unsafe fn issue<const HALF: u32>(&mut self, cta: &Cta, place: BlockPlace, thread: u32) {
         const { assert!(WARPGROUP_THREADS / WARP_THREADS == VALUE_TILES, "a tile for each warp") };
         if self.is_done {
             return;
         }
-        // SAFETY: as the caller promises; a tail waits until its slot is free.
+        // SAFETY: as the caller promises; a tail waits until the probabilities in its slot are used up.
         unsafe {
             if thread.is_multiple_of(WARP_THREADS) {
                 let tile = HALF * VALUE_TILES + thread / WARP_THREADS;
-                place.tile(tile).load(cta, tile, self.page);
+                place.load(cta, tile, self.page);
                 if HALF == 1 && tile == TAIL_TILE - 1 {
-                    place.tail_free().wait(place.slot_parity() ^ 1);
-                    place.tile(TAIL_TILE).load(cta, TAIL_TILE, self.page);
+                    place.probabilities_free().wait_for_last();
+                    place.load(cta, TAIL_TILE, self.page);
                 }
             }
             self.look_ahead(cta);

@@ -46,11 +46,11 @@ use super::segments::Segments;
 use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::rows::QueryRows;
 use crate::ptx::{fence, special};
-use crate::sync::{Barrier, Handoff, cta_barrier};
+use crate::sync::{Handoff, cta_barrier};
 use core::num::NonZeroU32;
 use oximla_types::kernels::dense_decode::{
-    BARRIER_BYTES, DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, STAGES, SharedPlan, TILE_BYTES, TILE_ROWS,
-    VALUES_REGISTERS, WARPGROUPS,
+    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, SharedPlan, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
+    WARPGROUPS,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
 use oximla_types::layout::swizzle::Swizzle;
@@ -64,7 +64,7 @@ const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
 const VALUE_THREADS: u32 = (WARPGROUPS - 1) * WARPGROUP_THREADS;
 
 /// Those that say when they are done with a block's probabilities: the value warpgroups, one thread of each.
-const TAIL_READERS: u32 = WARPGROUPS - 1;
+const P_READERS: u32 = WARPGROUPS - 1;
 
 /// Row norms, from the scores warpgroup to both value warpgroups.
 const NORMS: Handoff = Handoff {
@@ -120,8 +120,6 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
         if thread == 0 {
             let shared = special::dynamic_shared();
             keys::init_barriers(shared);
-            probabilities_full(shared, 0).init(WARPGROUP_THREADS);
-            probabilities_full(shared, 1).init(WARPGROUP_THREADS);
             NORMS.init(shared);
             fence::fence_mbarrier_init();
         }
@@ -144,17 +142,6 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
             }
         }
     }
-}
-
-/// The barrier that completes when the probabilities of the block in `stage` are written.
-///
-/// # Safety
-/// Whoever uses it before `dense_decode` has initialised it only initialises it.
-#[inline(always)]
-unsafe fn probabilities_full(shared: u32, stage: u32) -> Barrier {
-    const { assert!(STAGES == 2) };
-    // SAFETY: the plan sets it aside.
-    unsafe { Barrier::at(shared + SharedPlan::P_FULL + stage * BARRIER_BYTES) }
 }
 
 impl<'a> Cta<'a> {

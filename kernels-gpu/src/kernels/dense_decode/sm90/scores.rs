@@ -2,24 +2,24 @@
 
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
-use super::{Cta, NORMS, TILE, probabilities_full};
+use super::{Cta, NORMS, TILE};
 use crate::attention::element::Element;
 use crate::attention::softmax::{ColumnLimits, OnlineSoftmax};
 use crate::attention::unroll;
 use crate::ptx::{copy, fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
-use oximla_types::kernels::dense_decode::{HEAD_DIM, SharedPlan, SplitRecord, TAIL_TILE, TILE_BYTES, TILE_ROWS, TILES};
+use oximla_types::kernels::dense_decode::{
+    REGISTER_QUERY_TILES, SHARED_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS, TILE_ROWS,
+    VALUE_TILES,
+};
 use oximla_types::launch::WARP_THREADS;
-use oximla_types::layout::fragment;
+use oximla_types::layout::fragment::{self, A_REGISTERS};
 use oximla_types::layout::tile::Position;
 use oximla_types::schedule::{BLOCK_KEYS, split_slot};
 
 /// The named barrier of this warpgroup; the value warpgroups have the next two.
 const BARRIER: u32 = 1;
-
-/// Bytes of 16 columns: one step of `wgmma` along a K-major operand.
-const STEP_BYTES: u32 = TILE.column_offset(16);
 
 /// Natural logarithm of 2.
 const LN_2: f32 = core::f32::consts::LN_2;
@@ -40,6 +40,7 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
         let mut segments = cta.segments(lane);
         let mut next_segment = segments.next();
         ask_for_queries(cta, &next_segment, thread);
+        let mut queries = load_queries(cta, &next_segment, Position { row, column });
         let mut place = BlockPlace::first(cta.shared);
         while let Some(segment) = next_segment {
             next_segment = segments.next();
@@ -47,39 +48,46 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
             // The tile's first row sees the fewest keys: blocks below them need no mask.
             let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
             let mut softmax = OnlineSoftmax::new();
-            if segment.blocks.is_empty() {
-                ask_for_queries(cta, &next_segment, thread);
-            }
             let mut block = segment.blocks.begin;
             while block < segment.blocks.end {
                 let page = keys::page_of(cta.params, segment.request, block);
                 let mut scores: [f32; 32] = core::mem::zeroed();
-                multiply::<E>(place, &mut scores);
+                multiply::<E>(place, &queries, &mut scores);
+                // The values of the last block start behind the scores of this one: the tensor cores multiply them
+                // during the softmax.
+                if block > segment.blocks.begin {
+                    place.earlier(1).probabilities_full().barrier.arrive();
+                }
+                wgmma::wgmma_wait_all_32(&mut scores);
                 // Behind this no warp multiplies any more, so that queries and tail may be overwritten.
                 warpgroup_barrier::<BARRIER>();
-                if block + 1 == segment.blocks.end {
+                block += 1;
+                if block == segment.blocks.end {
                     ask_for_queries(cta, &next_segment, thread);
                 }
 
-                let first_key = block * BLOCK_KEYS;
-                let correction = if keys::is_present(page) && first_key + BLOCK_KEYS <= all_see {
+                let correction = if keys::is_present(page) && block * BLOCK_KEYS <= all_see {
                     softmax.update(&mut scores, cta.params.scale_log2)
                 } else {
                     let limit = |row: u32| {
                         let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
-                        if keys::is_present(page) { visible.saturating_sub(first_key) } else { 0 }
+                        if keys::is_present(page) { visible.saturating_sub((block - 1) * BLOCK_KEYS) } else { 0 }
                     };
                     let limits = ColumnLimits([limit(row), limit(row + 8)]);
                     softmax.update_masked(&mut scores, cta.params.scale_log2, limits, column)
                 };
 
-                store_probabilities::<E>(place.probabilities(), thread, &scores);
+                store_probabilities::<E>(place.tail(), thread, &scores);
                 store_rows(place.row_scales(), row, lane, correction);
                 fence::fence_proxy_async_shared();
-                probabilities_full(cta.shared, place.stage()).arrive();
                 place = place.later(1);
-                block += 1;
             }
+            if segment.blocks.is_empty() {
+                ask_for_queries(cta, &next_segment, thread);
+            } else {
+                place.earlier(1).probabilities_full().barrier.arrive();
+            }
+            queries = load_queries(cta, &next_segment, Position { row, column });
             let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
             norms.acquire();
             store_rows(cta.shared + SharedPlan::ROW_NORM, row, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
@@ -95,52 +103,95 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     }
 }
 
-/// `scores = Q·Kᵀ` over all tiles, each as soon as it has landed.
+/// Starts `scores = Q·Kᵀ`; returns once it is all on its way.
+///
+/// `queries` are the left tiles, the others are in shared memory.
 #[inline(always)]
-unsafe fn multiply<E: Element>(place: BlockPlace, scores: &mut [f32; 32]) {
-    // Taken anew, so that the descriptors of all steps are not kept in registers from block to block.
-    // SAFETY: the whole warp is here. The exchange makes the addresses the same in all lanes for ptxas to see, which
-    // then computes the descriptors in its uniform registers, where `wgmma` wants them.
-    let (queries, values, tail) = unsafe {
-        (
-            SharedDescriptor::k_major_sw128(special::dynamic_shared() + SharedPlan::Q),
-            SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tile(0).address, 0)),
-            SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tile(TAIL_TILE).address, 0)),
-        )
-    };
+unsafe fn multiply<E: Element>(place: BlockPlace, queries: &[u32; QUERY_REGISTERS], scores: &mut [f32; 32]) {
+    // The exchange makes the addresses the same in all lanes for ptxas to see, which then computes the descriptors in
+    // its uniform registers, where `wgmma` wants them. Shared memory's address is taken anew, so that it does not keep
+    // the descriptors of all steps in registers from block to block.
     // SAFETY: the query tiles are visible to the tensor cores since `wait_for_queries`, the key tiles since they landed.
-    // In a loop ptxas would wait for the tensor cores after each tile.
+    // In a loop ptxas would wait for the tensor cores after each round.
     unsafe {
-        unroll!(TILE in 9 => {
-            const { assert!(TILES == 9) };
-            let keys = place.tile(TILE as u32);
-            keys.wait();
-            let a = queries.advance(TILE as u32 * TILE_BYTES);
-            let b = if TILE as u32 == TAIL_TILE { tail } else { values.advance(TILE as u32 * TILE_BYTES) };
-            if TILE == 0 {
-                wgmma::wgmma_fence_32(scores);
-            } else {
-                wgmma::wgmma_fence();
-            }
-            E::multiply_scores(scores, a, b);
-            E::multiply_scores(scores, a.advance(STEP_BYTES), b.advance(STEP_BYTES));
-            E::multiply_scores(scores, a.advance(2 * STEP_BYTES), b.advance(2 * STEP_BYTES));
-            E::multiply_scores(scores, a.advance(3 * STEP_BYTES), b.advance(3 * STEP_BYTES));
-            wgmma::wgmma_commit_group();
+        let a = SharedDescriptor::k_major_sw128(special::dynamic_shared() + SharedPlan::Q);
+        let left = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.half(0), 0));
+        let right = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.half(1), 0));
+        let tail = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
+        const { assert!(REGISTER_QUERY_TILES == VALUE_TILES && VALUE_TILES == 4) };
+
+        place.half_full(0).wait();
+        wgmma::wgmma_fence_32(scores);
+        unroll!(STEP in 16 => {
+            let a = [queries[4 * STEP], queries[4 * STEP + 1], queries[4 * STEP + 2], queries[4 * STEP + 3]];
+            E::multiply_scores_registers(scores, a, left.advance(step_offset(STEP as u32)));
         });
-        wgmma::wgmma_wait_all_32(scores);
+        wgmma::wgmma_commit_group();
+
+        place.half_full(1).wait();
+        wgmma::wgmma_fence();
+        unroll!(STEP in 16 => {
+            const OFFSET: u32 = step_offset(STEP as u32);
+            E::multiply_scores(scores, a.advance(OFFSET), right.advance(OFFSET));
+        });
+        wgmma::wgmma_commit_group();
+
+        place.tail_full().wait();
+        let a = a.advance(VALUE_TILES * TILE_BYTES);
+        wgmma::wgmma_fence();
+        unroll!(STEP in 4 => {
+            const OFFSET: u32 = step_offset(STEP as u32);
+            E::multiply_scores(scores, a.advance(OFFSET), tail.advance(OFFSET));
+        });
+        wgmma::wgmma_commit_group();
     }
 }
 
-/// Starts to copy the tile's query rows of a segment to shared memory, swizzled; rows past the end become zeros.
+/// Where step `step` of 16 columns begins in a row of tiles.
+const fn step_offset(step: u32) -> u32 {
+    const STEPS: u32 = TILE_COLUMNS / 16;
+    step / STEPS * TILE_BYTES + TILE.column_offset(step % STEPS * 16)
+}
+
+/// Registers of the query tiles that stay in them: for each step of 16 columns a first operand.
+const QUERY_REGISTERS: usize = (REGISTER_QUERY_TILES * TILE_COLUMNS / 16) as usize * A_REGISTERS;
+
+/// Loads this thread's part of the left query tiles of a segment; `position` is the thread's first in an accumulator.
+#[inline(always)]
+unsafe fn load_queries(cta: &Cta, segment: &Option<Segment>, position: Position) -> [u32; QUERY_REGISTERS] {
+    // SAFETY: numbers may be zero.
+    let mut queries: [u32; QUERY_REGISTERS] = unsafe { core::mem::zeroed() };
+    let Some(segment) = segment else { return queries };
+    let address = |row: u32| {
+        // What rows past the end compute is not stored.
+        let row = if row < cta.rows.count { row } else { 0 };
+        cta.query_row(segment, row) + (position.column * 2) as u64
+    };
+    let rows = [address(cta.first_row + position.row), address(cta.first_row + position.row + 8)];
+    // SAFETY: rows within `count` are within the tensor.
+    unsafe {
+        unroll!(STEP in 16 => {
+            const { assert!(4 * 16 == QUERY_REGISTERS) };
+            const BYTES: u64 = STEP as u64 * 16 * 2;
+            queries[4 * STEP] = memory::ld_global_u32(rows[0] + BYTES);
+            queries[4 * STEP + 1] = memory::ld_global_u32(rows[1] + BYTES);
+            queries[4 * STEP + 2] = memory::ld_global_u32(rows[0] + BYTES + 16);
+            queries[4 * STEP + 3] = memory::ld_global_u32(rows[1] + BYTES + 16);
+        });
+    }
+    queries
+}
+
+/// Starts to copy the tile's query rows of a segment to shared memory, swizzled, but for the columns that stay in
+/// registers; rows past the end become zeros.
 #[inline(always)]
 unsafe fn ask_for_queries(cta: &Cta, segment: &Option<Segment>, thread: u32) {
     const CHUNK_BYTES: u32 = 16;
     const CHUNKS: u32 = 8;
     const ROWS_AT_A_TIME: u32 = 16;
+    const FIRST_COLUMN_BYTES: u64 = (REGISTER_QUERY_TILES * TILE_COLUMNS * 2) as u64;
     let chunk = thread % CHUNKS;
     let Some(segment) = segment else { return };
-    let [batch_stride, token_stride, head_stride] = cta.params.q_strides;
     // SAFETY: rows within `count` are within the tensor.
     unsafe {
         let mut tile_row = thread / CHUNKS;
@@ -148,14 +199,10 @@ unsafe fn ask_for_queries(cta: &Cta, segment: &Option<Segment>, thread: u32) {
             let row = cta.first_row + tile_row;
             let bytes = if row < cta.rows.count { CHUNK_BYTES } else { 0 };
             let row = if row < cta.rows.count { row } else { 0 };
-            let head = cta.kv_head * cta.rows.group.get() + cta.rows.head(row);
-            let offset = segment.request as i64 * batch_stride
-                + cta.rows.token(row) as i64 * token_stride
-                + head as i64 * head_stride;
-            let source = cta.params.q.wrapping_add((offset * 2) as u64) + (chunk * CHUNK_BYTES) as u64;
+            let source = cta.query_row(segment, row) + FIRST_COLUMN_BYTES + (chunk * CHUNK_BYTES) as u64;
             let target = cta.shared + SharedPlan::Q + TILE.chunk(tile_row, chunk);
-            unroll!(TILE in 9 => {
-                const { assert!(TILES as usize * 64 == HEAD_DIM as usize) };
+            unroll!(TILE in 5 => {
+                const { assert!(SHARED_QUERY_TILES == 5) };
                 copy::cp_async_16(target + TILE as u32 * TILE_BYTES, source + TILE as u64 * 128, bytes);
             });
             tile_row += ROWS_AT_A_TIME;
@@ -249,6 +296,17 @@ unsafe fn record_splits(cta: &Cta, segment: &Segment) {
 }
 
 impl Cta<'_> {
+    /// Address of a query.
+    #[inline(always)]
+    fn query_row(&self, segment: &Segment, row: u32) -> u64 {
+        let [batch_stride, token_stride, head_stride] = self.params.q_strides;
+        let head = self.kv_head * self.rows.group.get() + self.rows.head(row);
+        let offset = segment.request as i64 * batch_stride
+            + self.rows.token(row) as i64 * token_stride
+            + head as i64 * head_stride;
+        self.params.q.wrapping_add((offset * 2) as u64)
+    }
+
     /// Index of a row's partial result.
     #[inline(always)]
     pub(super) fn partial_row(&self, segment: &Segment, row: u32) -> u64 {

@@ -2,14 +2,14 @@
 
 use super::super::segments::Segment;
 use super::keys::{BlockPlace, Loader};
-use super::{Cta, NORMS, TILE, probabilities_full};
+use super::{Cta, NORMS, TILE};
 use crate::attention::element::Element;
 use crate::attention::unroll;
 use crate::ptx::{fence, memory, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{
-    HEAD_DIM_V, STAGES, SharedPlan, TILE_BYTES, TILE_ROWS, VALUE_TILES,
+    HALF_SLOTS, HEAD_DIM_V, SharedPlan, TILE_BYTES, TILE_ROWS, VALUE_TILES,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment;
@@ -34,15 +34,15 @@ pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
         let mut loader = Loader::new(cta, segments.clone());
         let mut place = BlockPlace::first(cta.shared);
         let mut ahead = 0;
-        while ahead < STAGES {
-            loader.issue::<HALF>(cta, place.later(ahead), thread);
+        while ahead < blocks_ahead::<HALF>() {
+            issue::<HALF>(&mut loader, cta, place.later(ahead), thread);
             ahead += 1;
         }
         while let Some(segment) = segments.next() {
             let mut output: [f32; 128] = core::mem::zeroed();
             let mut block = segment.blocks.begin;
             while block < segment.blocks.end {
-                probabilities_full(cta.shared, place.stage()).wait(place.stage_parity());
+                place.probabilities_full().wait();
                 rescale(place, row, &mut output);
                 let first_key = block * BLOCK_KEYS;
                 if first_key + BLOCK_KEYS > segment.len {
@@ -51,9 +51,9 @@ pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
                 multiply::<E, HALF>(place, &mut output);
                 barrier::<HALF>();
                 if thread == 0 {
-                    place.release_probabilities();
+                    place.probabilities_free().barrier.arrive();
                 }
-                loader.issue::<HALF>(cta, place.later(STAGES), thread);
+                issue::<HALF>(&mut loader, cta, place.later(blocks_ahead::<HALF>()), thread);
                 place = place.later(1);
                 block += 1;
             }
@@ -61,6 +61,25 @@ pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
             let norm = load_rows(cta.shared + SharedPlan::ROW_NORM, row);
             norms.release();
             store::<E, HALF>(cta, &segment, row, lane, &output, norm);
+        }
+    }
+}
+
+/// How many blocks ahead of its own this half's warpgroup asks for the other half. What it asks for takes the slot that it
+/// has just let go of: half `2·j + HALF` makes room for half `2·j + HALF + 5`.
+const fn blocks_ahead<const HALF: u32>() -> u32 {
+    HALF.div_ceil(2) + HALF_SLOTS / 2
+}
+
+/// Asks for the other half of the block that goes to `place`.
+#[inline(always)]
+unsafe fn issue<const HALF: u32>(loader: &mut Loader, cta: &Cta, place: BlockPlace, thread: u32) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if HALF == 0 {
+            loader.issue::<1>(cta, place, thread);
+        } else {
+            loader.issue::<0>(cta, place, thread);
         }
     }
 }
@@ -90,9 +109,9 @@ unsafe fn clear_unused_values<const HALF: u32>(place: BlockPlace, used_keys: u32
     unsafe {
         let mut key = used_keys + thread / CHUNKS;
         while key < BLOCK_KEYS {
-            let mut tile = HALF * VALUE_TILES;
-            while tile < (HALF + 1) * VALUE_TILES {
-                let base = place.tile(tile).address;
+            let mut tile = 0;
+            while tile < VALUE_TILES {
+                let base = place.half(HALF) + tile * TILE_BYTES;
                 memory::st_shared_zero_x4(base + TILE.chunk(key, thread % CHUNKS));
                 tile += 1;
             }
@@ -109,8 +128,7 @@ unsafe fn multiply<E: Element, const HALF: u32>(place: BlockPlace, output: &mut 
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
     // SAFETY: the whole warp is here. The exchange makes the addresses the same in all lanes for ptxas to see.
     let (p, v) = unsafe {
-        let v = place.tile(HALF * VALUE_TILES).address;
-        (warp::shfl_idx(place.probabilities(), 0), warp::shfl_idx(v, 0))
+        (warp::shfl_idx(place.tail(), 0), warp::shfl_idx(place.half(HALF), 0))
     };
     let a = SharedDescriptor::k_major_sw128(p);
     let b = SharedDescriptor::mn_major_sw128(v, TILE_BYTES);
