@@ -27,6 +27,17 @@ pub struct OnlineSoftmax {
 #[derive(Clone, Copy)]
 pub struct ColumnLimits(pub [u32; 2]);
 
+impl ColumnLimits {
+    /// Makes the scores from the limits on −∞.
+    #[inline(always)]
+    pub fn mask(self, scores: &mut [f32; 32], first_column: u32) {
+        unroll!(E in 32 => {
+            let is_visible = first_column + fragment_column(E) < self.0[fragment_row(E)];
+            scores[E] = if is_visible { scores[E] } else { f32::NEG_INFINITY };
+        });
+    }
+}
+
 /// Row (0 or 1) of element `e` of an accumulator fragment.
 pub const fn fragment_row(e: usize) -> usize {
     (fragment::accumulator(0, e as u32).row / 8) as usize
@@ -45,35 +56,27 @@ impl OnlineSoftmax {
     }
 
     /// Turns a block of raw scores into probabilities relative to the new maximum, and returns what everything before
-    /// this block has to be multiplied by, per row.
+    /// this block has to be multiplied by, per row. `scale_log2` is positive.
     ///
     /// # Safety
     /// The whole warp executes it.
     #[inline(always)]
     pub unsafe fn update(&mut self, scores: &mut [f32; 32], scale_log2: f32) -> [f32; 2] {
-        unroll!(E in 32 => { scores[E] *= scale_log2; });
+        let mut max = [f32::NEG_INFINITY; 2];
+        unroll!(E in 32 => { max[fragment_row(E)] = math::max(max[fragment_row(E)], scores[E]); });
         // SAFETY: the whole warp is here.
-        unsafe { self.update_scaled(scores) }
-    }
-
-    /// As [`Self::update`], with the columns from each row's limit on masked out.
-    ///
-    /// # Safety
-    /// The whole warp executes it.
-    #[inline(always)]
-    pub unsafe fn update_masked(
-        &mut self,
-        scores: &mut [f32; 32],
-        scale_log2: f32,
-        limits: ColumnLimits,
-        first_column: u32,
-    ) -> [f32; 2] {
-        unroll!(E in 32 => {
-            let visible = first_column + fragment_column(E) < limits.0[fragment_row(E)];
-            scores[E] = if visible { scores[E] * scale_log2 } else { f32::NEG_INFINITY };
+        max = unsafe { [quad_max(max[0]) * scale_log2, quad_max(max[1]) * scale_log2] };
+        unroll!(ROW in 2 => {
+            max[ROW] = if max[ROW] > self.max[ROW] + MAX_LAG { max[ROW] } else { self.max[ROW] };
         });
-        // SAFETY: the whole warp is here.
-        unsafe { self.update_scaled(scores) }
+        let correction = [math::ex2(self.max[0] - max[0]), math::ex2(self.max[1] - max[1])];
+        let mut sum = [self.sum[0] * correction[0], self.sum[1] * correction[1]];
+        unroll!(E in 32 => {
+            scores[E] = math::ex2(math::fma(scores[E], scale_log2, -max[fragment_row(E)]));
+            sum[fragment_row(E)] += scores[E];
+        });
+        *self = Self { max, sum };
+        correction
     }
 
     /// Per row, the softmax denominator relative to the maximum, and its base-2 logarithm plus the maximum.
@@ -86,25 +89,6 @@ impl OnlineSoftmax {
         // SAFETY: the whole warp is here.
         let total = unsafe { [quad_sum(self.sum[0]), quad_sum(self.sum[1])] };
         [(total[0], math::lg2(total[0]) + self.max[0]), (total[1], math::lg2(total[1]) + self.max[1])]
-    }
-
-    #[inline(always)]
-    unsafe fn update_scaled(&mut self, scores: &mut [f32; 32]) -> [f32; 2] {
-        let mut max = self.max;
-        unroll!(E in 32 => { max[fragment_row(E)] = math::max(max[fragment_row(E)], scores[E]); });
-        // SAFETY: the whole warp is here.
-        max = unsafe { [quad_max(max[0]), quad_max(max[1])] };
-        unroll!(ROW in 2 => {
-            max[ROW] = if max[ROW] > self.max[ROW] + MAX_LAG { max[ROW] } else { self.max[ROW] };
-        });
-        let correction = [math::ex2(self.max[0] - max[0]), math::ex2(self.max[1] - max[1])];
-        let mut sum = [self.sum[0] * correction[0], self.sum[1] * correction[1]];
-        unroll!(E in 32 => {
-            scores[E] = math::ex2(scores[E] - max[fragment_row(E)]);
-            sum[fragment_row(E)] += scores[E];
-        });
-        *self = Self { max, sum };
-        correction
     }
 }
 

@@ -31,6 +31,18 @@ unary_f32! {
     rcp, "rcp.rn.f32"
 }
 
+/// `fma.rn.f32`: a·b + c, rounded once.
+#[inline(always)]
+pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+    let y: f32;
+    // SAFETY: pure arithmetic.
+    unsafe {
+        asm!("fma.rn.f32 {}, {}, {}, {};", out(reg32) y, in(reg32) a, in(reg32) b, in(reg32) c,
+            options(pure, nomem, nostack))
+    }
+    y
+}
+
 /// `max.f32`: the larger; the other one where one is NaN.
 #[inline(always)]
 pub fn max(a: f32, b: f32) -> f32 {

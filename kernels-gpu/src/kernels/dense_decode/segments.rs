@@ -56,6 +56,16 @@ impl<'a> Segments<'a> {
         }
     }
 
+    /// The next segment's request.
+    ///
+    /// # Safety
+    /// As for [`Self::next`].
+    #[inline(always)]
+    pub unsafe fn peek_request(&self) -> Option<u32> {
+        // SAFETY: as the caller promises.
+        unsafe { self.clone().next() }.map(|segment| segment.request)
+    }
+
     /// The next segment.
     ///
     /// # Safety

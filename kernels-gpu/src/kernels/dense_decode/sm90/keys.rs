@@ -32,6 +32,7 @@ pub unsafe fn init_barriers(shared: u32) {
     init(SharedPlan::TAIL_FULL, TAIL_SLOTS, 1);
     init(SharedPlan::P_FULL, TAIL_SLOTS, WARPGROUP_THREADS);
     init(SharedPlan::P_FREE, TAIL_SLOTS, P_READERS);
+    init(SharedPlan::LEFT_ISSUED, TAIL_SLOTS, WARPGROUP_THREADS);
 }
 
 /// A barrier, and the parity of the phase that is meant.
@@ -124,6 +125,12 @@ impl BlockPlace {
     #[inline(always)]
     pub fn probabilities_free(self) -> Phase {
         Phase::of(self.shared, SharedPlan::P_FREE, TAIL_SLOTS, self.number)
+    }
+
+    /// Completes when the left values are being multiplied.
+    #[inline(always)]
+    pub fn left_issued(self) -> Phase {
+        Phase::of(self.shared, SharedPlan::LEFT_ISSUED, TAIL_SLOTS, self.number)
     }
 
     /// Address of the block's row scales.

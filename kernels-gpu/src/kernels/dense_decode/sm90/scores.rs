@@ -38,12 +38,12 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     unsafe {
         let mut norms = NORMS.producer(cta.shared);
         let mut segments = cta.segments(lane);
-        let mut next_segment = segments.next();
-        ask_for_queries(cta, &next_segment, thread);
-        let mut queries = load_queries(cta, &next_segment, Position { row, column });
+        let mut request = segments.peek_request();
+        ask_for_queries(cta, request, thread);
+        let mut queries = load_queries(cta, request, Position { row, column });
         let mut place = BlockPlace::first(cta.shared);
-        while let Some(segment) = next_segment {
-            next_segment = segments.next();
+        while let Some(segment) = segments.next() {
+            request = segments.peek_request();
             wait_for_queries();
             // The tile's first row sees the fewest keys: blocks below them need no mask.
             let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
@@ -63,31 +63,28 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                 warpgroup_barrier::<BARRIER>();
                 block += 1;
                 if block == segment.blocks.end {
-                    ask_for_queries(cta, &next_segment, thread);
+                    ask_for_queries(cta, request, thread);
                 }
 
-                let correction = if keys::is_present(page) && block * BLOCK_KEYS <= all_see {
-                    softmax.update(&mut scores, cta.params.scale_log2)
-                } else {
+                if !keys::is_present(page) || block * BLOCK_KEYS > all_see {
                     let limit = |row: u32| {
                         let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
                         if keys::is_present(page) { visible.saturating_sub((block - 1) * BLOCK_KEYS) } else { 0 }
                     };
-                    let limits = ColumnLimits([limit(row), limit(row + 8)]);
-                    softmax.update_masked(&mut scores, cta.params.scale_log2, limits, column)
-                };
-
+                    ColumnLimits([limit(row), limit(row + 8)]).mask(&mut scores, column);
+                }
+                let correction = softmax.update(&mut scores, cta.params.scale_log2);
                 store_probabilities::<E>(place.tail(), thread, &scores);
                 store_rows(place.row_scales(), row, lane, correction);
                 fence::fence_proxy_async_shared();
                 place = place.later(1);
             }
             if segment.blocks.is_empty() {
-                ask_for_queries(cta, &next_segment, thread);
+                ask_for_queries(cta, request, thread);
             } else {
                 place.earlier(1).probabilities_full().barrier.arrive();
             }
-            queries = load_queries(cta, &next_segment, Position { row, column });
+            queries = load_queries(cta, request, Position { row, column });
             let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
             norms.acquire();
             store_rows(cta.shared + SharedPlan::ROW_NORM, row, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
@@ -156,16 +153,16 @@ const fn step_offset(step: u32) -> u32 {
 /// Registers of the query tiles that stay in them: for each step of 16 columns a first operand.
 const QUERY_REGISTERS: usize = (REGISTER_QUERY_TILES * TILE_COLUMNS / 16) as usize * A_REGISTERS;
 
-/// Loads this thread's part of the left query tiles of a segment; `position` is the thread's first in an accumulator.
+/// Loads this thread's part of the left query tiles of a request; `position` is the thread's first in an accumulator.
 #[inline(always)]
-unsafe fn load_queries(cta: &Cta, segment: &Option<Segment>, position: Position) -> [u32; QUERY_REGISTERS] {
+unsafe fn load_queries(cta: &Cta, request: Option<u32>, position: Position) -> [u32; QUERY_REGISTERS] {
     // SAFETY: numbers may be zero.
     let mut queries: [u32; QUERY_REGISTERS] = unsafe { core::mem::zeroed() };
-    let Some(segment) = segment else { return queries };
+    let Some(request) = request else { return queries };
     let address = |row: u32| {
         // What rows past the end compute is not stored.
         let row = if row < cta.rows.count { row } else { 0 };
-        cta.query_row(segment, row) + (position.column * 2) as u64
+        cta.query_row(request, row) + (position.column * 2) as u64
     };
     let rows = [address(cta.first_row + position.row), address(cta.first_row + position.row + 8)];
     // SAFETY: rows within `count` are within the tensor.
@@ -182,16 +179,16 @@ unsafe fn load_queries(cta: &Cta, segment: &Option<Segment>, position: Position)
     queries
 }
 
-/// Starts to copy the tile's query rows of a segment to shared memory, swizzled, but for the columns that stay in
+/// Starts to copy the tile's query rows of a request to shared memory, swizzled, but for the columns that stay in
 /// registers; rows past the end become zeros.
 #[inline(always)]
-unsafe fn ask_for_queries(cta: &Cta, segment: &Option<Segment>, thread: u32) {
+unsafe fn ask_for_queries(cta: &Cta, request: Option<u32>, thread: u32) {
     const CHUNK_BYTES: u32 = 16;
     const CHUNKS: u32 = 8;
     const ROWS_AT_A_TIME: u32 = 16;
     const FIRST_COLUMN_BYTES: u64 = (REGISTER_QUERY_TILES * TILE_COLUMNS * 2) as u64;
     let chunk = thread % CHUNKS;
-    let Some(segment) = segment else { return };
+    let Some(request) = request else { return };
     // SAFETY: rows within `count` are within the tensor.
     unsafe {
         let mut tile_row = thread / CHUNKS;
@@ -199,7 +196,7 @@ unsafe fn ask_for_queries(cta: &Cta, segment: &Option<Segment>, thread: u32) {
             let row = cta.first_row + tile_row;
             let bytes = if row < cta.rows.count { CHUNK_BYTES } else { 0 };
             let row = if row < cta.rows.count { row } else { 0 };
-            let source = cta.query_row(segment, row) + FIRST_COLUMN_BYTES + (chunk * CHUNK_BYTES) as u64;
+            let source = cta.query_row(request, row) + FIRST_COLUMN_BYTES + (chunk * CHUNK_BYTES) as u64;
             let target = cta.shared + SharedPlan::Q + TILE.chunk(tile_row, chunk);
             unroll!(TILE in 5 => {
                 const { assert!(SHARED_QUERY_TILES == 5) };
@@ -298,10 +295,10 @@ unsafe fn record_splits(cta: &Cta, segment: &Segment) {
 impl Cta<'_> {
     /// Address of a query.
     #[inline(always)]
-    fn query_row(&self, segment: &Segment, row: u32) -> u64 {
+    fn query_row(&self, request: u32, row: u32) -> u64 {
         let [batch_stride, token_stride, head_stride] = self.params.q_strides;
         let head = self.kv_head * self.rows.group.get() + self.rows.head(row);
-        let offset = segment.request as i64 * batch_stride
+        let offset = request as i64 * batch_stride
             + self.rows.token(row) as i64 * token_stride
             + head as i64 * head_stride;
         self.params.q.wrapping_add((offset * 2) as u64)

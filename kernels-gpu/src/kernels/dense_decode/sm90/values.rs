@@ -134,12 +134,19 @@ unsafe fn multiply<E: Element, const HALF: u32>(place: BlockPlace, output: &mut 
     let b = SharedDescriptor::mn_major_sw128(v, TILE_BYTES);
     // SAFETY: P is full and fenced; the tiles landed before the scores of this block were computed.
     unsafe {
+        // Left before right, not side by side: the left half's slot then is free early.
+        if HALF == 1 {
+            place.left_issued().wait();
+        }
         wgmma::wgmma_fence();
         E::multiply_values(output, a, b);
         E::multiply_values(output, a.advance(P_STEP_BYTES), b.advance(STEP_BYTES));
         E::multiply_values(output, a.advance(2 * P_STEP_BYTES), b.advance(2 * STEP_BYTES));
         E::multiply_values(output, a.advance(3 * P_STEP_BYTES), b.advance(3 * STEP_BYTES));
         wgmma::wgmma_commit_group();
+        if HALF == 0 {
+            place.left_issued().barrier.arrive();
+        }
         wgmma::wgmma_wait_all_128(output);
     }
 }
