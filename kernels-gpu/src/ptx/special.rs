@@ -24,10 +24,14 @@ pub fn thread_x() -> u32 {
 }
 
 /// `%ctaid.x`
+///
+/// Not `pure`, so that what is computed from it can be computed anew instead of being kept in registers.
 #[inline(always)]
 pub fn cta_x() -> u32 {
+    let x: u32;
     // SAFETY: it reads a special register.
-    unsafe { nvptx::_block_idx_x() as u32 }
+    unsafe { asm!("mov.u32 {}, %ctaid.x;", out(reg32) x, options(nomem, nostack)) }
+    x
 }
 
 /// `%ctaid.y`

@@ -1,9 +1,5 @@
 //! Barriers as types.
 
-mod handoff;
-
-pub use handoff::{Consumer, Handoff, Producer};
-
 use crate::ptx::{barrier, mbarrier};
 use oximla_types::launch::WARPGROUP_THREADS;
 

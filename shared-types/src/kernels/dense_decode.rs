@@ -77,10 +77,12 @@ impl SharedPlan {
     pub const P_FULL: u32 = Self::TAIL_FULL + TAIL_SLOTS * BARRIER_BYTES;
     /// Probabilities and row scales are used up: one barrier a tail slot.
     pub const P_FREE: u32 = Self::P_FULL + TAIL_SLOTS * BARRIER_BYTES;
-    /// The left values of a block are being multiplied: one barrier a tail slot.
-    pub const LEFT_ISSUED: u32 = Self::P_FREE + TAIL_SLOTS * BARRIER_BYTES;
+    /// The left values may be multiplied, as the next block's scores are under way: one barrier a tail slot.
+    pub const LEFT_MAY: u32 = Self::P_FREE + TAIL_SLOTS * BARRIER_BYTES;
+    /// The right values may be multiplied, as the left ones are: one barrier a tail slot.
+    pub const RIGHT_MAY: u32 = Self::LEFT_MAY + TAIL_SLOTS * BARRIER_BYTES;
     /// Row norms are written.
-    pub const NORM_FULL: u32 = Self::LEFT_ISSUED + TAIL_SLOTS * BARRIER_BYTES;
+    pub const NORM_FULL: u32 = Self::RIGHT_MAY + TAIL_SLOTS * BARRIER_BYTES;
     /// Row norms are used up.
     pub const NORM_FREE: u32 = Self::NORM_FULL + BARRIER_BYTES;
     /// Bytes in all.

@@ -2,7 +2,7 @@
 
 use super::super::segments::Segments;
 use super::{Cta, P_READERS};
-use crate::ptx::{copy, memory};
+use crate::ptx::{copy, memory, special};
 use crate::sync::Barrier;
 use oximla_types::kernels::dense_decode::{
     BARRIER_BYTES, DenseDecodeParams, HALF_SLOTS, SharedPlan, TAIL_SLOTS, TAIL_TILE, TILE_BYTES, TILE_COLUMNS,
@@ -13,6 +13,9 @@ use oximla_types::schedule::BlockRange;
 
 /// A page that no cache has; the copy engine delivers zeros for it.
 const NO_PAGE: u32 = u32::MAX;
+
+/// A request that no batch has.
+const NO_REQUEST: u32 = u32::MAX;
 
 /// Initialises the barriers of tiles and probabilities.
 ///
@@ -29,10 +32,13 @@ pub unsafe fn init_barriers(shared: u32) {
         }
     };
     init(SharedPlan::HALF_FULL, HALF_SLOTS, VALUE_TILES);
+    init(SharedPlan::NORM_FULL, 1, WARPGROUP_THREADS);
+    init(SharedPlan::NORM_FREE, 1, P_READERS * WARPGROUP_THREADS);
     init(SharedPlan::TAIL_FULL, TAIL_SLOTS, 1);
     init(SharedPlan::P_FULL, TAIL_SLOTS, WARPGROUP_THREADS);
     init(SharedPlan::P_FREE, TAIL_SLOTS, P_READERS);
-    init(SharedPlan::LEFT_ISSUED, TAIL_SLOTS, WARPGROUP_THREADS);
+    init(SharedPlan::LEFT_MAY, TAIL_SLOTS, WARPGROUP_THREADS);
+    init(SharedPlan::RIGHT_MAY, TAIL_SLOTS, WARPGROUP_THREADS);
 }
 
 /// A barrier, and the parity of the phase that is meant.
@@ -45,9 +51,9 @@ pub struct Phase {
 impl Phase {
     /// The phase of use `number` of `slots` slots, each with a barrier at `offset`.
     #[inline(always)]
-    fn of(shared: u32, offset: u32, slots: u32, number: u32) -> Self {
+    fn of(offset: u32, slots: u32, number: u32) -> Self {
         // SAFETY: `init_barriers` initialised it.
-        let barrier = unsafe { Barrier::at(shared + offset + number % slots * BARRIER_BYTES) };
+        let barrier = unsafe { Barrier::at(special::dynamic_shared() + offset + number % slots * BARRIER_BYTES) };
         Self { barrier, parity: number / slots & 1 }
     }
 
@@ -64,79 +70,91 @@ impl Phase {
     }
 }
 
+/// Completes when the row norms of segment `number`, counted by the CTA, are written.
+#[inline(always)]
+pub fn norms_full(number: u32) -> Phase {
+    Phase::of(SharedPlan::NORM_FULL, 1, number)
+}
+
+/// Completes when the row norms of segment `number` have been read.
+#[inline(always)]
+pub fn norms_free(number: u32) -> Phase {
+    Phase::of(SharedPlan::NORM_FREE, 1, number)
+}
+
 /// Where block number `number`, counted by the CTA, lies in shared memory.
 #[derive(Clone, Copy)]
 pub struct BlockPlace {
-    shared: u32,
     number: u32,
 }
 
 impl BlockPlace {
     /// The place of the CTA's first block.
     #[inline(always)]
-    pub fn first(shared: u32) -> Self {
-        Self { shared, number: 0 }
+    pub fn first() -> Self {
+        Self { number: 0 }
     }
 
     /// The place of the block `count` blocks later.
     #[inline(always)]
     pub fn later(self, count: u32) -> Self {
-        Self { number: self.number + count, ..self }
+        Self { number: self.number + count }
     }
 
     /// The place of the block `count` blocks earlier.
     #[inline(always)]
     pub fn earlier(self, count: u32) -> Self {
-        Self { number: self.number - count, ..self }
+        Self { number: self.number - count }
     }
 
     /// Address of the block's left or right value tiles.
     #[inline(always)]
     pub fn half(self, half: u32) -> u32 {
         let slot = (2 * self.number + half) % HALF_SLOTS;
-        self.shared + SharedPlan::V + slot * VALUE_TILES * TILE_BYTES
+        special::dynamic_shared() + SharedPlan::V + slot * VALUE_TILES * TILE_BYTES
     }
 
     /// Completes when the left or right value tiles have landed.
     #[inline(always)]
     pub fn half_full(self, half: u32) -> Phase {
-        Phase::of(self.shared, SharedPlan::HALF_FULL, HALF_SLOTS, 2 * self.number + half)
+        Phase::of(SharedPlan::HALF_FULL, HALF_SLOTS, 2 * self.number + half)
     }
 
     /// Address of the block's tail, and later of its probabilities.
     #[inline(always)]
     pub fn tail(self) -> u32 {
-        self.shared + SharedPlan::TAIL + self.number % TAIL_SLOTS * TILE_BYTES
+        special::dynamic_shared() + SharedPlan::TAIL + self.number % TAIL_SLOTS * TILE_BYTES
     }
 
     /// Completes when the tail has landed.
     #[inline(always)]
     pub fn tail_full(self) -> Phase {
-        Phase::of(self.shared, SharedPlan::TAIL_FULL, TAIL_SLOTS, self.number)
+        Phase::of(SharedPlan::TAIL_FULL, TAIL_SLOTS, self.number)
     }
 
     /// Completes when probabilities and row scales are written.
     #[inline(always)]
     pub fn probabilities_full(self) -> Phase {
-        Phase::of(self.shared, SharedPlan::P_FULL, TAIL_SLOTS, self.number)
+        Phase::of(SharedPlan::P_FULL, TAIL_SLOTS, self.number)
     }
 
     /// Completes when all [`P_READERS`] are done with probabilities and row scales.
     #[inline(always)]
     pub fn probabilities_free(self) -> Phase {
-        Phase::of(self.shared, SharedPlan::P_FREE, TAIL_SLOTS, self.number)
+        Phase::of(SharedPlan::P_FREE, TAIL_SLOTS, self.number)
     }
 
-    /// Completes when the left values are being multiplied.
+    /// Completes when half `half` of the values may be multiplied.
     #[inline(always)]
-    pub fn left_issued(self) -> Phase {
-        Phase::of(self.shared, SharedPlan::LEFT_ISSUED, TAIL_SLOTS, self.number)
+    pub fn values_may(self, half: u32) -> Phase {
+        let offset = if half == 0 { SharedPlan::LEFT_MAY } else { SharedPlan::RIGHT_MAY };
+        Phase::of(offset, TAIL_SLOTS, self.number)
     }
 
     /// Address of the block's row scales.
     #[inline(always)]
     pub fn row_scales(self) -> u32 {
-        self.shared + SharedPlan::ROW_SCALE + self.number % TAIL_SLOTS * TILE_ROWS * 4
+        special::dynamic_shared() + SharedPlan::ROW_SCALE + self.number % TAIL_SLOTS * TILE_ROWS * 4
     }
 
     /// Asks the copy engine for tile `tile` of a page.
@@ -189,8 +207,6 @@ pub struct Loader<'a> {
     blocks: BlockRange,
     /// Page of the next block, fetched a block ahead.
     page: u32,
-    /// Whether there is no next block.
-    is_done: bool,
 }
 
 impl<'a> Loader<'a> {
@@ -201,7 +217,7 @@ impl<'a> Loader<'a> {
     #[inline(always)]
     pub unsafe fn new(cta: &Cta, segments: Segments<'a>) -> Self {
         let blocks = BlockRange { begin: 0, end: 0 };
-        let mut loader = Self { segments, request: 0, blocks, page: NO_PAGE, is_done: false };
+        let mut loader = Self { segments, request: 0, blocks, page: NO_PAGE };
         // SAFETY: as the caller promises.
         unsafe { loader.look_ahead(cta) };
         loader
@@ -216,7 +232,7 @@ impl<'a> Loader<'a> {
                 match self.segments.next() {
                     Some(segment) => (self.request, self.blocks) = (segment.request, segment.blocks),
                     None => {
-                        self.is_done = true;
+                        self.request = NO_REQUEST;
                         return;
                     }
                 }
@@ -226,7 +242,7 @@ impl<'a> Loader<'a> {
         self.blocks.begin += 1;
     }
 
-    /// Asks for the tiles of value half `HALF` of the next block, which goes to `place`; for the right half also for
+    /// Asks for the tiles of value half `HALF` of the next block, which goes to `place`; for the left half also for
     /// the tail. Does nothing once the partition is exhausted. `thread` is the number in the warpgroup.
     ///
     /// # Safety
@@ -234,7 +250,7 @@ impl<'a> Loader<'a> {
     #[inline(always)]
     pub unsafe fn issue<const HALF: u32>(&mut self, cta: &Cta, place: BlockPlace, thread: u32) {
         const { assert!(WARPGROUP_THREADS / WARP_THREADS == VALUE_TILES, "a tile for each warp") };
-        if self.is_done {
+        if self.request == NO_REQUEST {
             return;
         }
         // SAFETY: as the caller promises; a tail waits until the probabilities in its slot are used up.
@@ -242,7 +258,7 @@ impl<'a> Loader<'a> {
             if thread.is_multiple_of(WARP_THREADS) {
                 let tile = HALF * VALUE_TILES + thread / WARP_THREADS;
                 place.load(cta, tile, self.page);
-                if HALF == 1 && tile == TAIL_TILE - 1 {
+                if tile == 0 {
                     place.probabilities_free().wait_for_last();
                     place.load(cta, TAIL_TILE, self.page);
                 }

@@ -46,10 +46,10 @@ use super::segments::Segments;
 use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::rows::QueryRows;
 use crate::ptx::{fence, special};
-use crate::sync::{Handoff, cta_barrier};
+use crate::sync::cta_barrier;
 use core::num::NonZeroU32;
 use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, SharedPlan, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
+    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
     WARPGROUPS,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
@@ -61,26 +61,14 @@ const TILE: Tile = Tile::new(TILE_ROWS, Swizzle::Bytes128);
 
 const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
 
-const VALUE_THREADS: u32 = (WARPGROUPS - 1) * WARPGROUP_THREADS;
-
 /// Those that say when they are done with a block's probabilities: the value warpgroups, one thread of each.
 const P_READERS: u32 = WARPGROUPS - 1;
-
-/// Row norms, from the scores warpgroup to both value warpgroups.
-const NORMS: Handoff = Handoff {
-    full: SharedPlan::NORM_FULL,
-    free: SharedPlan::NORM_FREE,
-    producers: WARPGROUP_THREADS,
-    consumers: VALUE_THREADS,
-};
 
 /// What every role knows: the parameters and this CTA's place in the grid.
 struct Cta<'a> {
     params: &'a DenseDecodeParams,
     /// Generic address of the cache's tensor map.
     kv_map: u64,
-    /// Base of the shared memory.
-    shared: u32,
     /// Key/value head.
     kv_head: u32,
     /// First row of the tile.
@@ -118,9 +106,7 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
     // roles come after it. Roles are whole warpgroups.
     unsafe {
         if thread == 0 {
-            let shared = special::dynamic_shared();
-            keys::init_barriers(shared);
-            NORMS.init(shared);
+            keys::init_barriers(special::dynamic_shared());
             fence::fence_mbarrier_init();
         }
         // The combine kernel waits for this one to finish, so it may start to wait at any time.
@@ -157,7 +143,6 @@ impl<'a> Cta<'a> {
         Self {
             params,
             kv_map,
-            shared: special::dynamic_shared(),
             kv_head: special::cta_x() / row_tiles,
             first_row: special::cta_x() % row_tiles * TILE_ROWS,
             rows: QueryRows { group, count: params.rows, s_q: params.s_q, causal: params.causal != 0 },

@@ -2,7 +2,7 @@
 
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
-use super::{Cta, NORMS, TILE};
+use super::{Cta, TILE};
 use crate::attention::element::Element;
 use crate::attention::softmax::{ColumnLimits, OnlineSoftmax};
 use crate::attention::unroll;
@@ -36,12 +36,12 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     let Position { row, column } = fragment::accumulator(thread, 0);
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
-        let mut norms = NORMS.producer(cta.shared);
+        let mut segment_count = 0;
         let mut segments = cta.segments(lane);
         let mut request = segments.peek_request();
         ask_for_queries(cta, request, thread);
         let mut queries = load_queries(cta, request, Position { row, column });
-        let mut place = BlockPlace::first(cta.shared);
+        let mut place = BlockPlace::first();
         while let Some(segment) = segments.next() {
             request = segments.peek_request();
             wait_for_queries();
@@ -56,7 +56,7 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                 // The values of the last block start behind the scores of this one: the tensor cores multiply them
                 // during the softmax.
                 if block > segment.blocks.begin {
-                    place.earlier(1).probabilities_full().barrier.arrive();
+                    place.earlier(1).values_may(0).barrier.arrive();
                 }
                 wgmma::wgmma_wait_all_32(&mut scores);
                 // Behind this no warp multiplies any more, so that queries and tail may be overwritten.
@@ -67,6 +67,7 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                 }
 
                 if !keys::is_present(page) || block * BLOCK_KEYS > all_see {
+                    let cta = &Cta::new(cta.params, cta.kv_map);
                     let limit = |row: u32| {
                         let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
                         if keys::is_present(page) { visible.saturating_sub((block - 1) * BLOCK_KEYS) } else { 0 }
@@ -77,18 +78,22 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                 store_probabilities::<E>(place.tail(), thread, &scores);
                 store_rows(place.row_scales(), row, lane, correction);
                 fence::fence_proxy_async_shared();
+                place.probabilities_full().barrier.arrive();
                 place = place.later(1);
             }
             if segment.blocks.is_empty() {
                 ask_for_queries(cta, request, thread);
             } else {
-                place.earlier(1).probabilities_full().barrier.arrive();
+                place.earlier(1).values_may(0).barrier.arrive();
             }
             queries = load_queries(cta, request, Position { row, column });
+            // Made anew, so that the loop need not keep what only this takes.
+            let cta = &Cta::new(cta.params, cta.kv_map);
             let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
-            norms.acquire();
-            store_rows(cta.shared + SharedPlan::ROW_NORM, row, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
-            norms.publish();
+            keys::norms_free(segment_count).wait_for_last();
+            store_rows(special::dynamic_shared() + SharedPlan::ROW_NORM, row, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
+            keys::norms_full(segment_count).barrier.arrive();
+            segment_count += 1;
             if lane % 4 == 0 {
                 store_lse(cta, &segment, row, log_0);
                 store_lse(cta, &segment, row + 8, log_1);
@@ -159,6 +164,8 @@ unsafe fn load_queries(cta: &Cta, request: Option<u32>, position: Position) -> [
     // SAFETY: numbers may be zero.
     let mut queries: [u32; QUERY_REGISTERS] = unsafe { core::mem::zeroed() };
     let Some(request) = request else { return queries };
+    // SAFETY: as for the first one.
+    let cta = &unsafe { Cta::new(cta.params, cta.kv_map) };
     let address = |row: u32| {
         // What rows past the end compute is not stored.
         let row = if row < cta.rows.count { row } else { 0 };
@@ -189,6 +196,8 @@ unsafe fn ask_for_queries(cta: &Cta, request: Option<u32>, thread: u32) {
     const FIRST_COLUMN_BYTES: u64 = (REGISTER_QUERY_TILES * TILE_COLUMNS * 2) as u64;
     let chunk = thread % CHUNKS;
     let Some(request) = request else { return };
+    // SAFETY: as for the first one. Made anew, so that the loop need not keep what only this takes.
+    let cta = &unsafe { Cta::new(cta.params, cta.kv_map) };
     // SAFETY: rows within `count` are within the tensor.
     unsafe {
         let mut tile_row = thread / CHUNKS;
@@ -197,7 +206,7 @@ unsafe fn ask_for_queries(cta: &Cta, request: Option<u32>, thread: u32) {
             let bytes = if row < cta.rows.count { CHUNK_BYTES } else { 0 };
             let row = if row < cta.rows.count { row } else { 0 };
             let source = cta.query_row(request, row) + FIRST_COLUMN_BYTES + (chunk * CHUNK_BYTES) as u64;
-            let target = cta.shared + SharedPlan::Q + TILE.chunk(tile_row, chunk);
+            let target = special::dynamic_shared() + SharedPlan::Q + TILE.chunk(tile_row, chunk);
             unroll!(TILE in 5 => {
                 const { assert!(SHARED_QUERY_TILES == 5) };
                 copy::cp_async_16(target + TILE as u32 * TILE_BYTES, source + TILE as u64 * 128, bytes);

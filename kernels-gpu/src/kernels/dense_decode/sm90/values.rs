@@ -1,11 +1,11 @@
 //! The values role: O = O·scale + P·V for one half of the columns, and the copies of that half's tiles.
 
 use super::super::segments::Segment;
-use super::keys::{BlockPlace, Loader};
-use super::{Cta, NORMS, TILE};
+use super::keys::{self, BlockPlace, Loader};
+use super::{Cta, TILE};
 use crate::attention::element::Element;
 use crate::attention::unroll;
-use crate::ptx::{fence, memory, warp, wgmma};
+use crate::ptx::{fence, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{
@@ -29,10 +29,10 @@ pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
     let row = fragment::accumulator(thread, 0).row;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
-        let mut norms = NORMS.consumer(cta.shared);
+        let mut segment_count = 0;
         let mut segments = cta.segments(lane);
         let mut loader = Loader::new(cta, segments.clone());
-        let mut place = BlockPlace::first(cta.shared);
+        let mut place = BlockPlace::first();
         let mut ahead = 0;
         while ahead < blocks_ahead::<HALF>() {
             issue::<HALF>(&mut loader, cta, place.later(ahead), thread);
@@ -40,13 +40,14 @@ pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
         }
         while let Some(segment) = segments.next() {
             let mut output: [f32; 128] = core::mem::zeroed();
-            let mut block = segment.blocks.begin;
-            while block < segment.blocks.end {
+            // Only the request's last block may have keys that are not the request's.
+            let unused_keys = (segment.blocks.end * BLOCK_KEYS).saturating_sub(segment.len);
+            let mut remaining = segment.blocks.end.saturating_sub(segment.blocks.begin);
+            while remaining > 0 {
                 place.probabilities_full().wait();
                 rescale(place, row, &mut output);
-                let first_key = block * BLOCK_KEYS;
-                if first_key + BLOCK_KEYS > segment.len {
-                    clear_unused_values::<HALF>(place, segment.len - first_key, thread);
+                if remaining == 1 && unused_keys > 0 {
+                    clear_unused_values::<HALF>(place, BLOCK_KEYS - unused_keys, thread);
                 }
                 multiply::<E, HALF>(place, &mut output);
                 barrier::<HALF>();
@@ -55,11 +56,14 @@ pub unsafe fn run<E: Element, const HALF: u32>(cta: &Cta, thread: u32) {
                 }
                 issue::<HALF>(&mut loader, cta, place.later(blocks_ahead::<HALF>()), thread);
                 place = place.later(1);
-                block += 1;
+                remaining -= 1;
             }
-            norms.wait();
-            let norm = load_rows(cta.shared + SharedPlan::ROW_NORM, row);
-            norms.release();
+            keys::norms_full(segment_count).wait();
+            let norm = load_rows(special::dynamic_shared() + SharedPlan::ROW_NORM, row);
+            keys::norms_free(segment_count).barrier.arrive();
+            segment_count += 1;
+            // Made anew, so that the loop need not keep what only this takes.
+            let cta = &Cta::new(cta.params, cta.kv_map);
             store::<E, HALF>(cta, &segment, row, lane, &output, norm);
         }
     }
@@ -134,20 +138,19 @@ unsafe fn multiply<E: Element, const HALF: u32>(place: BlockPlace, output: &mut 
     let b = SharedDescriptor::mn_major_sw128(v, TILE_BYTES);
     // SAFETY: P is full and fenced; the tiles landed before the scores of this block were computed.
     unsafe {
-        // Left before right, not side by side: the left half's slot then is free early.
-        if HALF == 1 {
-            place.left_issued().wait();
-        }
+        // Behind the next block's scores, which would not get far beside the values; and the left half before the right
+        // one, not side by side, so that its slot is free early.
+        place.values_may(HALF).wait();
         wgmma::wgmma_fence();
         E::multiply_values(output, a, b);
         E::multiply_values(output, a.advance(P_STEP_BYTES), b.advance(STEP_BYTES));
         E::multiply_values(output, a.advance(2 * P_STEP_BYTES), b.advance(2 * STEP_BYTES));
         E::multiply_values(output, a.advance(3 * P_STEP_BYTES), b.advance(3 * STEP_BYTES));
         wgmma::wgmma_commit_group();
-        if HALF == 0 {
-            place.left_issued().barrier.arrive();
-        }
         wgmma::wgmma_wait_all_128(output);
+        if HALF == 0 {
+            place.values_may(1).barrier.arrive();
+        }
     }
 }
 
