@@ -10,7 +10,10 @@
 //! pieces     |   partition 0   |   partition 1   | partition 2 …
 //! ```
 //!
-//! Where a request starts on the line follows from a prefix sum of [`request_work`], so that a CTA finds its own piece
+//! Where requests are about as long as each other, all are given the length of the longest and pieces hold whole
+//! requests, if that takes hardly longer than equal pieces: nothing is left to combine then.
+//!
+//! Where a request starts on the line follows from a prefix sum of [`SplitKv::request_work`], so that a CTA finds its own piece
 //! without a schedule in memory. Host and device call the same functions. All ranges are half-open.
 
 use core::num::NonZeroU32;
@@ -24,6 +27,12 @@ pub const REQUEST_OVERHEAD: u32 = 2;
 /// The shortest piece of the work line, in blocks: shorter ones would cost more to combine than they save.
 pub const MIN_PAYLOAD: NonZeroU32 = NonZeroU32::new(4).unwrap();
 
+/// How many blocks longer whole requests may take than equal pieces: about what it costs to combine.
+pub const COMBINE_COST: u32 = 8;
+
+/// Of how many parts of a piece this may be one.
+const COMBINE_SHARE: u32 = 16;
+
 /// Longest work line that the 32-bit arithmetic carries without overflow.
 pub const MAX_TOTAL_WORK: u64 = 1 << 31;
 
@@ -31,6 +40,19 @@ pub const MAX_TOTAL_WORK: u64 = 1 << 31;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitKv {
     payload: NonZeroU32,
+    /// Units that every request takes, where pieces hold whole requests; else 0.
+    width: u32,
+}
+
+/// What the division follows from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Sum of [`request_work`] over the requests.
+    pub total: u32,
+    /// The largest of them.
+    pub longest: u32,
+    /// Requests.
+    pub batch: u32,
 }
 
 /// Blocks `begin..end` of a request.
@@ -59,16 +81,26 @@ impl BlockRange {
 }
 
 impl SplitKv {
-    /// Cuts a line of `total_work` units into at most `partitions` pieces.
-    pub const fn new(total_work: u32, partitions: u32) -> Self {
-        let partitions = match NonZeroU32::new(partitions) {
-            Some(partitions) => partitions.get(),
-            None => 1,
+    /// Cuts a line into at most `partitions` pieces.
+    pub const fn new(workload: Workload, partitions: u32) -> Self {
+        let partitions = if partitions == 0 { 1 } else { partitions };
+        let even = max(workload.total.div_ceil(partitions), MIN_PAYLOAD.get());
+        let whole = workload.batch.div_ceil(partitions) * workload.longest;
+        let longer = whole.saturating_sub(even);
+        let (payload, width) = if longer <= COMBINE_COST && longer <= even / COMBINE_SHARE && whole >= even {
+            (whole, workload.longest)
+        } else {
+            (even, 0)
         };
-        match NonZeroU32::new(total_work.div_ceil(partitions)) {
-            Some(payload) if payload.get() > MIN_PAYLOAD.get() => Self { payload },
-            _ => Self { payload: MIN_PAYLOAD },
+        match NonZeroU32::new(payload) {
+            Some(payload) => Self { payload, width },
+            None => Self { payload: MIN_PAYLOAD, width },
         }
+    }
+
+    /// Units of the line that a request of `blocks` blocks takes.
+    pub const fn request_work(self, blocks: u32) -> u32 {
+        if self.width > 0 { self.width } else { request_work(blocks) }
     }
 
     /// Units of the line in each piece.
@@ -106,7 +138,7 @@ pub const fn key_blocks(keys: u32) -> u32 {
     keys.div_ceil(BLOCK_KEYS)
 }
 
-/// Units of the work line that a request of `blocks` blocks takes.
+/// Units that a request of `blocks` blocks takes by itself.
 pub const fn request_work(blocks: u32) -> u32 {
     REQUEST_OVERHEAD + at_least_one(blocks)
 }
@@ -126,6 +158,10 @@ pub const fn split_slots(batch: u32, partitions: u32) -> u32 {
 
 const fn at_least_one(blocks: u32) -> u32 {
     if blocks == 0 { 1 } else { blocks }
+}
+
+const fn max(a: u32, b: u32) -> u32 {
+    if a > b { a } else { b }
 }
 
 const fn min(a: u32, b: u32) -> u32 {
@@ -148,8 +184,8 @@ mod tests {
             partitions in 1_u32..140,
         ) {
             let blocks: Vec<u32> = lengths.iter().map(|&keys| key_blocks(keys)).collect();
-            let total = blocks.iter().map(|&n| request_work(n)).sum();
-            let split = SplitKv::new(total, partitions);
+            let split = SplitKv::new(workload(&blocks), partitions);
+            let total: u32 = blocks.iter().map(|&n| split.request_work(n)).sum();
             prop_assert!(u64::from(split.payload()) * u64::from(partitions) >= u64::from(total));
             let mut used = vec![false; split_slots(blocks.len() as u32, partitions) as usize];
             let mut start = 0;
@@ -171,15 +207,36 @@ mod tests {
                     used[slot] = true;
                 }
                 prop_assert_eq!(next, n.max(1));
-                start += request_work(n);
+                start += split.request_work(n);
             }
         }
+    }
+
+    fn workload(blocks: &[u32]) -> Workload {
+        let works = blocks.iter().map(|&n| request_work(n));
+        Workload {
+            total: works.clone().sum(),
+            longest: works.max().unwrap_or(0),
+            batch: blocks.len() as u32,
+        }
+    }
+
+    #[test]
+    fn requests_of_one_length_stay_whole_where_that_costs_little() {
+        // 128 requests of 64 blocks: 66 partitions would have 128 units each, whole requests take 132 of 64.
+        let split = SplitKv::new(workload(&[64; 128]), 66);
+        assert_eq!(split.payload(), 2 * 66);
+        assert_eq!(split.partitions(3 * 66, 64), PartitionRange { first: 1, count: 1 });
+        // Of 256 blocks: 501 units or 516, more than combining costs.
+        assert_eq!(SplitKv::new(workload(&[256; 128]), 66).payload(), 501);
+        // A request much longer than the others would make all pieces long.
+        assert_eq!(SplitKv::new(workload(&[5, 5, 50]), 3).payload(), 22);
     }
 
     #[test]
     fn a_line_cut_by_hand() {
         // Requests of 5, 0 and 7 blocks: 7 + 3 + 9 = 19 units, in three pieces of 7.
-        let split = SplitKv::new(19, 3);
+        let split = SplitKv::new(workload(&[5, 0, 7]), 3);
         assert_eq!(split.payload(), 7);
         assert_eq!(split.partitions(0, 5), PartitionRange { first: 0, count: 1 });
         assert_eq!(split.partitions(7, 0), PartitionRange { first: 1, count: 1 });

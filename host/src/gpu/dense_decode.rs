@@ -8,7 +8,7 @@ use crate::{
     TensorView, Workspace,
 };
 use oximla_types::kernels::TensorMap;
-use oximla_types::kernels::combine::{self, CombineParams, ROWS_PER_CTA};
+use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::{
     self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord, TILE_COLUMNS,
     TILE_ROWS,
@@ -21,6 +21,12 @@ const ALIGNMENT: u64 = 16;
 
 /// Largest second grid dimension.
 const MAX_GRID_Y: usize = 65_535;
+
+/// CTAs of the combine kernel that a multiprocessor should have at least: as many as run there at a time.
+const COMBINE_CTAS: u32 = 16;
+
+/// Rows that one of them may take at most: where few requests are split, theirs must not take long.
+const MAX_COMBINE_ROWS: u64 = 8;
 
 /// A dense decode planned for a GPU.
 #[derive(Clone, Debug)]
@@ -43,6 +49,8 @@ struct LaunchShape {
     /// Rows of a request.
     total_rows: u32,
     partitions: u32,
+    /// Rows of a request that a CTA of the combine kernel takes.
+    combine_rows: u32,
 }
 
 /// Byte offsets in the workspace.
@@ -163,10 +171,10 @@ impl DensePlan {
             rows: self.shape.rows,
             group: self.group(),
             total_rows: self.shape.total_rows,
-            reserved: 0,
+            rows_per_cta: self.shape.combine_rows,
         };
         let decode_grid = [self.shape.row_tiles * self.problem.h_kv as u32, self.shape.partitions];
-        let combine_grid = [self.shape.total_rows.div_ceil(ROWS_PER_CTA), decode.batch];
+        let combine_grid = [self.shape.total_rows.div_ceil(self.shape.combine_rows), decode.batch];
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
         // the kernels reach no element outside them; the stream's maker promised a live one.
@@ -228,7 +236,15 @@ impl LaunchShape {
         let row_tiles = rows.div_ceil(TILE_ROWS).max(1);
         let columns = row_tiles.saturating_mul(problem.h_kv as u32);
         let total_rows = (problem.s_q * problem.h_q) as u32;
-        Ok(Self { rows, row_tiles, total_rows, partitions: (multiprocessors / columns).max(1) })
+        let combine_ctas = u64::from(multiprocessors.saturating_mul(COMBINE_CTAS)).max(1);
+        let combine_rows = (problem.batch as u64 * u64::from(total_rows)).div_ceil(combine_ctas);
+        Ok(Self {
+            rows,
+            row_tiles,
+            total_rows,
+            partitions: (multiprocessors / columns).max(1),
+            combine_rows: combine_rows.clamp(1, MAX_COMBINE_ROWS) as u32,
+        })
     }
 }
 
@@ -307,9 +323,9 @@ mod tests {
     #[test]
     fn launch_shape_fills_the_gpu() {
         let shape = LaunchShape::new(&problem(4, 1, 128, 1), 132).unwrap();
-        assert_eq!(shape, LaunchShape { rows: 128, row_tiles: 2, total_rows: 128, partitions: 66 });
+        assert_eq!(shape, LaunchShape { rows: 128, row_tiles: 2, total_rows: 128, partitions: 66, combine_rows: 1 });
         let shape = LaunchShape::new(&problem(4, 2, 9, 3), 132).unwrap();
-        assert_eq!(shape, LaunchShape { rows: 6, row_tiles: 1, total_rows: 18, partitions: 44 });
+        assert_eq!(shape, LaunchShape { rows: 6, row_tiles: 1, total_rows: 18, partitions: 44, combine_rows: 1 });
         let shape = LaunchShape::new(&problem(4, 70_000, 128, 1), 132).unwrap();
         assert_eq!(shape.partitions, 1);
     }

@@ -15,7 +15,7 @@ macro_rules! unroll {
     ($i:ident in 16 => $body:block) => {
         $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
     };
-    ($i:ident in 9 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8) };
+    ($i:ident in 8 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7) };
     ($i:ident in 32 => $body:block) => {
         $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26
             27 28 29 30 31)

@@ -28,12 +28,12 @@ pub struct OnlineSoftmax {
 pub struct ColumnLimits(pub [u32; 2]);
 
 impl ColumnLimits {
-    /// Makes the scores from the limits on −∞.
+    /// Multiplies the scores by `sign`, and makes those from the limits on −∞.
     #[inline(always)]
-    pub fn mask(self, scores: &mut [f32; 32], first_column: u32) {
+    pub fn mask(self, scores: &mut [f32; 32], first_column: u32, sign: f32) {
         unroll!(E in 32 => {
             let is_visible = first_column + fragment_column(E) < self.0[fragment_row(E)];
-            scores[E] = if is_visible { scores[E] } else { f32::NEG_INFINITY };
+            scores[E] = if is_visible { scores[E] * sign } else { f32::NEG_INFINITY };
         });
     }
 }

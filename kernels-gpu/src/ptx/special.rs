@@ -17,10 +17,14 @@ pub fn dynamic_shared() -> u32 {
 }
 
 /// `%tid.x`
+///
+/// Not `pure`, so that what is computed from it can be computed anew instead of being kept in registers.
 #[inline(always)]
 pub fn thread_x() -> u32 {
+    let x: u32;
     // SAFETY: it reads a special register.
-    unsafe { nvptx::_thread_idx_x() as u32 }
+    unsafe { asm!("mov.u32 {}, %tid.x;", out(reg32) x, options(nomem, nostack)) }
+    x
 }
 
 /// `%ctaid.x`

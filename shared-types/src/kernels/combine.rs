@@ -3,8 +3,8 @@
 use super::dense_decode::PartialResults;
 use crate::launch::{LaunchContract, WARP_THREADS};
 
-/// Output rows of a CTA: one a warp.
-pub const ROWS_PER_CTA: u32 = 4;
+/// Threads of a CTA: one for every four columns of a row.
+const THREADS: u32 = 4 * WARP_THREADS;
 
 /// Parameters of the kernel. Strides are in elements.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -26,14 +26,14 @@ pub struct CombineParams {
     pub group: u32,
     /// Query rows of a request: `h_kv · rows`.
     pub total_rows: u32,
-    /// Zero; fills the struct to its alignment.
-    pub reserved: u32,
+    /// Query rows that a CTA combines.
+    pub rows_per_cta: u32,
 }
 
 const fn contract(entry: &'static str) -> LaunchContract {
     LaunchContract {
         entry,
-        threads: ROWS_PER_CTA * WARP_THREADS,
+        threads: THREADS,
         min_ctas_per_sm: 1,
         cluster: 1,
         shared_bytes: 0,

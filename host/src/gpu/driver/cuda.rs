@@ -178,6 +178,12 @@ impl Driver for CudaDriver {
         stream: StreamHandle,
     ) -> Result<(), Error> {
         let function = self.module.function(kernel)?;
+        // Every kernel waits for the ones before it by itself, before it touches memory.
+        let mut overlap = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
         let config = sys::CUlaunchConfig {
             gridDimX: grid[0],
             gridDimY: grid[1],
@@ -187,8 +193,8 @@ impl Driver for CudaDriver {
             blockDimZ: 1,
             sharedMemBytes: kernel.contract.shared_bytes,
             hStream: cuda_stream(stream)?,
-            attrs: std::ptr::null_mut(),
-            numAttrs: 0,
+            attrs: &mut overlap,
+            numAttrs: 1,
         };
         let mut arguments = [parameters.as_ptr().cast_mut().cast::<c_void>()];
         let _current = self.enter()?;

@@ -1,10 +1,14 @@
 //! Which key blocks a CTA computes, request by request.
 
 use crate::attention::rows::QueryRows;
+use crate::attention::unroll;
 use crate::ptx::{memory, warp};
 use oximla_types::kernels::dense_decode::DenseDecodeParams;
 use oximla_types::launch::WARP_THREADS;
-use oximla_types::schedule::{self, BlockRange, PartitionRange, SplitKv};
+use oximla_types::schedule::{self, BlockRange, PartitionRange, SplitKv, Workload};
+
+/// A request that no batch has.
+pub const NO_REQUEST: u32 = u32::MAX;
 
 /// The part of one request that a CTA computes.
 #[derive(Clone, Copy)]
@@ -15,8 +19,6 @@ pub struct Segment {
     pub len: u32,
     /// The blocks to compute; empty where no row of the tile sees any of them.
     pub blocks: BlockRange,
-    /// Whether the request's first block is scheduled here.
-    pub opens: bool,
     /// The partitions that share the request.
     pub splits: PartitionRange,
 }
@@ -50,20 +52,20 @@ impl<'a> Segments<'a> {
     ) -> Self {
         // SAFETY: as the caller promises.
         unsafe {
-            let split = SplitKv::new(total_work(params, lane), params.partitions);
-            let (request, start) = locate(params, split.piece_start(partition), lane);
+            let split = SplitKv::new(workload(params, lane), params.partitions);
+            let (request, start) = locate(params, split, split.piece_start(partition), lane);
             Self { params, split, partition, rows, last_row, request, start }
         }
     }
 
-    /// The next segment's request.
+    /// The next segment's request, or [`NO_REQUEST`].
     ///
     /// # Safety
     /// As for [`Self::next`].
     #[inline(always)]
-    pub unsafe fn peek_request(&self) -> Option<u32> {
+    pub unsafe fn peek_request(&self) -> u32 {
         // SAFETY: as the caller promises.
-        unsafe { self.clone().next() }.map(|segment| segment.request)
+        unsafe { self.clone().next() }.map_or(NO_REQUEST, |segment| segment.request)
     }
 
     /// The next segment.
@@ -79,7 +81,7 @@ impl<'a> Segments<'a> {
             let len = unsafe { request_keys(self.params, request) };
             let blocks = schedule::key_blocks(len);
             self.request += 1;
-            self.start += schedule::request_work(blocks);
+            self.start += self.split.request_work(blocks);
             let scheduled = self.split.blocks(start, blocks, self.partition);
             if !scheduled.is_empty() {
                 let visible = schedule::key_blocks(self.rows.visible_keys(self.last_row, len));
@@ -88,7 +90,6 @@ impl<'a> Segments<'a> {
                     request,
                     len,
                     blocks: BlockRange { begin: scheduled.begin, end },
-                    opens: scheduled.begin == 0,
                     splits: self.split.partitions(start, blocks),
                 });
             }
@@ -111,47 +112,55 @@ unsafe fn request_keys(params: &DenseDecodeParams, request: u32) -> u32 {
     if len < capacity { len } else { capacity }
 }
 
-/// Work of the request `lane` requests after `first`, 0 past the batch.
+/// Requests that each lane looks at in one go, so that their lengths are on their way together.
+const GO: u32 = 4;
+
+/// Blocks of the request `lane` requests after `first`; none past the batch.
 #[inline(always)]
-unsafe fn lane_work(params: &DenseDecodeParams, first: u32, lane: u32) -> u32 {
-    if first + lane >= params.batch {
-        return 0;
-    }
+unsafe fn lane_blocks(params: &DenseDecodeParams, first: u32, lane: u32) -> Option<u32> {
     // SAFETY: the request is one of the batch.
-    let keys = unsafe { request_keys(params, first + lane) };
-    schedule::request_work(schedule::key_blocks(keys))
+    (first + lane < params.batch).then(|| unsafe { schedule::key_blocks(request_keys(params, first + lane)) })
 }
 
-/// Length of the work line.
+/// What the division of the batch follows from.
 #[inline(always)]
-unsafe fn total_work(params: &DenseDecodeParams, lane: u32) -> u32 {
-    let mut work = 0;
+unsafe fn workload(params: &DenseDecodeParams, lane: u32) -> Workload {
+    let (mut total, mut longest) = (0, 0);
     let mut first = 0;
     while first < params.batch {
-        // SAFETY: lanes past the batch read nothing.
-        work += unsafe { lane_work(params, first, lane) };
-        first += WARP_THREADS;
+        unroll!(I in 4 => {
+            const { assert!(GO == 4) };
+            // SAFETY: lanes past the batch read nothing.
+            let blocks = unsafe { lane_blocks(params, first + I as u32 * WARP_THREADS, lane) };
+            let work = blocks.map_or(0, schedule::request_work);
+            total += work;
+            longest = if work > longest { work } else { longest };
+        });
+        first += GO * WARP_THREADS;
     }
-    // SAFETY: the whole warp is here.
-    unsafe {
-        work += warp::shfl_bfly::<16>(work);
-        work += warp::shfl_bfly::<8>(work);
-        work += warp::shfl_bfly::<4>(work);
-        work += warp::shfl_bfly::<2>(work);
-        work += warp::shfl_bfly::<1>(work);
+    macro_rules! step {
+        ($($mask:literal)*) => { $({
+            // SAFETY: the whole warp is here.
+            let other = unsafe {
+                total += warp::shfl_bfly::<$mask>(total);
+                warp::shfl_bfly::<$mask>(longest)
+            };
+            longest = if other > longest { other } else { longest };
+        })* };
     }
-    work
+    step!(16 8 4 2 1);
+    Workload { total, longest, batch: params.batch }
 }
 
 /// The request that unit `unit` of the work line falls into, and where it starts; `batch` past the line's end.
 #[inline(always)]
-unsafe fn locate(params: &DenseDecodeParams, unit: u32, lane: u32) -> (u32, u32) {
+unsafe fn locate(params: &DenseDecodeParams, split: SplitKv, unit: u32, lane: u32) -> (u32, u32) {
     let mut before = 0;
     let mut first = 0;
     while first < params.batch {
         // SAFETY: lanes past the batch read nothing; the whole warp is here.
         unsafe {
-            let work = lane_work(params, first, lane);
+            let work = lane_blocks(params, first, lane).map_or(0, |blocks| split.request_work(blocks));
             let end = before + inclusive_sum(work, lane);
             let past = warp::ballot(end > unit);
             if past != 0 {

@@ -1,6 +1,6 @@
 //! The key tiles in shared memory: who has them, who asks for them.
 
-use super::super::segments::Segments;
+use super::super::segments::{NO_REQUEST, Segments};
 use super::{Cta, P_READERS};
 use crate::ptx::{copy, memory, special};
 use crate::sync::Barrier;
@@ -13,9 +13,6 @@ use oximla_types::schedule::BlockRange;
 
 /// A page that no cache has; the copy engine delivers zeros for it.
 const NO_PAGE: u32 = u32::MAX;
-
-/// A request that no batch has.
-const NO_REQUEST: u32 = u32::MAX;
 
 /// Initialises the barriers of tiles and probabilities.
 ///

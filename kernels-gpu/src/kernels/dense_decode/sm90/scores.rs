@@ -1,6 +1,6 @@
 //! The scores role: S = Q·Kᵀ and the softmax, one block ahead of the values.
 
-use super::super::segments::Segment;
+use super::super::segments::{NO_REQUEST, Segment};
 use super::keys::{self, BlockPlace};
 use super::{Cta, TILE};
 use crate::attention::element::Element;
@@ -33,14 +33,14 @@ const LN_2: f32 = core::f32::consts::LN_2;
 pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     let lane = thread % WARP_THREADS;
     // A thread holds parts of two rows, this one and the one 8 below.
-    let Position { row, column } = fragment::accumulator(thread, 0);
+    let row = fragment::accumulator(thread, 0).row;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
         let mut segment_count = 0;
         let mut segments = cta.segments(lane);
         let mut request = segments.peek_request();
         ask_for_queries(cta, request, thread);
-        let mut queries = load_queries(cta, request, Position { row, column });
+        let mut queries = load_queries(cta, request);
         let mut place = BlockPlace::first();
         while let Some(segment) = segments.next() {
             request = segments.peek_request();
@@ -66,15 +66,18 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                     ask_for_queries(cta, request, thread);
                 }
 
-                if !keys::is_present(page) || block * BLOCK_KEYS > all_see {
+                let scale = cta.params.scale_log2;
+                if !keys::is_present(page) || block * BLOCK_KEYS > all_see || scale < 0.0 {
                     let cta = &Cta::new(cta.params, cta.kv_map);
+                    let Position { row, column } = fragment::accumulator(special::thread_x(), 0);
                     let limit = |row: u32| {
                         let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
                         if keys::is_present(page) { visible.saturating_sub((block - 1) * BLOCK_KEYS) } else { 0 }
                     };
-                    ColumnLimits([limit(row), limit(row + 8)]).mask(&mut scores, column);
+                    ColumnLimits([limit(row), limit(row + 8)]).mask(&mut scores, column, 1_f32.copysign(scale));
                 }
-                let correction = softmax.update(&mut scores, cta.params.scale_log2);
+                // Not 0, which would make NaN of −∞.
+                let correction = softmax.update(&mut scores, scale.abs().max(f32::MIN_POSITIVE));
                 store_probabilities::<E>(place.tail(), thread, &scores);
                 store_rows(place.row_scales(), row, lane, correction);
                 fence::fence_proxy_async_shared();
@@ -86,9 +89,11 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
             } else {
                 place.earlier(1).values_may(0).barrier.arrive();
             }
-            queries = load_queries(cta, request, Position { row, column });
+            queries = load_queries(cta, request);
             // Made anew, so that the loop need not keep what only this takes.
             let cta = &Cta::new(cta.params, cta.kv_map);
+            let thread = special::thread_x();
+            let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
             let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
             keys::norms_free(segment_count).wait_for_last();
             store_rows(special::dynamic_shared() + SharedPlan::ROW_NORM, row, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
@@ -98,7 +103,7 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                 store_lse(cta, &segment, row, log_0);
                 store_lse(cta, &segment, row + 8, log_1);
             }
-            if thread == 0 && segment.opens {
+            if thread == 0 && segment.blocks.begin == 0 {
                 record_splits(cta, &segment);
             }
         }
@@ -158,14 +163,17 @@ const fn step_offset(step: u32) -> u32 {
 /// Registers of the query tiles that stay in them: for each step of 16 columns a first operand.
 const QUERY_REGISTERS: usize = (REGISTER_QUERY_TILES * TILE_COLUMNS / 16) as usize * A_REGISTERS;
 
-/// Loads this thread's part of the left query tiles of a request; `position` is the thread's first in an accumulator.
+/// Loads this thread's part of the left query tiles of a request.
 #[inline(always)]
-unsafe fn load_queries(cta: &Cta, request: Option<u32>, position: Position) -> [u32; QUERY_REGISTERS] {
+unsafe fn load_queries(cta: &Cta, request: u32) -> [u32; QUERY_REGISTERS] {
     // SAFETY: numbers may be zero.
     let mut queries: [u32; QUERY_REGISTERS] = unsafe { core::mem::zeroed() };
-    let Some(request) = request else { return queries };
+    if request == NO_REQUEST {
+        return queries;
+    }
     // SAFETY: as for the first one.
     let cta = &unsafe { Cta::new(cta.params, cta.kv_map) };
+    let position = fragment::accumulator(special::thread_x(), 0);
     let address = |row: u32| {
         // What rows past the end compute is not stored.
         let row = if row < cta.rows.count { row } else { 0 };
@@ -189,13 +197,15 @@ unsafe fn load_queries(cta: &Cta, request: Option<u32>, position: Position) -> [
 /// Starts to copy the tile's query rows of a request to shared memory, swizzled, but for the columns that stay in
 /// registers; rows past the end become zeros.
 #[inline(always)]
-unsafe fn ask_for_queries(cta: &Cta, request: Option<u32>, thread: u32) {
+unsafe fn ask_for_queries(cta: &Cta, request: u32, thread: u32) {
     const CHUNK_BYTES: u32 = 16;
     const CHUNKS: u32 = 8;
     const ROWS_AT_A_TIME: u32 = 16;
     const FIRST_COLUMN_BYTES: u64 = (REGISTER_QUERY_TILES * TILE_COLUMNS * 2) as u64;
     let chunk = thread % CHUNKS;
-    let Some(request) = request else { return };
+    if request == NO_REQUEST {
+        return;
+    }
     // SAFETY: as for the first one. Made anew, so that the loop need not keep what only this takes.
     let cta = &unsafe { Cta::new(cta.params, cta.kv_map) };
     // SAFETY: rows within `count` are within the tensor.
