@@ -170,7 +170,12 @@ fn random(device: &Device, len: usize) -> Result<DeviceBuffer<bf16>> {
 }
 
 /// Microseconds of a call, sustained and in bursts.
-fn time(case: &Case, device: &Device, cache: &DeviceBuffer<bf16>, q: &DeviceBuffer<bf16>) -> Result<[f64; 2]> {
+fn time(
+    case: &Case,
+    device: &Device,
+    cache: &DeviceBuffer<bf16>,
+    q: &DeviceBuffer<bf16>,
+) -> Result<[f64; 2]> {
     let problem = case.problem();
     let plan = DenseDecodePlan::new(&problem, KvFormat::Bf16, device)?;
     // Pages of a request lie scattered over the cache: a multiplication by a number without common factors.
@@ -261,7 +266,10 @@ impl Timer {
         let mut timer = Self { stream: null_mut(), begin: null_mut(), end: null_mut() };
         // SAFETY: the primary context is current, and the pointers are to a local.
         unsafe {
-            check(sys::cuStreamCreate(&mut timer.stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32))?;
+            check(sys::cuStreamCreate(
+                &mut timer.stream,
+                sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32,
+            ))?;
             check(sys::cuEventCreate(&mut timer.begin, 0))?;
             check(sys::cuEventCreate(&mut timer.end, 0))?;
         }

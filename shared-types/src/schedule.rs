@@ -214,11 +214,7 @@ mod tests {
 
     fn workload(blocks: &[u32]) -> Workload {
         let works = blocks.iter().map(|&n| request_work(n));
-        Workload {
-            total: works.clone().sum(),
-            longest: works.max().unwrap_or(0),
-            batch: blocks.len() as u32,
-        }
+        Workload { total: works.clone().sum(), longest: works.max().unwrap_or(0), batch: blocks.len() as u32 }
     }
 
     #[test]

@@ -323,9 +323,15 @@ mod tests {
     #[test]
     fn launch_shape_fills_the_gpu() {
         let shape = LaunchShape::new(&problem(4, 1, 128, 1), 132).unwrap();
-        assert_eq!(shape, LaunchShape { rows: 128, row_tiles: 2, total_rows: 128, partitions: 66, combine_rows: 1 });
+        assert_eq!(
+            shape,
+            LaunchShape { rows: 128, row_tiles: 2, total_rows: 128, partitions: 66, combine_rows: 1 }
+        );
         let shape = LaunchShape::new(&problem(4, 2, 9, 3), 132).unwrap();
-        assert_eq!(shape, LaunchShape { rows: 6, row_tiles: 1, total_rows: 18, partitions: 44, combine_rows: 1 });
+        assert_eq!(
+            shape,
+            LaunchShape { rows: 6, row_tiles: 1, total_rows: 18, partitions: 44, combine_rows: 1 }
+        );
         let shape = LaunchShape::new(&problem(4, 70_000, 128, 1), 132).unwrap();
         assert_eq!(shape.partitions, 1);
     }

@@ -78,11 +78,5 @@ macro_rules! element {
     };
 }
 
-element!(
-    Bf16,
-    cvt_bf16x2,
-    wgmma_m64n64k16_bf16,
-    wgmma_m64n64k16_bf16_ra,
-    wgmma_m64n256k16_bf16_bt
-);
+element!(Bf16, cvt_bf16x2, wgmma_m64n64k16_bf16, wgmma_m64n64k16_bf16_ra, wgmma_m64n256k16_bf16_bt);
 element!(Fp16, cvt_f16x2, wgmma_m64n64k16_f16, wgmma_m64n64k16_f16_ra, wgmma_m64n256k16_f16_bt);

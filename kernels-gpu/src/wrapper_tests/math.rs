@@ -21,6 +21,10 @@ macro_rules! binary {
     };
 }
 
+kernel!(wrapper_fma, |lane, input, output| {
+    let operand = |number: u32| f32::from_bits(*input.add(lane + (number * WARP_THREADS) as usize));
+    *output.add(lane) = math::fma(operand(0), operand(1), operand(2)).to_bits()
+});
 unary!(wrapper_ex2, math::ex2);
 unary!(wrapper_lg2, math::lg2);
 unary!(wrapper_rcp, math::rcp);

@@ -3,15 +3,18 @@
 //! The input is A, 64 rows by 64, then B, both as they are to lie in shared memory, then C; D is the output. C and D
 //! lie in the order of the threads and, for each, of its accumulators.
 
-use super::{kernel, put};
+use super::{get, kernel, put};
 use crate::attention::unroll;
 use crate::ptx::barrier::barrier_cta_sync;
 use crate::ptx::fence::fence_proxy_async_shared;
-use crate::ptx::special::dynamic_shared;
+use crate::ptx::special::{dynamic_shared, thread_x};
 use crate::ptx::wgmma::*;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::wrapper_tests::SHARED_BYTES;
 use oximla_types::launch::WARPGROUP_THREADS;
+use oximla_types::layout::fragment::{self, A_REGISTERS};
+use oximla_types::layout::swizzle::Swizzle;
+use oximla_types::layout::tile::{Position, Tile};
 
 /// Bytes of a row of a panel: 64 elements of 16 bits, with 128-byte swizzle.
 const ROW_BYTES: u32 = 64 * 2;
@@ -29,6 +32,12 @@ kernel!(wrapper_wgmma_wait_all_32, |thread, input, output| { multiply_64_bf16(th
 kernel!(wrapper_wgmma_wait_all_128, |thread, input, output| { multiply_256_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_bf16, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_f16, |thread, input, output| { multiply_64_f16(thread, input, output) });
+kernel!(wrapper_wgmma_m64n64k16_bf16_ra, |thread, input, output| {
+    multiply_64_bf16_ra(thread, input, output)
+});
+kernel!(wrapper_wgmma_m64n64k16_f16_ra, |thread, input, output| {
+    multiply_64_f16_ra(thread, input, output)
+});
 kernel!(wrapper_wgmma_m64n256k16_bf16_bt, |thread, input, output| {
     multiply_256_bf16(thread, input, output)
 });
@@ -81,7 +90,16 @@ macro_rules! multiply {
 /// B has a row for each of 64 columns of D, and K runs along it.
 macro_rules! multiply_64 {
     ($name:ident, $mma:ident) => {
-        multiply!($name, $mma, wgmma_fence_32, wgmma_wait_all_32, 32, 1, SharedDescriptor::k_major_sw128, STEP * 2);
+        multiply!(
+            $name,
+            $mma,
+            wgmma_fence_32,
+            wgmma_wait_all_32,
+            32,
+            1,
+            SharedDescriptor::k_major_sw128,
+            STEP * 2
+        );
     };
 }
 
@@ -92,6 +110,33 @@ macro_rules! multiply_256 {
     };
 }
 
+/// As `multiply!`'s kernels take A from shared memory, so these load it to registers first.
+macro_rules! with_a_in_registers {
+    ($name:ident, $mma:ident) => {
+        #[inline(always)]
+        unsafe fn $name(accumulator: &mut [f32; 32], a: SharedDescriptor, b: SharedDescriptor) {
+            // The descriptor's first field is the address, in units of 16 bytes.
+            let start = (a.bits() as u32 & 0x3fff) * 16;
+            let tile = Tile::new(64, Swizzle::Bytes128);
+            let panel = start & !(tile.panel_bytes() - 1);
+            let first_column = (start - panel) / 2;
+            let mut registers = [0; A_REGISTERS];
+            unroll!(REGISTER in 4 => {
+                let at = fragment::a_operand(thread_x(), REGISTER as u32, 0);
+                let position = Position { row: at.row, column: first_column + at.column };
+                // SAFETY: an element of the panel, and the one next to it.
+                registers[REGISTER] = unsafe { get(panel + tile.element(position)) };
+            });
+            // SAFETY: as the caller promises; each step has registers of its own.
+            unsafe { $mma(accumulator, registers, b) }
+        }
+    };
+}
+
+with_a_in_registers!(bf16_a_in_registers, wgmma_m64n64k16_bf16_ra);
+with_a_in_registers!(f16_a_in_registers, wgmma_m64n64k16_f16_ra);
+multiply_64!(multiply_64_bf16_ra, bf16_a_in_registers);
+multiply_64!(multiply_64_f16_ra, f16_a_in_registers);
 multiply_64!(multiply_64_bf16, wgmma_m64n64k16_bf16);
 multiply_64!(multiply_64_f16, wgmma_m64n64k16_f16);
 multiply_256!(multiply_256_bf16, wgmma_m64n256k16_bf16_bt);

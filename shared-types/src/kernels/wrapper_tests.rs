@@ -17,7 +17,7 @@ macro_rules! contracts {
 pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
     WARP_THREADS, 8 => [
         "wrapper_cp_async_16" "wrapper_cp_async_wait_all"
-        "wrapper_ex2" "wrapper_lg2" "wrapper_rcp" "wrapper_max" "wrapper_cvt_bf16x2" "wrapper_cvt_f16x2"
+        "wrapper_ex2" "wrapper_lg2" "wrapper_rcp" "wrapper_fma" "wrapper_max" "wrapper_cvt_bf16x2" "wrapper_cvt_f16x2"
         "wrapper_stmatrix_x4"
         "wrapper_ld_global_i32" "wrapper_ld_global_u32" "wrapper_ld_global_f32" "wrapper_ld_global_f32x4"
         "wrapper_st_global_u32" "wrapper_st_global_f32" "wrapper_st_global_f32x2" "wrapper_st_global_u32x2"
@@ -38,6 +38,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "wrapper_barrier_cta_sync" "wrapper_fence_proxy_async_shared"
         "wrapper_wgmma_fence" "wrapper_wgmma_fence_32" "wrapper_wgmma_commit_group" "wrapper_wgmma_wait_all_32" "wrapper_wgmma_wait_all_128"
         "wrapper_wgmma_m64n64k16_bf16" "wrapper_wgmma_m64n64k16_f16"
+        "wrapper_wgmma_m64n64k16_bf16_ra" "wrapper_wgmma_m64n64k16_f16_ra"
         "wrapper_wgmma_m64n256k16_bf16_bt" "wrapper_wgmma_m64n256k16_f16_bt"
     ]
     3 * WARPGROUP_THREADS, 8 => [

@@ -44,7 +44,7 @@ wrappers! {
     barrier: barrier_cta_sync;
     copy: cp_async_16 cp_async_wait_all cp_async_bulk_tensor_4d;
     fence: fence_proxy_async_shared fence_mbarrier_init;
-    math: ex2 lg2 rcp max cvt_bf16x2 cvt_f16x2;
+    math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2;
     matrix: stmatrix_x4;
     mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity;
     memory: ld_global_i32 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_f32
@@ -53,7 +53,8 @@ wrappers! {
         griddepcontrol_wait griddepcontrol_launch_dependents;
     warp: shfl_bfly shfl_up shfl_idx ballot;
     wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_all_32 wgmma_wait_all_128
-        wgmma_m64n64k16_bf16 wgmma_m64n64k16_f16 wgmma_m64n256k16_bf16_bt wgmma_m64n256k16_f16_bt;
+        wgmma_m64n64k16_bf16 wgmma_m64n64k16_f16 wgmma_m64n64k16_bf16_ra wgmma_m64n64k16_f16_ra
+        wgmma_m64n256k16_bf16_bt wgmma_m64n256k16_f16_bt;
 }
 
 /// Sources of the wrappers.

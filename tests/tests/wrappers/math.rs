@@ -54,6 +54,21 @@ pub fn rcp(kernel: &Kernel) {
     }
 }
 
+/// Rounded once: the product's lower bits count where the sum cancels its upper ones.
+pub fn fma(kernel: &Kernel) {
+    let cases =
+        [(2.0, 3.0, 4.0), (1.1, 1.1, -1.21), (1e30, 1e30, -INFINITY), (-0.0, 1.0, 0.0), (3.0, -1e-30, 1.0)];
+    let operand = |pick: fn(&(f32, f32, f32)) -> f32| {
+        (0..32).map(move |lane| pick(&cases[lane % cases.len()]).to_bits())
+    };
+    let input = operand(|case| case.0).chain(operand(|case| case.1)).chain(operand(|case| case.2)).collect();
+    let found = kernel.run(&Work::new(input, 32));
+    for (lane, found) in found.into_iter().enumerate() {
+        let (a, b, c) = cases[lane % cases.len()];
+        assert_eq!(found, f32::mul_add(a, b, c).to_bits(), "{a} * {b} + {c}");
+    }
+}
+
 pub fn max(kernel: &Kernel) {
     let cases = [
         (1.0, 2.0, 2.0),

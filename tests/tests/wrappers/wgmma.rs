@@ -70,6 +70,14 @@ pub fn wgmma_m64n64k16_f16(kernel: &Kernel) {
     Product { element: Element::F16, ..BF16_64 }.check(kernel);
 }
 
+pub fn wgmma_m64n64k16_bf16_ra(kernel: &Kernel) {
+    BF16_64.check(kernel);
+}
+
+pub fn wgmma_m64n64k16_f16_ra(kernel: &Kernel) {
+    Product { element: Element::F16, ..BF16_64 }.check(kernel);
+}
+
 pub fn wgmma_m64n256k16_bf16_bt(kernel: &Kernel) {
     BF16_256.check(kernel);
 }

@@ -5,8 +5,8 @@ use super::{Cta, P_READERS};
 use crate::ptx::{copy, memory, special};
 use crate::sync::Barrier;
 use oximla_types::kernels::dense_decode::{
-    BARRIER_BYTES, DenseDecodeParams, HALF_SLOTS, SharedPlan, TAIL_SLOTS, TAIL_TILE, TILE_BYTES, TILE_COLUMNS,
-    TILE_ROWS, VALUE_TILES,
+    BARRIER_BYTES, DenseDecodeParams, HALF_SLOTS, SharedPlan, TAIL_SLOTS, TAIL_TILE, TILE_BYTES,
+    TILE_COLUMNS, TILE_ROWS, VALUE_TILES,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::schedule::BlockRange;
@@ -50,7 +50,8 @@ impl Phase {
     #[inline(always)]
     fn of(offset: u32, slots: u32, number: u32) -> Self {
         // SAFETY: `init_barriers` initialised it.
-        let barrier = unsafe { Barrier::at(special::dynamic_shared() + offset + number % slots * BARRIER_BYTES) };
+        let barrier =
+            unsafe { Barrier::at(special::dynamic_shared() + offset + number % slots * BARRIER_BYTES) };
         Self { barrier, parity: number / slots & 1 }
     }
 

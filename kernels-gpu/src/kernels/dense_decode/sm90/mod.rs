@@ -10,33 +10,37 @@
 //!     out = O / l,  lse = ln l + m·ln 2
 //! ```
 //!
-//! Scores and the softmax of block `j + 1` run beside the values of block `j`, in different warpgroups:
+//! The tensor cores multiply the scores of block `j + 1`, and during the softmax of block `j + 1` the values of block
+//! `j`, in different warpgroups:
 //!
-//! | role         | warpgroup | registers | consumes            | produces                        |
-//! |--------------|-----------|-----------|---------------------|---------------------------------|
-//! | scores       | 0         | 120       | Q, K tiles          | Q, P, row scales, norms, lse    |
-//! | values left  | 1         | 192       | P, K tiles 0..4     | O columns 0..256, K tiles 0..4  |
-//! | values right | 2         | 192       | P, K tiles 4..8     | O columns 256..512, K tiles 4.. |
+//! | role         | warpgroup | registers | consumes         | produces                        | asks for          |
+//! |--------------|-----------|-----------|------------------|---------------------------------|-------------------|
+//! | scores       | 0         | 152       | Q, K tiles       | P, row scales, norms, lse       | Q                 |
+//! | values left  | 1         | 176       | P, K tiles 0..4  | O columns 0..256                | K tiles 4..8      |
+//! | values right | 2         | 176       | P, K tiles 4..8  | O columns 256..512              | K tiles 0..4, 8   |
 //!
-//! A warp of the value warpgroups also asks the copy engine for one tile of the block after next, as soon as its
-//! warpgroup's multiplication has let go of the stage; it runs ahead into the next request, so that copies never pause.
-//! The scores warpgroup asks for the next request's queries once the last scores of a request are computed.
+//! Shared memory holds two and a half blocks of value tiles, in five slots of a half each; for that, the left query
+//! tiles stay in registers of the scores warpgroup. Who lets go of a half asks the copy engine for the half that takes
+//! its slot, five halves later: as five is odd, the left warpgroup for a right half and the other way round. Each warp
+//! asks for one tile. They run ahead into the next request, so that copies never pause.
 //!
 //! The last tile of a key, the tail, has no values: its place is free once the scores are computed, and the block's
-//! probabilities go there. So there are as many P as there are tails, and their slots need a barrier to be free.
+//! probabilities go there.
 //!
-//! | barrier             | completes when                       | arrivals                        |
-//! |---------------------|--------------------------------------|---------------------------------|
-//! | `VALUES_FULL[s][t]` | value tile `t` of stage `s` has landed | 1, and the tile's bytes       |
-//! | `TAIL_FULL[i]`      | the tail in slot `i` has landed      | 1, and the tile's bytes         |
-//! | `TAIL_FREE[i]`      | both halves have multiplied the P in slot `i` | 1 a value warpgroup    |
-//! | `P_FULL[s]`         | P and row scales are written         | the scores warpgroup            |
-//! | `NORM_FULL`         | the row norms are written            | the scores warpgroup            |
-//! | `NORM_FREE`         | the row norms have been read         | both value warpgroups           |
+//! | barrier        | completes when                                       | arrivals                    |
+//! |----------------|------------------------------------------------------|-----------------------------|
+//! | `HALF_FULL[h]` | the half of value tiles in slot `h` has landed       | 1 a tile, and its bytes     |
+//! | `TAIL_FULL[i]` | the tail in slot `i` has landed                      | 1, and the tile's bytes     |
+//! | `P_FULL[i]`    | P and row scales in slot `i` are written             | the scores warpgroup        |
+//! | `LEFT_MAY[i]`  | the next block's scores are under way                | the scores warpgroup        |
+//! | `RIGHT_MAY[i]` | the left half has multiplied P                       | the left value warpgroup    |
+//! | `P_FREE[i]`    | both halves have multiplied P                        | 1 a value warpgroup         |
+//! | `NORM_FULL`    | the row norms are written                            | the scores warpgroup        |
+//! | `NORM_FREE`    | the row norms have been read                         | both value warpgroups       |
 //!
-//! A stage needs no barrier of its own to be free: its tiles are last read by the value warpgroup that refills them
-//! (the scores of the block were finished before its `P_FULL`). Nor do the row scales of a stage: scores that write
-//! them have seen all tiles of the stage land, which both value warpgroups asked for after they had read the old ones.
+//! A slot of a half needs no barrier to be free: its tiles are last read by the value warpgroup that refills it (the
+//! scores of the block were finished before its `P_FULL`). Nor do row scales: scores that write them have seen the tail
+//! of their slot land, which was asked for once `P_FREE` told that the old ones are used up.
 
 mod keys;
 mod scores;
@@ -49,8 +53,7 @@ use crate::ptx::{fence, special};
 use crate::sync::cta_barrier;
 use core::num::NonZeroU32;
 use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
-    WARPGROUPS,
+    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS, WARPGROUPS,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
 use oximla_types::layout::swizzle::Swizzle;

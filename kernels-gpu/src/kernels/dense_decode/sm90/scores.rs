@@ -72,9 +72,17 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                     let Position { row, column } = fragment::accumulator(special::thread_x(), 0);
                     let limit = |row: u32| {
                         let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
-                        if keys::is_present(page) { visible.saturating_sub((block - 1) * BLOCK_KEYS) } else { 0 }
+                        if keys::is_present(page) {
+                            visible.saturating_sub((block - 1) * BLOCK_KEYS)
+                        } else {
+                            0
+                        }
                     };
-                    ColumnLimits([limit(row), limit(row + 8)]).mask(&mut scores, column, 1_f32.copysign(scale));
+                    ColumnLimits([limit(row), limit(row + 8)]).mask(
+                        &mut scores,
+                        column,
+                        1_f32.copysign(scale),
+                    );
                 }
                 // Not 0, which would make NaN of −∞.
                 let correction = softmax.update(&mut scores, scale.abs().max(f32::MIN_POSITIVE));
@@ -96,7 +104,12 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
             let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
             let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
             keys::norms_free(segment_count).wait_for_last();
-            store_rows(special::dynamic_shared() + SharedPlan::ROW_NORM, row, lane, [reciprocal(sum_0), reciprocal(sum_1)]);
+            store_rows(
+                special::dynamic_shared() + SharedPlan::ROW_NORM,
+                row,
+                lane,
+                [reciprocal(sum_0), reciprocal(sum_1)],
+            );
             keys::norms_full(segment_count).barrier.arrive();
             segment_count += 1;
             if lane % 4 == 0 {

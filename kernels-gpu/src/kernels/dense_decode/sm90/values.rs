@@ -131,9 +131,7 @@ unsafe fn clear_unused_values<const HALF: u32>(place: BlockPlace, used_keys: u32
 unsafe fn multiply<E: Element, const HALF: u32>(place: BlockPlace, output: &mut [f32; 128]) {
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
     // SAFETY: the whole warp is here. The exchange makes the addresses the same in all lanes for ptxas to see.
-    let (p, v) = unsafe {
-        (warp::shfl_idx(place.tail(), 0), warp::shfl_idx(place.half(HALF), 0))
-    };
+    let (p, v) = unsafe { (warp::shfl_idx(place.tail(), 0), warp::shfl_idx(place.half(HALF), 0)) };
     let a = SharedDescriptor::k_major_sw128(p);
     let b = SharedDescriptor::mn_major_sw128(v, TILE_BYTES);
     // SAFETY: P is full and fenced; the tiles landed before the scores of this block were computed.
