@@ -171,13 +171,18 @@ impl Invalid {
     }
 }
 
+/// What the oracle calls a cache format.
+pub fn reference_format(format: KvFormat) -> Fp8Format {
+    match format {
+        KvFormat::V32Fp8 => Fp8Format::V32,
+        _ => Fp8Format::Model1,
+    }
+}
+
 /// The oracle's answer.
 pub fn answer(case: &SparseDecodeCase) -> Answer {
     let p = &case.problem;
-    let format = match p.format {
-        KvFormat::V32Fp8 => Fp8Format::V32,
-        _ => Fp8Format::Model1,
-    };
+    let format = reference_format(p.format);
     let q: Vec<f64> = case.q.iter().copied().map(bf16::to_f64).collect();
     let attention = oximla_reference::SparseDecode {
         batch: p.batch,

@@ -1,7 +1,9 @@
 //! Named barriers ("Parallel Synchronization and Communication Instructions: barrier").
 
 unsafe extern "C" {
-    // The intrinsic is convergent, so LLVM neither duplicates it nor moves it across control flow.
+    // The intrinsic is convergent, so LLVM neither duplicates it nor moves it across control flow. rustc's own jump
+    // threading knows nothing of that: between two branches on one condition it copies the call into both arms. The
+    // counts of synchronising instructions and the emulator (a diverged warp) show it.
     #[link_name = "llvm.nvvm.barrier.cta.sync.aligned.count"]
     fn llvm_barrier_cta_sync_aligned_count(id: u32, threads: u32);
 }

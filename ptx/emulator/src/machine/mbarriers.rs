@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::access::Location;
+use super::addresses::Location;
 use super::cta::Actor;
 use super::wait::Wait;
 use super::warp::lanes;

@@ -5,11 +5,15 @@
 //! operations wait in `pending` and happen at any time between their issue and the wait that needs them.
 //!
 //! * `warp`, `cta`: state; `wait`: what stops a fiber;
-//! * `step`: one instruction; `lanes`, `access`, `barriers`, `mbarriers`, `copies`, `tensor`: the families;
+//! * `step`: one instruction; `lanes`, `addresses`, `access`, `atomics`, `barriers`, `mbarriers`, `copies`, `bulk`,
+//!   `tensor`: the families; `traffic`: what accesses cost;
 //! * `ordering`: publishing and taking over views; `report`: findings.
 
 mod access;
+mod addresses;
+mod atomics;
 mod barriers;
+mod bulk;
 mod copies;
 mod cta;
 mod lanes;
@@ -18,6 +22,7 @@ mod ordering;
 mod report;
 mod step;
 mod tensor;
+mod traffic;
 mod wait;
 mod warp;
 

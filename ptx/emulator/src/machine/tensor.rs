@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::access::{Location, bank_conflicts};
+use super::addresses::Location;
 use super::cta::{Actor, WARPGROUP_WARPS};
+use super::traffic::bank_conflicts;
 use super::wait::Wait;
 use super::warp::WARP;
 use super::{Place, Unit};
