@@ -110,7 +110,7 @@ macro_rules! multiply_256 {
     };
 }
 
-/// As `multiply!`'s kernels take A from shared memory, so these load it to registers first.
+/// `multiply!` has A at the beginning of the shared memory; this loads a step of it to registers.
 macro_rules! with_a_in_registers {
     ($name:ident, $mma:ident) => {
         #[inline(always)]
@@ -118,7 +118,7 @@ macro_rules! with_a_in_registers {
             // The descriptor's first field is the address, in units of 16 bytes.
             let start = (a.bits() as u32 & 0x3fff) * 16;
             let tile = Tile::new(64, Swizzle::Bytes128);
-            let panel = start & !(tile.panel_bytes() - 1);
+            let panel = dynamic_shared();
             let first_column = (start - panel) / 2;
             let mut registers = [0; A_REGISTERS];
             unroll!(REGISTER in 4 => {
@@ -127,8 +127,11 @@ macro_rules! with_a_in_registers {
                 // SAFETY: an element of the panel, and the one next to it.
                 registers[REGISTER] = unsafe { get(panel + tile.element(position)) };
             });
-            // SAFETY: as the caller promises; each step has registers of its own.
-            unsafe { $mma(accumulator, registers, b) }
+            // SAFETY: as the caller promises; each step has registers of its own, written before the fence.
+            unsafe {
+                wgmma_fence();
+                $mma(accumulator, registers, b)
+            }
         }
     };
 }
