@@ -127,14 +127,11 @@ fn changes(instruction: &Instruction) -> Vec<Change> {
         "wgmma.wait_group",
         "griddepcontrol.wait",
     ];
-    if synchronises.iter().any(|prefix| {
-        mnemonic == *prefix
-            || starts_with(&format!("{prefix}."))
-            || starts_with(prefix) && prefix.contains('.')
-    }) {
-        return vec![gone()];
-    }
-    Vec::new()
+    // Whole words of the mnemonic: `bar` is not the beginning of `barrier`.
+    let is = |prefix: &str| {
+        mnemonic.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '_']))
+    };
+    if synchronises.into_iter().any(is) { vec![gone()] } else { Vec::new() }
 }
 
 /// The instruction with an operand of 32 bits to which something was done before.
