@@ -20,12 +20,12 @@ pub trait Element {
     /// As for the `wgmma` wrappers.
     unsafe fn multiply_scores_registers(scores: &mut [f32; 32], queries: [u32; 4], keys: SharedDescriptor);
 
-    /// `output += A·B` for 64 query rows, 16 keys and 256 columns, A K-major and B MN-major in shared memory.
+    /// `output += A·B` for 64 query rows, 16 keys and 128 columns, A K-major and B MN-major in shared memory.
     ///
     /// # Safety
     /// As for the `wgmma` wrappers.
     unsafe fn multiply_values(
-        output: &mut [f32; 128],
+        output: &mut [f32; 64],
         probabilities: SharedDescriptor,
         values: SharedDescriptor,
     );
@@ -67,7 +67,7 @@ macro_rules! element {
 
             #[inline(always)]
             unsafe fn multiply_values(
-                output: &mut [f32; 128],
+                output: &mut [f32; 64],
                 probabilities: SharedDescriptor,
                 values: SharedDescriptor,
             ) {
@@ -78,5 +78,5 @@ macro_rules! element {
     };
 }
 
-element!(Bf16, cvt_bf16x2, wgmma_m64n64k16_bf16, wgmma_m64n64k16_bf16_ra, wgmma_m64n256k16_bf16_bt);
-element!(Fp16, cvt_f16x2, wgmma_m64n64k16_f16, wgmma_m64n64k16_f16_ra, wgmma_m64n256k16_f16_bt);
+element!(Bf16, cvt_bf16x2, wgmma_m64n64k16_bf16, wgmma_m64n64k16_bf16_ra, wgmma_m64n128k16_bf16_bt);
+element!(Fp16, cvt_f16x2, wgmma_m64n64k16_f16, wgmma_m64n64k16_f16_ra, wgmma_m64n128k16_f16_bt);

@@ -10,10 +10,13 @@ pub mod softmax;
 /// not promise to unroll a loop.
 macro_rules! unroll {
     ($i:ident in 2 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1) };
+    ($i:ident in 3 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2) };
     ($i:ident in 4 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3) };
-    ($i:ident in 5 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4) };
     ($i:ident in 16 => $body:block) => {
         $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    ($i:ident in 24 => $body:block) => {
+        $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
     };
     ($i:ident in 8 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7) };
     ($i:ident in 32 => $body:block) => {

@@ -46,18 +46,18 @@ macro_rules! fence {
 
 macro_rules! wait_group {
     ($name:ident, $len:literal, [$($register:literal)*]) => {
-        /// `wgmma.wait_group 0`: waits for every group. The accumulator passes through, so that no use of it can be
-        /// scheduled before the wait.
+        /// `wgmma.wait_group`: waits until at most the last `PENDING` groups are unfinished. The accumulator of the others
+        /// passes through, so that no use of it can be scheduled before the wait.
         ///
         /// # Safety
         /// The whole warpgroup executes it.
         #[inline(always)]
-        pub unsafe fn $name(accumulator: &mut [f32; $len]) {
+        pub unsafe fn $name<const PENDING: u32>(accumulator: &mut [f32; $len]) {
             // SAFETY: as the caller promises.
             unsafe {
                 // asm! wants every operand in the text: a comment will do.
-                asm!(concat!("wgmma.wait_group.sync.aligned 0; //" $(, " {", $register, "}")*),
-                    $(inout(reg32) accumulator[$register],)* options(nostack))
+                asm!(concat!("wgmma.wait_group.sync.aligned {pending}; //" $(, " {", $register, "}")*),
+                    $(inout(reg32) accumulator[$register],)* pending = const PENDING, options(nostack))
             }
         }
     };
@@ -119,6 +119,10 @@ macro_rules! shapes {
         $callback!($($arguments)*, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
             30 31]);
     };
+    ($callback:ident!($($arguments:tt)*), 64) => {
+        $callback!($($arguments)*, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
+            30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63]);
+    };
     ($callback:ident!($($arguments:tt)*), 128) => {
         $callback!($($arguments)*, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
             30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65
@@ -129,8 +133,9 @@ macro_rules! shapes {
 }
 
 shapes!(fence!(wgmma_fence_32, 32), 32);
-shapes!(wait_group!(wgmma_wait_all_32, 32), 32);
-shapes!(wait_group!(wgmma_wait_all_128, 128), 128);
+shapes!(wait_group!(wgmma_wait_32, 32), 32);
+shapes!(wait_group!(wgmma_wait_64, 64), 64);
+shapes!(wait_group!(wgmma_wait_128, 128), 128);
 shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0"), 32);
 shapes!(mma!(wgmma_m64n64k16_f16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0, 0"), 32);
 shapes!(
@@ -140,6 +145,14 @@ shapes!(
 shapes!(
     mma_registers!(wgmma_m64n64k16_f16_ra, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0"),
     32
+);
+shapes!(
+    mma!(wgmma_m64n128k16_bf16_bt, 64, "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16", "0, 1"),
+    64
+);
+shapes!(
+    mma!(wgmma_m64n128k16_f16_bt, 64, "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16", "0, 1"),
+    64
 );
 shapes!(
     mma!(wgmma_m64n256k16_bf16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16", "0, 1"),

@@ -28,8 +28,8 @@ const STEP: u32 = 16;
 kernel!(wrapper_wgmma_fence, |thread, input, output| { multiply_256_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_fence_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_commit_group, |thread, input, output| { multiply_64_bf16(thread, input, output) });
-kernel!(wrapper_wgmma_wait_all_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
-kernel!(wrapper_wgmma_wait_all_128, |thread, input, output| { multiply_256_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_wait_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_wait_128, |thread, input, output| { multiply_256_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_bf16, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_f16, |thread, input, output| { multiply_64_f16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_bf16_ra, |thread, input, output| {
@@ -80,7 +80,7 @@ macro_rules! multiply {
                     $mma(&mut accumulator, a.advance(I as u32 * STEP * 2), b.advance(I as u32 * $b_step));
                 });
                 wgmma_commit_group();
-                $wait(&mut accumulator);
+                $wait::<0>(&mut accumulator);
                 each!(I in $len => { *output.add(first + I) = accumulator[I].to_bits(); });
             }
         }
@@ -94,7 +94,7 @@ macro_rules! multiply_64 {
             $name,
             $mma,
             wgmma_fence_32,
-            wgmma_wait_all_32,
+            wgmma_wait_32,
             32,
             1,
             SharedDescriptor::k_major_sw128,
@@ -106,7 +106,7 @@ macro_rules! multiply_64 {
 /// B has a row for each step of K, in four panels of 64 columns of D.
 macro_rules! multiply_256 {
     ($name:ident, $mma:ident) => {
-        multiply!($name, $mma, |_| wgmma_fence(), wgmma_wait_all_128, 128, 4, b_of_256, STEP * ROW_BYTES);
+        multiply!($name, $mma, |_| wgmma_fence(), wgmma_wait_128, 128, 4, b_of_256, STEP * ROW_BYTES);
     };
 }
 

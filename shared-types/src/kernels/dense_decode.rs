@@ -19,36 +19,45 @@ pub const TILE_COLUMNS: u32 = 64;
 /// Tiles across a query or a key.
 pub const TILES: u32 = HEAD_DIM / TILE_COLUMNS;
 
-/// Tiles of values that one of the two value warpgroups owns.
-pub const VALUE_TILES: u32 = HEAD_DIM_V / TILE_COLUMNS / 2;
+/// Parts that the value tiles of a key block are divided into, by columns: what one `wgmma` multiplies.
+pub const VALUE_PARTS: u32 = 4;
+
+/// Tiles of a part.
+pub const PART_TILES: u32 = HEAD_DIM_V / TILE_COLUMNS / VALUE_PARTS;
 
 /// Bytes of a tile of 16-bit elements.
 pub const TILE_BYTES: u32 = TILE_ROWS * TILE_COLUMNS * 2;
 
 /// The tile without values: the last one.
-pub const TAIL_TILE: u32 = 2 * VALUE_TILES;
+pub const TAIL_TILE: u32 = VALUE_PARTS * PART_TILES;
+
+/// Bytes of a part of a key block.
+pub const PART_BYTES: u32 = PART_TILES * TILE_BYTES;
 
 /// Query tiles in shared memory: the last ones. The others stay in registers of the scores warpgroup, which makes room for
 /// more keys.
 pub const SHARED_QUERY_TILES: u32 = TILES - REGISTER_QUERY_TILES;
 
-/// Query tiles in registers: those that go with the left values.
-pub const REGISTER_QUERY_TILES: u32 = VALUE_TILES;
+/// Query tiles in registers: those that go with all parts but the last.
+pub const REGISTER_QUERY_TILES: u32 = (VALUE_PARTS - 1) * PART_TILES;
 
-/// Halves of value tiles in shared memory at a time: the left and right ones of two and a half key blocks.
-pub const HALF_SLOTS: u32 = 5;
+/// Parts in shared memory at a time: two and three quarters of a key block.
+pub const PART_SLOTS: u32 = 11;
 
 /// Slots of tail tiles, each of which becomes its block's probabilities.
 pub const TAIL_SLOTS: u32 = 3;
 
-/// Warpgroups of a CTA: one for scores, two for values.
-pub const WARPGROUPS: u32 = 3;
+/// Warpgroups of a CTA: one for scores, two for values, one for loads.
+pub const WARPGROUPS: u32 = 4;
 
-/// Registers of a thread of the scores warpgroup, once roles have parted.
-pub const SCORES_REGISTERS: u32 = 152;
+/// Registers of a thread of the scores warpgroup, once roles have parted: 32 scores, 96 queries and their bookkeeping.
+pub const SCORES_REGISTERS: u32 = 168;
 
 /// Registers of a thread of a values warpgroup: 128 accumulators and their bookkeeping.
-pub const VALUES_REGISTERS: u32 = 176;
+pub const VALUES_REGISTERS: u32 = 160;
+
+/// Registers of a thread of the loads warpgroup.
+pub const LOADS_REGISTERS: u32 = 24;
 
 const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
 
@@ -61,28 +70,26 @@ pub struct SharedPlan;
 impl SharedPlan {
     /// The query tiles that are not in registers.
     pub const Q: u32 = 0;
-    /// Value tiles of the keys, half by half.
+    /// Value tiles of the keys, part by part.
     pub const V: u32 = Self::Q + SHARED_QUERY_TILES * TILE_BYTES;
     /// Tail tiles of the keys; once a block's scores are computed, its probabilities lie where its tail was.
-    pub const TAIL: u32 = Self::V + HALF_SLOTS * VALUE_TILES * TILE_BYTES;
+    pub const TAIL: u32 = Self::V + PART_SLOTS * PART_BYTES;
     /// Per tail slot and row, f32: what the output so far is multiplied by before the block is added.
     pub const ROW_SCALE: u32 = Self::TAIL + TAIL_SLOTS * TILE_BYTES;
     /// Per row, f32: the reciprocal of the softmax denominator.
     pub const ROW_NORM: u32 = Self::ROW_SCALE + TAIL_SLOTS * TILE_ROWS * 4;
-    /// A half of value tiles has landed: one barrier a slot.
-    pub const HALF_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
+    /// A part of the value tiles has landed: one barrier a slot.
+    pub const PART_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
+    /// A part of the value tiles is used up: one barrier a slot.
+    pub const PART_FREE: u32 = Self::PART_FULL + PART_SLOTS * BARRIER_BYTES;
     /// Tail tiles have landed: one barrier a slot.
-    pub const TAIL_FULL: u32 = Self::HALF_FULL + HALF_SLOTS * BARRIER_BYTES;
+    pub const TAIL_FULL: u32 = Self::PART_FREE + PART_SLOTS * BARRIER_BYTES;
     /// Probabilities and row scales are written: one barrier a tail slot.
     pub const P_FULL: u32 = Self::TAIL_FULL + TAIL_SLOTS * BARRIER_BYTES;
     /// Probabilities and row scales are used up: one barrier a tail slot.
     pub const P_FREE: u32 = Self::P_FULL + TAIL_SLOTS * BARRIER_BYTES;
-    /// The left values may be multiplied, as the next block's scores are under way: one barrier a tail slot.
-    pub const LEFT_MAY: u32 = Self::P_FREE + TAIL_SLOTS * BARRIER_BYTES;
-    /// The right values may be multiplied, as the left ones are: one barrier a tail slot.
-    pub const RIGHT_MAY: u32 = Self::LEFT_MAY + TAIL_SLOTS * BARRIER_BYTES;
     /// Row norms are written.
-    pub const NORM_FULL: u32 = Self::RIGHT_MAY + TAIL_SLOTS * BARRIER_BYTES;
+    pub const NORM_FULL: u32 = Self::P_FREE + TAIL_SLOTS * BARRIER_BYTES;
     /// Row norms are used up.
     pub const NORM_FREE: u32 = Self::NORM_FULL + BARRIER_BYTES;
     /// Bytes in all.
@@ -93,11 +100,11 @@ impl SharedPlan {
 pub const BARRIER_BYTES: u32 = 8;
 
 const _: () = {
-    assert!(HEAD_DIM.is_multiple_of(TILE_COLUMNS) && HEAD_DIM_V.is_multiple_of(2 * TILE_COLUMNS));
+    assert!(HEAD_DIM.is_multiple_of(TILE_COLUMNS) && HEAD_DIM_V.is_multiple_of(VALUE_PARTS * TILE_COLUMNS));
     assert!(BLOCK_KEYS == TILE_ROWS, "a key block is a column of square tiles");
     assert!(TILES == TAIL_TILE + 1, "one tile of a key has no values");
     assert!(SharedPlan::V.is_multiple_of(1024) && SharedPlan::TAIL.is_multiple_of(1024));
-    assert!(SharedPlan::HALF_FULL.is_multiple_of(BARRIER_BYTES));
+    assert!(SharedPlan::PART_FULL.is_multiple_of(BARRIER_BYTES));
     assert!(SharedPlan::BYTES <= MAX_SHARED_BYTES);
 };
 
@@ -186,9 +193,8 @@ const fn contract(entry: &'static str) -> LaunchContract {
         shared_bytes: SharedPlan::BYTES,
         param_align: TENSOR_MAP_ALIGN,
     };
-    assert!(SCORES_REGISTERS + 2 * VALUES_REGISTERS <= WARPGROUPS * contract.registers_at_entry());
-    // ptxas wants 158 registers at entry for `wgmma` with 256 columns.
-    assert!(contract.registers_at_entry() >= 160);
+    let registers = SCORES_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
+    assert!(registers <= WARPGROUPS * contract.registers_at_entry());
     contract.checked()
 }
 

@@ -1,20 +1,18 @@
-//! The key tiles in shared memory: who has them, who asks for them.
+//! Where key blocks lie in shared memory, and who waits for whom over them.
 
-use super::super::segments::{NO_REQUEST, Segments};
-use super::{Cta, P_READERS};
-use crate::ptx::{copy, memory, special};
+use super::VALUE_WARPS;
+use crate::ptx::{memory, special};
 use crate::sync::Barrier;
 use oximla_types::kernels::dense_decode::{
-    BARRIER_BYTES, DenseDecodeParams, HALF_SLOTS, SharedPlan, TAIL_SLOTS, TAIL_TILE, TILE_BYTES,
-    TILE_COLUMNS, TILE_ROWS, VALUE_TILES,
+    BARRIER_BYTES, DenseDecodeParams, PART_BYTES, PART_SLOTS, SharedPlan, TAIL_SLOTS, TILE_BYTES, TILE_ROWS,
+    VALUE_PARTS,
 };
-use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
-use oximla_types::schedule::BlockRange;
+use oximla_types::launch::WARPGROUP_THREADS;
 
 /// A page that no cache has; the copy engine delivers zeros for it.
-const NO_PAGE: u32 = u32::MAX;
+pub const NO_PAGE: u32 = u32::MAX;
 
-/// Initialises the barriers of tiles and probabilities.
+/// Initialises the barriers.
 ///
 /// # Safety
 /// One thread calls it, before anyone uses them.
@@ -28,14 +26,13 @@ pub unsafe fn init_barriers(shared: u32) {
             i += 1;
         }
     };
-    init(SharedPlan::HALF_FULL, HALF_SLOTS, VALUE_TILES);
-    init(SharedPlan::NORM_FULL, 1, WARPGROUP_THREADS);
-    init(SharedPlan::NORM_FREE, 1, P_READERS * WARPGROUP_THREADS);
+    init(SharedPlan::PART_FULL, PART_SLOTS, 1);
+    init(SharedPlan::PART_FREE, PART_SLOTS, VALUE_WARPS);
     init(SharedPlan::TAIL_FULL, TAIL_SLOTS, 1);
     init(SharedPlan::P_FULL, TAIL_SLOTS, WARPGROUP_THREADS);
-    init(SharedPlan::P_FREE, TAIL_SLOTS, P_READERS);
-    init(SharedPlan::LEFT_MAY, TAIL_SLOTS, WARPGROUP_THREADS);
-    init(SharedPlan::RIGHT_MAY, TAIL_SLOTS, WARPGROUP_THREADS);
+    init(SharedPlan::P_FREE, TAIL_SLOTS, 2 * VALUE_WARPS);
+    init(SharedPlan::NORM_FULL, 1, WARPGROUP_THREADS);
+    init(SharedPlan::NORM_FREE, 1, 2 * WARPGROUP_THREADS);
 }
 
 /// A barrier, and the parity of the phase that is meant.
@@ -93,29 +90,29 @@ impl BlockPlace {
         Self { number: 0 }
     }
 
-    /// The place of the block `count` blocks later.
+    /// The place of the next block.
     #[inline(always)]
-    pub fn later(self, count: u32) -> Self {
-        Self { number: self.number + count }
+    pub fn next(self) -> Self {
+        Self { number: self.number + 1 }
     }
 
-    /// The place of the block `count` blocks earlier.
+    /// Address of a part of the block's value tiles.
     #[inline(always)]
-    pub fn earlier(self, count: u32) -> Self {
-        Self { number: self.number - count }
+    pub fn part(self, part: u32) -> u32 {
+        let slot = (VALUE_PARTS * self.number + part) % PART_SLOTS;
+        special::dynamic_shared() + SharedPlan::V + slot * PART_BYTES
     }
 
-    /// Address of the block's left or right value tiles.
+    /// Completes when a part of the value tiles has landed.
     #[inline(always)]
-    pub fn half(self, half: u32) -> u32 {
-        let slot = (2 * self.number + half) % HALF_SLOTS;
-        special::dynamic_shared() + SharedPlan::V + slot * VALUE_TILES * TILE_BYTES
+    pub fn part_full(self, part: u32) -> Phase {
+        Phase::of(SharedPlan::PART_FULL, PART_SLOTS, VALUE_PARTS * self.number + part)
     }
 
-    /// Completes when the left or right value tiles have landed.
+    /// Completes when a part of the value tiles is used up.
     #[inline(always)]
-    pub fn half_full(self, half: u32) -> Phase {
-        Phase::of(SharedPlan::HALF_FULL, HALF_SLOTS, 2 * self.number + half)
+    pub fn part_free(self, part: u32) -> Phase {
+        Phase::of(SharedPlan::PART_FREE, PART_SLOTS, VALUE_PARTS * self.number + part)
     }
 
     /// Address of the block's tail, and later of its probabilities.
@@ -136,43 +133,16 @@ impl BlockPlace {
         Phase::of(SharedPlan::P_FULL, TAIL_SLOTS, self.number)
     }
 
-    /// Completes when all [`P_READERS`] are done with probabilities and row scales.
+    /// Completes when both value warpgroups are done with probabilities and row scales.
     #[inline(always)]
     pub fn probabilities_free(self) -> Phase {
         Phase::of(SharedPlan::P_FREE, TAIL_SLOTS, self.number)
-    }
-
-    /// Completes when half `half` of the values may be multiplied.
-    #[inline(always)]
-    pub fn values_may(self, half: u32) -> Phase {
-        let offset = if half == 0 { SharedPlan::LEFT_MAY } else { SharedPlan::RIGHT_MAY };
-        Phase::of(offset, TAIL_SLOTS, self.number)
     }
 
     /// Address of the block's row scales.
     #[inline(always)]
     pub fn row_scales(self) -> u32 {
         special::dynamic_shared() + SharedPlan::ROW_SCALE + self.number % TAIL_SLOTS * TILE_ROWS * 4
-    }
-
-    /// Asks the copy engine for tile `tile` of a page.
-    ///
-    /// # Safety
-    /// One thread calls it, once a tile and block; nobody reads the old contents any more.
-    #[inline(always)]
-    unsafe fn load(self, cta: &Cta, tile: u32, page: u32) {
-        let (address, full) = if tile == TAIL_TILE {
-            (self.tail(), self.tail_full())
-        } else {
-            let half = tile / VALUE_TILES;
-            (self.half(half) + tile % VALUE_TILES * TILE_BYTES, self.half_full(half))
-        };
-        let coordinates = [(tile * TILE_COLUMNS) as i32, 0, cta.kv_head as i32, page as i32];
-        // SAFETY: the box is one tile, and the tile is free.
-        unsafe {
-            full.barrier.arrive_expecting(TILE_BYTES);
-            copy::cp_async_bulk_tensor_4d(address, cta.kv_map, coordinates, full.barrier.address());
-        }
     }
 }
 
@@ -192,76 +162,4 @@ pub unsafe fn page_of(params: &DenseDecodeParams, request: u32, block: u32) -> u
 #[inline(always)]
 pub fn is_present(page: u32) -> bool {
     page != NO_PAGE
-}
-
-/// Asks for one half of each block, ahead of its use and across requests: the warpgroup of the left values for the right
-/// half, and the other way round, as the number of slots is odd.
-///
-/// Every thread of a value warpgroup has one. The first lane of each warp asks for one of the half's tiles, so that
-/// they are all on their way at once.
-pub struct Loader<'a> {
-    segments: Segments<'a>,
-    request: u32,
-    blocks: BlockRange,
-    /// Page of the next block, fetched a block ahead.
-    page: u32,
-}
-
-impl<'a> Loader<'a> {
-    /// Before the first block.
-    ///
-    /// # Safety
-    /// The parameters describe live tensors.
-    #[inline(always)]
-    pub unsafe fn new(cta: &Cta, segments: Segments<'a>) -> Self {
-        let blocks = BlockRange { begin: 0, end: 0 };
-        let mut loader = Self { segments, request: 0, blocks, page: NO_PAGE };
-        // SAFETY: as the caller promises.
-        unsafe { loader.look_ahead(cta) };
-        loader
-    }
-
-    /// Finds the page of the next block.
-    #[inline(always)]
-    unsafe fn look_ahead(&mut self, cta: &Cta) {
-        // SAFETY: blocks within a segment lie within the page table.
-        unsafe {
-            while self.blocks.is_empty() {
-                match self.segments.next() {
-                    Some(segment) => (self.request, self.blocks) = (segment.request, segment.blocks),
-                    None => {
-                        self.request = NO_REQUEST;
-                        return;
-                    }
-                }
-            }
-            self.page = page_of(cta.params, self.request, self.blocks.begin);
-        }
-        self.blocks.begin += 1;
-    }
-
-    /// Asks for the tiles of value half `HALF` of the next block, which goes to `place`; for the left half also for
-    /// the tail. Does nothing once the partition is exhausted. `thread` is the number in the warpgroup.
-    ///
-    /// # Safety
-    /// Once for each place, in order; the warpgroup is done with what lies in the half's slot.
-    #[inline(always)]
-    pub unsafe fn issue<const HALF: u32>(&mut self, cta: &Cta, place: BlockPlace, thread: u32) {
-        const { assert!(WARPGROUP_THREADS / WARP_THREADS == VALUE_TILES, "a tile for each warp") };
-        if self.request == NO_REQUEST {
-            return;
-        }
-        // SAFETY: as the caller promises; a tail waits until the probabilities in its slot are used up.
-        unsafe {
-            if thread.is_multiple_of(WARP_THREADS) {
-                let tile = HALF * VALUE_TILES + thread / WARP_THREADS;
-                place.load(cta, tile, self.page);
-                if tile == 0 {
-                    place.probabilities_free().wait_for_last();
-                    place.load(cta, TAIL_TILE, self.page);
-                }
-            }
-            self.look_ahead(cta);
-        }
-    }
 }

@@ -43,6 +43,7 @@
 //! of their slot land, which was asked for once `P_FREE` told that the old ones are used up.
 
 mod keys;
+mod loads;
 mod scores;
 mod values;
 
@@ -53,9 +54,9 @@ use crate::ptx::{fence, special};
 use crate::sync::cta_barrier;
 use core::num::NonZeroU32;
 use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, SCORES_REGISTERS, SM90_BF16, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS, WARPGROUPS,
+    DenseDecodeParams, LOADS_REGISTERS, SCORES_REGISTERS, SM90_BF16, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
 };
-use oximla_types::launch::WARPGROUP_THREADS;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::swizzle::Swizzle;
 use oximla_types::layout::tile::Tile;
 
@@ -64,8 +65,8 @@ const TILE: Tile = Tile::new(TILE_ROWS, Swizzle::Bytes128);
 
 const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
 
-/// Those that say when they are done with a block's probabilities: the value warpgroups, one thread of each.
-const P_READERS: u32 = WARPGROUPS - 1;
+/// Warps of a value warpgroup; each says for itself when it is done with what it reads.
+const VALUE_WARPS: u32 = WARPGROUP_THREADS / WARP_THREADS;
 
 /// What every role knows: the parameters and this CTA's place in the grid.
 struct Cta<'a> {
@@ -118,16 +119,22 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
         special::griddepcontrol_wait();
         match thread / WARPGROUP_THREADS {
             0 => {
-                special::setmaxnreg_dec::<SCORES_REGISTERS>();
+                special::setmaxnreg_inc::<SCORES_REGISTERS>();
                 scores::run::<E>(&Cta::new(params, kv_map), thread);
             }
             1 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
                 values::run::<E, 0>(&Cta::new(params, kv_map), thread - WARPGROUP_THREADS);
             }
-            _ => {
+            2 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
                 values::run::<E, 1>(&Cta::new(params, kv_map), thread - 2 * WARPGROUP_THREADS);
+            }
+            _ => {
+                special::setmaxnreg_dec::<LOADS_REGISTERS>();
+                if thread / WARP_THREADS == 3 * VALUE_WARPS {
+                    loads::run(&Cta::new(params, kv_map), thread % WARP_THREADS);
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{
     REGISTER_QUERY_TILES, SHARED_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS, TILE_ROWS,
-    VALUE_TILES,
+    PART_TILES,
 };
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::layout::fragment::{self, A_REGISTERS};
@@ -32,8 +32,6 @@ const LN_2: f32 = core::f32::consts::LN_2;
 #[inline(always)]
 pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     let lane = thread % WARP_THREADS;
-    // A thread holds parts of two rows, this one and the one 8 below.
-    let row = fragment::accumulator(thread, 0).row;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
         let mut segment_count = 0;
@@ -45,59 +43,35 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
         while let Some(segment) = segments.next() {
             request = segments.peek_request();
             wait_for_queries();
-            // The tile's first row sees the fewest keys: blocks below them need no mask.
-            let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
             let mut softmax = OnlineSoftmax::new();
-            let mut block = segment.blocks.begin;
-            while block < segment.blocks.end {
-                let page = keys::page_of(cta.params, segment.request, block);
-                let mut scores: [f32; 32] = core::mem::zeroed();
-                multiply::<E>(place, &queries, &mut scores);
-                // The values of the last block start behind the scores of this one: the tensor cores multiply them
-                // during the softmax.
-                if block > segment.blocks.begin {
-                    place.earlier(1).values_may(0).barrier.arrive();
-                }
-                wgmma::wgmma_wait_all_32(&mut scores);
-                // Behind this no warp multiplies any more, so that queries and tail may be overwritten.
-                warpgroup_barrier::<BARRIER>();
-                block += 1;
-                if block == segment.blocks.end {
-                    ask_for_queries(cta, request, thread);
-                }
-
-                let scale = cta.params.scale_log2;
-                if !keys::is_present(page) || block * BLOCK_KEYS > all_see || scale < 0.0 {
-                    let cta = &Cta::new(cta.params, cta.kv_map);
-                    let Position { row, column } = fragment::accumulator(special::thread_x(), 0);
-                    let limit = |row: u32| {
-                        let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
-                        if keys::is_present(page) {
-                            visible.saturating_sub((block - 1) * BLOCK_KEYS)
-                        } else {
-                            0
-                        }
-                    };
-                    ColumnLimits([limit(row), limit(row + 8)]).mask(
-                        &mut scores,
-                        column,
-                        1_f32.copysign(scale),
-                    );
-                }
-                // Not 0, which would make NaN of −∞.
-                let correction = softmax.update(&mut scores, scale.abs().max(f32::MIN_POSITIVE));
-                store_probabilities::<E>(place.tail(), thread, &scores);
-                store_rows(place.row_scales(), row, lane, correction);
-                fence::fence_proxy_async_shared();
-                place.probabilities_full().barrier.arrive();
-                place = place.later(1);
-            }
             if segment.blocks.is_empty() {
                 ask_for_queries(cta, request, thread);
+                queries = load_queries(cta, request);
             } else {
-                place.earlier(1).values_may(0).barrier.arrive();
+                let mut block = segment.blocks.begin;
+                let last = segment.blocks.end - 1;
+                let mut page = keys::page_of(cta.params, segment.request, block);
+                let mut scores: [f32; 32] = core::mem::zeroed();
+                multiply::<E>(place, &queries, &mut scores);
+                wgmma::wgmma_wait_32::<0>(&mut scores);
+                while block < last {
+                    probabilities::<E>(cta, &segment, &mut softmax, place, block, page, &mut scores);
+                    block += 1;
+                    page = keys::page_of(cta.params, segment.request, block);
+                    multiply::<E>(place.next(), &queries, &mut scores);
+                    // The values of a block start behind the scores of the next one: the tensor cores multiply them
+                    // during its softmax.
+                    place.probabilities_full().barrier.arrive();
+                    place = place.next();
+                    wgmma::wgmma_wait_32::<0>(&mut scores);
+                }
+                warpgroup_barrier::<BARRIER>();
+                ask_for_queries(cta, request, thread);
+                queries = load_queries(cta, request);
+                probabilities::<E>(cta, &segment, &mut softmax, place, block, page, &mut scores);
+                place.probabilities_full().barrier.arrive();
+                place = place.next();
             }
-            queries = load_queries(cta, request);
             // Made anew, so that the loop need not keep what only this takes.
             let cta = &Cta::new(cta.params, cta.kv_map);
             let thread = special::thread_x();
@@ -123,45 +97,79 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     }
 }
 
+/// The softmax of a block: turns scores into probabilities and hands them to the values.
+#[inline(always)]
+unsafe fn probabilities<E: Element>(
+    cta: &Cta,
+    segment: &Segment,
+    softmax: &mut OnlineSoftmax,
+    place: BlockPlace,
+    block: u32,
+    page: u32,
+    scores: &mut [f32; 32],
+) {
+    // SAFETY: the whole warpgroup is here, and none of it multiplies the block's tail any more.
+    unsafe {
+        // Behind this no warp multiplies the block any more, so that its tail may be overwritten.
+        warpgroup_barrier::<BARRIER>();
+        let thread = special::thread_x();
+        let Position { row, column } = fragment::accumulator(thread, 0);
+        let scale = cta.params.scale_log2;
+        // The tile's first row sees the fewest keys: blocks below them need no mask.
+        let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
+        if !keys::is_present(page) || (block + 1) * BLOCK_KEYS > all_see || scale < 0.0 {
+            let cta = &Cta::new(cta.params, cta.kv_map);
+            let limit = |row: u32| {
+                let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
+                if keys::is_present(page) { visible.saturating_sub(block * BLOCK_KEYS) } else { 0 }
+            };
+            ColumnLimits([limit(row), limit(row + 8)]).mask(scores, column, 1_f32.copysign(scale));
+        }
+        // Not 0, which would make NaN of −∞.
+        let correction = softmax.update(scores, scale.abs().max(f32::MIN_POSITIVE));
+        store_probabilities::<E>(place.tail(), thread, scores);
+        store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
+        fence::fence_proxy_async_shared();
+    }
+}
+
 /// Starts `scores = Q·Kᵀ`; returns once it is all on its way.
 ///
-/// `queries` are the left tiles, the others are in shared memory.
+/// The queries of the last part and of the tail are in shared memory, the others in registers.
 #[inline(always)]
 unsafe fn multiply<E: Element>(place: BlockPlace, queries: &[u32; QUERY_REGISTERS], scores: &mut [f32; 32]) {
     // The exchange makes the addresses the same in all lanes for ptxas to see, which then computes the descriptors in
     // its uniform registers, where `wgmma` wants them. Shared memory's address is taken anew, so that it does not keep
-    // the descriptors of all steps in registers from block to block.
+    // the descriptors of all steps in registers from block to block. In a loop ptxas would wait for the tensor cores
+    // after each round.
     // SAFETY: the query tiles are visible to the tensor cores since `wait_for_queries`, the key tiles since they landed.
-    // In a loop ptxas would wait for the tensor cores after each round.
     unsafe {
-        let a = SharedDescriptor::k_major_sw128(special::dynamic_shared() + SharedPlan::Q);
-        let left = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.half(0), 0));
-        let right = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.half(1), 0));
-        let tail = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
-        const { assert!(REGISTER_QUERY_TILES == VALUE_TILES && VALUE_TILES == 4) };
-
-        place.half_full(0).wait();
+        let shared_queries = SharedDescriptor::k_major_sw128(special::dynamic_shared() + SharedPlan::Q);
+        *scores = core::mem::zeroed();
         wgmma::wgmma_fence_32(scores);
-        unroll!(STEP in 16 => {
-            let a = [queries[4 * STEP], queries[4 * STEP + 1], queries[4 * STEP + 2], queries[4 * STEP + 3]];
-            E::multiply_scores_registers(scores, a, left.advance(step_offset(STEP as u32)));
+        unroll!(PART in 4 => {
+            let keys = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.part(PART as u32), 0));
+            place.part_full(PART as u32).wait();
+            wgmma::wgmma_fence();
+            unroll!(STEP in 8 => {
+                const OFFSET: u32 = step_offset(STEP as u32);
+                if PART < 3 {
+                    const FIRST: usize = if PART < 3 { A_REGISTERS * (8 * PART + STEP) } else { 0 };
+                    let queries = [queries[FIRST], queries[FIRST + 1], queries[FIRST + 2], queries[FIRST + 3]];
+                    E::multiply_scores_registers(scores, queries, keys.advance(OFFSET));
+                } else {
+                    E::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
+                }
+            });
+            wgmma::wgmma_commit_group();
         });
-        wgmma::wgmma_commit_group();
-
-        place.half_full(1).wait();
-        wgmma::wgmma_fence();
-        unroll!(STEP in 16 => {
-            const OFFSET: u32 = step_offset(STEP as u32);
-            E::multiply_scores(scores, a.advance(OFFSET), right.advance(OFFSET));
-        });
-        wgmma::wgmma_commit_group();
-
+        let shared_queries = shared_queries.advance(PART_TILES * TILE_BYTES);
+        let keys = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
         place.tail_full().wait();
-        let a = a.advance(VALUE_TILES * TILE_BYTES);
         wgmma::wgmma_fence();
         unroll!(STEP in 4 => {
             const OFFSET: u32 = step_offset(STEP as u32);
-            E::multiply_scores(scores, a.advance(OFFSET), tail.advance(OFFSET));
+            E::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
         });
         wgmma::wgmma_commit_group();
     }
@@ -195,8 +203,8 @@ unsafe fn load_queries(cta: &Cta, request: u32) -> [u32; QUERY_REGISTERS] {
     let rows = [address(cta.first_row + position.row), address(cta.first_row + position.row + 8)];
     // SAFETY: rows within `count` are within the tensor.
     unsafe {
-        unroll!(STEP in 16 => {
-            const { assert!(4 * 16 == QUERY_REGISTERS) };
+        unroll!(STEP in 24 => {
+            const { assert!(4 * 24 == QUERY_REGISTERS) };
             const BYTES: u64 = STEP as u64 * 16 * 2;
             queries[4 * STEP] = memory::ld_global_u32(rows[0] + BYTES);
             queries[4 * STEP + 1] = memory::ld_global_u32(rows[1] + BYTES);
@@ -230,8 +238,8 @@ unsafe fn ask_for_queries(cta: &Cta, request: u32, thread: u32) {
             let row = if row < cta.rows.count { row } else { 0 };
             let source = cta.query_row(request, row) + FIRST_COLUMN_BYTES + (chunk * CHUNK_BYTES) as u64;
             let target = special::dynamic_shared() + SharedPlan::Q + TILE.chunk(tile_row, chunk);
-            unroll!(TILE in 5 => {
-                const { assert!(SHARED_QUERY_TILES == 5) };
+            unroll!(TILE in 3 => {
+                const { assert!(SHARED_QUERY_TILES == 3) };
                 copy::cp_async_16(target + TILE as u32 * TILE_BYTES, source + TILE as u64 * 128, bytes);
             });
             tile_row += ROWS_AT_A_TIME;

@@ -1,0 +1,73 @@
+//! The loads role: asks the copy engine for the key tiles, as far ahead as there is room, across requests.
+
+use super::Cta;
+use super::keys::{self, BlockPlace, NO_PAGE, Phase};
+use crate::ptx::{copy, warp};
+use oximla_types::kernels::dense_decode::{PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
+use oximla_types::launch::WARP_THREADS;
+
+/// Runs the role.
+///
+/// # Safety
+/// One warp calls it, `lane` being the thread's number in it, after the barriers are initialised.
+#[inline(always)]
+pub unsafe fn run(cta: &Cta, lane: u32) {
+    // SAFETY: the roles follow one protocol, told at the top of the kernel; blocks of a segment lie within the page
+    // table.
+    unsafe {
+        let mut place = BlockPlace::first();
+        let mut segments = cta.segments(lane);
+        while let Some(segment) = segments.next() {
+            let mut block = segment.blocks.begin;
+            // Each lane fetches the page of another block.
+            let mut pages = NO_PAGE;
+            while block < segment.blocks.end {
+                let ahead = (block - segment.blocks.begin) % WARP_THREADS;
+                if ahead == 0 && block + lane < segment.blocks.end {
+                    pages = keys::page_of(cta.params, segment.request, block + lane);
+                }
+                load_block(cta, place, warp::shfl_idx(pages, ahead), lane);
+                place = place.next();
+                block += 1;
+            }
+        }
+    }
+}
+
+/// Asks for the tiles of a page, each part as soon as there is room for it.
+///
+/// # Safety
+/// Once for each place, in order.
+#[inline(always)]
+unsafe fn load_block(cta: &Cta, place: BlockPlace, page: u32, lane: u32) {
+    // SAFETY: what lay in each place is used up.
+    unsafe {
+        let mut part = 0;
+        while part < VALUE_PARTS {
+            place.part_free(part).wait_for_last();
+            load(cta, place.part(part), place.part_full(part), part * PART_TILES, PART_TILES, page, lane);
+            part += 1;
+        }
+        place.probabilities_free().wait_for_last();
+        load(cta, place.tail(), place.tail_full(), TAIL_TILE, 1, page, lane);
+    }
+}
+
+/// Asks for `tiles` tiles of a page from `first_tile` on, one a lane.
+///
+/// # Safety
+/// There is room for them at `address`, and nobody reads the old contents any more.
+#[inline(always)]
+unsafe fn load(cta: &Cta, address: u32, full: Phase, first_tile: u32, tiles: u32, page: u32, lane: u32) {
+    // SAFETY: as the caller promises; a box is one tile.
+    unsafe {
+        if lane == 0 {
+            full.barrier.arrive_expecting(tiles * TILE_BYTES);
+        }
+        if lane < tiles {
+            let column = ((first_tile + lane) * TILE_COLUMNS) as i32;
+            let coordinates = [column, 0, cta.kv_head as i32, page as i32];
+            copy::cp_async_bulk_tensor_4d(address + lane * TILE_BYTES, cta.kv_map, coordinates, full.barrier.address());
+        }
+    }
+}
