@@ -53,6 +53,10 @@ load! {
     ld_global_f32, "ld.global.b32", reg64: u64, reg32: f32
 }
 load! {
+    /// `ld.shared.b32`, as u32.
+    ld_shared_u32, "ld.shared.b32", reg32: u32, reg32: u32
+}
+load! {
     /// `ld.shared.b32`, as f32.
     ld_shared_f32, "ld.shared.b32", reg32: u32, reg32: f32
 }
@@ -63,6 +67,10 @@ store! {
 store! {
     /// `st.global.b32`, of f32.
     st_global_f32, "st.global.b32", reg64: u64, reg32: f32
+}
+store! {
+    /// `st.shared.b32`, of u32.
+    st_shared_u32, "st.shared.b32", reg32: u32, reg32: u32
 }
 store! {
     /// `st.shared.b32`, of f32.

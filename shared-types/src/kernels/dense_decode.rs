@@ -76,8 +76,10 @@ impl SharedPlan {
     pub const TAIL: u32 = Self::V + PART_SLOTS * PART_BYTES;
     /// Per tail slot and row, f32: what the output so far is multiplied by before the block is added.
     pub const ROW_SCALE: u32 = Self::TAIL + TAIL_SLOTS * TILE_BYTES;
+    /// Per tail slot, u32: whether the block's page is one of the cache's, else 0.
+    pub const IS_PRESENT: u32 = Self::ROW_SCALE + TAIL_SLOTS * TILE_ROWS * 4;
     /// Per row, f32: the reciprocal of the softmax denominator.
-    pub const ROW_NORM: u32 = Self::ROW_SCALE + TAIL_SLOTS * TILE_ROWS * 4;
+    pub const ROW_NORM: u32 = Self::IS_PRESENT + (TAIL_SLOTS * 4).next_multiple_of(8);
     /// A part of the value tiles has landed: one barrier a slot.
     pub const PART_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
     /// A part of the value tiles is used up: one barrier a slot.
@@ -88,8 +90,10 @@ impl SharedPlan {
     pub const P_FULL: u32 = Self::TAIL_FULL + TAIL_SLOTS * BARRIER_BYTES;
     /// Probabilities and row scales are used up: one barrier a tail slot.
     pub const P_FREE: u32 = Self::P_FULL + TAIL_SLOTS * BARRIER_BYTES;
+    /// Probabilities may be multiplied, as the next block's scores are under way: one barrier a tail slot.
+    pub const P_MAY: u32 = Self::P_FREE + TAIL_SLOTS * BARRIER_BYTES;
     /// Row norms are written.
-    pub const NORM_FULL: u32 = Self::P_FREE + TAIL_SLOTS * BARRIER_BYTES;
+    pub const NORM_FULL: u32 = Self::P_MAY + TAIL_SLOTS * BARRIER_BYTES;
     /// Row norms are used up.
     pub const NORM_FREE: u32 = Self::NORM_FULL + BARRIER_BYTES;
     /// Bytes in all.

@@ -1,6 +1,6 @@
 //! Where key blocks lie in shared memory, and who waits for whom over them.
 
-use super::VALUE_WARPS;
+use super::WARPGROUP_WARPS;
 use crate::ptx::{memory, special};
 use crate::sync::Barrier;
 use oximla_types::kernels::dense_decode::{
@@ -27,10 +27,11 @@ pub unsafe fn init_barriers(shared: u32) {
         }
     };
     init(SharedPlan::PART_FULL, PART_SLOTS, 1);
-    init(SharedPlan::PART_FREE, PART_SLOTS, VALUE_WARPS);
+    init(SharedPlan::PART_FREE, PART_SLOTS, WARPGROUP_WARPS);
     init(SharedPlan::TAIL_FULL, TAIL_SLOTS, 1);
     init(SharedPlan::P_FULL, TAIL_SLOTS, WARPGROUP_THREADS);
-    init(SharedPlan::P_FREE, TAIL_SLOTS, 2 * VALUE_WARPS);
+    init(SharedPlan::P_FREE, TAIL_SLOTS, 2 * WARPGROUP_WARPS);
+    init(SharedPlan::P_MAY, TAIL_SLOTS, WARPGROUP_WARPS);
     init(SharedPlan::NORM_FULL, 1, WARPGROUP_THREADS);
     init(SharedPlan::NORM_FREE, 1, 2 * WARPGROUP_THREADS);
 }
@@ -133,10 +134,23 @@ impl BlockPlace {
         Phase::of(SharedPlan::P_FULL, TAIL_SLOTS, self.number)
     }
 
+    /// Completes when the probabilities may be multiplied.
+    #[inline(always)]
+    pub fn probabilities_may(self) -> Phase {
+        Phase::of(SharedPlan::P_MAY, TAIL_SLOTS, self.number)
+    }
+
     /// Completes when both value warpgroups are done with probabilities and row scales.
     #[inline(always)]
     pub fn probabilities_free(self) -> Phase {
         Phase::of(SharedPlan::P_FREE, TAIL_SLOTS, self.number)
+    }
+
+    /// Address of the flag that tells whether the block's page is one of the cache's: 1, or 0. Written before the tail is
+    /// full.
+    #[inline(always)]
+    pub fn is_present(self) -> u32 {
+        special::dynamic_shared() + SharedPlan::IS_PRESENT + self.number % TAIL_SLOTS * 4
     }
 
     /// Address of the block's row scales.
@@ -156,10 +170,4 @@ pub unsafe fn page_of(params: &DenseDecodeParams, request: u32, block: u32) -> u
     // SAFETY: as the caller promises.
     let page = unsafe { memory::ld_global_u32(params.block_table.wrapping_add((entry * 4) as u64)) };
     if page < params.num_pages { page } else { NO_PAGE }
-}
-
-/// Whether [`page_of`] found a page.
-#[inline(always)]
-pub fn is_present(page: u32) -> bool {
-    page != NO_PAGE
 }

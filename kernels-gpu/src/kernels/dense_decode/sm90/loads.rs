@@ -2,7 +2,7 @@
 
 use super::Cta;
 use super::keys::{self, BlockPlace, NO_PAGE, Phase};
-use crate::ptx::{copy, warp};
+use crate::ptx::{copy, memory, warp};
 use oximla_types::kernels::dense_decode::{PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
 use oximla_types::launch::WARP_THREADS;
 
@@ -49,6 +49,9 @@ unsafe fn load_block(cta: &Cta, place: BlockPlace, page: u32, lane: u32) {
             part += 1;
         }
         place.probabilities_free().wait_for_last();
+        if lane == 0 {
+            memory::st_shared_u32(place.is_present(), (page != NO_PAGE) as u32);
+        }
         load(cta, place.tail(), place.tail_full(), TAIL_TILE, 1, page, lane);
     }
 }

@@ -65,8 +65,8 @@ const TILE: Tile = Tile::new(TILE_ROWS, Swizzle::Bytes128);
 
 const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
 
-/// Warps of a value warpgroup; each says for itself when it is done with what it reads.
-const VALUE_WARPS: u32 = WARPGROUP_THREADS / WARP_THREADS;
+/// Warps of a warpgroup.
+const WARPGROUP_WARPS: u32 = WARPGROUP_THREADS / WARP_THREADS;
 
 /// What every role knows: the parameters and this CTA's place in the grid.
 struct Cta<'a> {
@@ -132,7 +132,7 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
             }
             _ => {
                 special::setmaxnreg_dec::<LOADS_REGISTERS>();
-                if thread / WARP_THREADS == 3 * VALUE_WARPS {
+                if thread / WARP_THREADS == 3 * WARPGROUP_WARPS {
                     loads::run(&Cta::new(params, kv_map), thread % WARP_THREADS);
                 }
             }

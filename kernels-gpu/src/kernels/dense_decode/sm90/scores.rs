@@ -50,26 +50,28 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
             } else {
                 let mut block = segment.blocks.begin;
                 let last = segment.blocks.end - 1;
-                let mut page = keys::page_of(cta.params, segment.request, block);
                 let mut scores: [f32; 32] = core::mem::zeroed();
                 multiply::<E>(place, &queries, &mut scores);
                 wgmma::wgmma_wait_32::<0>(&mut scores);
                 while block < last {
-                    probabilities::<E>(cta, &segment, &mut softmax, place, block, page, &mut scores);
+                    probabilities::<E>(cta, &segment, &mut softmax, place, block, &mut scores);
                     block += 1;
-                    page = keys::page_of(cta.params, segment.request, block);
                     multiply::<E>(place.next(), &queries, &mut scores);
                     // The values of a block start behind the scores of the next one: the tensor cores multiply them
                     // during its softmax.
-                    place.probabilities_full().barrier.arrive();
+                    if lane == 0 {
+                        place.probabilities_may().barrier.arrive();
+                    }
                     place = place.next();
                     wgmma::wgmma_wait_32::<0>(&mut scores);
                 }
                 warpgroup_barrier::<BARRIER>();
                 ask_for_queries(cta, request, thread);
                 queries = load_queries(cta, request);
-                probabilities::<E>(cta, &segment, &mut softmax, place, block, page, &mut scores);
-                place.probabilities_full().barrier.arrive();
+                probabilities::<E>(cta, &segment, &mut softmax, place, block, &mut scores);
+                if lane == 0 {
+                    place.probabilities_may().barrier.arrive();
+                }
                 place = place.next();
             }
             // Made anew, so that the loop need not keep what only this takes.
@@ -105,7 +107,6 @@ unsafe fn probabilities<E: Element>(
     softmax: &mut OnlineSoftmax,
     place: BlockPlace,
     block: u32,
-    page: u32,
     scores: &mut [f32; 32],
 ) {
     // SAFETY: the whole warpgroup is here, and none of it multiplies the block's tail any more.
@@ -115,13 +116,14 @@ unsafe fn probabilities<E: Element>(
         let thread = special::thread_x();
         let Position { row, column } = fragment::accumulator(thread, 0);
         let scale = cta.params.scale_log2;
+        let is_present = memory::ld_shared_u32(place.is_present()) != 0;
         // The tile's first row sees the fewest keys: blocks below them need no mask.
         let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
-        if !keys::is_present(page) || (block + 1) * BLOCK_KEYS > all_see || scale < 0.0 {
+        if !is_present || (block + 1) * BLOCK_KEYS > all_see || scale < 0.0 {
             let cta = &Cta::new(cta.params, cta.kv_map);
             let limit = |row: u32| {
                 let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
-                if keys::is_present(page) { visible.saturating_sub(block * BLOCK_KEYS) } else { 0 }
+                if is_present { visible.saturating_sub(block * BLOCK_KEYS) } else { 0 }
             };
             ColumnLimits([limit(row), limit(row + 8)]).mask(scores, column, 1_f32.copysign(scale));
         }
@@ -130,6 +132,7 @@ unsafe fn probabilities<E: Element>(
         store_probabilities::<E>(place.tail(), thread, scores);
         store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
         fence::fence_proxy_async_shared();
+        place.probabilities_full().barrier.arrive();
     }
 }
 

@@ -119,6 +119,7 @@ unsafe fn multiply<E: Element, const SIDE: u32>(place: BlockPlace, output: &mut 
     // computed.
     unsafe {
         let p = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
+        place.probabilities_may().wait();
         wgmma::wgmma_fence();
         unroll!(PART in 2 => {
             let v = warp::shfl_idx(place.part(own_part::<SIDE>(PART as u32)), 0);
