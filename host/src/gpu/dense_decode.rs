@@ -1,7 +1,7 @@
 //! Dense decode on a GPU: which kernels, how many partitions, what memory.
 
 use super::GpuDevice;
-use super::kernels::Kernel;
+use super::kernels::{Grid, Kernel};
 use super::tensor_map::HalfTensor4;
 use crate::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, Error, Half, InvalidProblem, KvFormat, Stream,
@@ -10,7 +10,7 @@ use crate::{
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord, TILE_COLUMNS,
+    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_V, MAX_CLUSTER, PartialResults, SplitRecord, TILE_COLUMNS,
     TILE_ROWS,
 };
 use oximla_types::schedule::{self, BLOCK_KEYS, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
@@ -46,6 +46,8 @@ struct LaunchShape {
     /// Rows that share a key/value head.
     rows: u32,
     row_tiles: u32,
+    /// Neighbouring row tiles whose CTAs fetch the keys together.
+    cluster: u32,
     /// Rows of a request.
     total_rows: u32,
     partitions: u32,
@@ -173,8 +175,11 @@ impl DensePlan {
             total_rows: self.shape.total_rows,
             rows_per_cta: self.shape.combine_rows,
         };
-        let decode_grid = [self.shape.row_tiles * self.problem.h_kv as u32, self.shape.partitions];
-        let combine_grid = [self.shape.total_rows.div_ceil(self.shape.combine_rows), decode.batch];
+        let decode_grid = Grid {
+            ctas: [self.shape.row_tiles * self.problem.h_kv as u32, self.shape.partitions],
+            cluster: self.shape.cluster,
+        };
+        let combine_grid = Grid::of([self.shape.total_rows.div_ceil(self.shape.combine_rows), decode.batch]);
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
         // the kernels reach no element outside them; the stream's maker promised a live one.
@@ -241,6 +246,7 @@ impl LaunchShape {
         Ok(Self {
             rows,
             row_tiles,
+            cluster: if row_tiles.is_multiple_of(MAX_CLUSTER) { MAX_CLUSTER } else { 1 },
             total_rows,
             partitions: (multiprocessors / columns).max(1),
             combine_rows: combine_rows.clamp(1, MAX_COMBINE_ROWS) as u32,
@@ -325,12 +331,12 @@ mod tests {
         let shape = LaunchShape::new(&problem(4, 1, 128, 1), 132).unwrap();
         assert_eq!(
             shape,
-            LaunchShape { rows: 128, row_tiles: 2, total_rows: 128, partitions: 66, combine_rows: 1 }
+            LaunchShape { rows: 128, row_tiles: 2, cluster: 2, total_rows: 128, partitions: 66, combine_rows: 1 }
         );
         let shape = LaunchShape::new(&problem(4, 2, 9, 3), 132).unwrap();
         assert_eq!(
             shape,
-            LaunchShape { rows: 6, row_tiles: 1, total_rows: 18, partitions: 44, combine_rows: 1 }
+            LaunchShape { rows: 6, row_tiles: 1, cluster: 1, total_rows: 18, partitions: 44, combine_rows: 1 }
         );
         let shape = LaunchShape::new(&problem(4, 70_000, 128, 1), 132).unwrap();
         assert_eq!(shape.partitions, 1);

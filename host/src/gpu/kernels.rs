@@ -12,6 +12,22 @@ pub(super) const SM90A_PTX: &str = include_str!("../../ptx/sm_90a.ptx");
 /// Compute capability of the GPUs that the module is for: its features are of this one alone.
 pub(super) const SM90A_CAPABILITY: (u32, u32) = (9, 0);
 
+/// The CTAs of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grid {
+    /// CTAs along x and y.
+    pub(crate) ctas: [u32; 2],
+    /// CTAs of a cluster, neighbours along x; 1 for none. Divides the CTAs along x.
+    pub(crate) cluster: u32,
+}
+
+impl Grid {
+    /// CTAs without clusters.
+    pub(super) fn of(ctas: [u32; 2]) -> Self {
+        Self { ctas, cluster: 1 }
+    }
+}
+
 /// One entry of the module.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kernel {
@@ -40,7 +56,7 @@ impl Kernel {
         missing(self.contract.entry)
     }
 
-    /// Launches `grid` CTAs on `stream` with `parameters` as the kernel's one parameter.
+    /// Launches the CTAs of `grid` on `stream` with `parameters` as the kernel's one parameter.
     ///
     /// # Safety
     /// As of [`Driver::launch`]; `P` is the parameter type of this kernel.
@@ -48,7 +64,7 @@ impl Kernel {
         self,
         driver: &dyn Driver,
         stream: StreamHandle,
-        grid: [u32; 2],
+        grid: Grid,
         parameters: &P,
     ) -> Result<(), Error> {
         // SAFETY: as the caller promises.

@@ -38,6 +38,24 @@ pub fn cta_x() -> u32 {
     x
 }
 
+/// `%cluster_ctarank`: this CTA's number in its cluster.
+#[inline(always)]
+pub fn cluster_rank() -> u32 {
+    let rank: u32;
+    // SAFETY: it reads a special register.
+    unsafe { asm!("mov.u32 {}, %cluster_ctarank;", out(reg32) rank, options(nomem, nostack)) }
+    rank
+}
+
+/// `%cluster_nctarank`: CTAs of the cluster; 1 without clusters.
+#[inline(always)]
+pub fn cluster_ctas() -> u32 {
+    let ctas: u32;
+    // SAFETY: it reads a special register.
+    unsafe { asm!("mov.u32 {}, %cluster_nctarank;", out(reg32) ctas, options(nomem, nostack)) }
+    ctas
+}
+
 /// `%ctaid.y`
 #[inline(always)]
 pub fn cta_y() -> u32 {

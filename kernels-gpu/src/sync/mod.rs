@@ -37,6 +37,16 @@ impl Barrier {
         unsafe { mbarrier::mbarrier_arrive(self.0) }
     }
 
+    /// Arrives at the barrier of the same address in CTA `cta` of the cluster.
+    ///
+    /// # Safety
+    /// As for [`Self::arrive`], in that CTA, which still runs.
+    #[inline(always)]
+    pub unsafe fn arrive_in(self, cta: u32) {
+        // SAFETY: as the caller promises.
+        unsafe { mbarrier::mbarrier_arrive_cluster(self.0, cta) }
+    }
+
     /// Arrives and makes the phase wait for `bytes` copied bytes as well.
     ///
     /// # Safety
@@ -52,6 +62,13 @@ impl Barrier {
     pub fn wait(self, parity: u32) {
         // SAFETY: a `Barrier` stands for an initialised one.
         while unsafe { !mbarrier::mbarrier_try_wait_parity(self.0, parity) } {}
+    }
+
+    /// The same where other CTAs of the cluster arrive as well.
+    #[inline(always)]
+    pub fn wait_for_cluster(self, parity: u32) {
+        // SAFETY: a `Barrier` stands for an initialised one.
+        while unsafe { !mbarrier::mbarrier_try_wait_parity_cluster(self.0, parity) } {}
     }
 
     /// The shared-memory address, for copies that complete on the barrier.
@@ -79,4 +96,17 @@ pub unsafe fn warpgroup_barrier<const ID: u32>() {
 pub unsafe fn cta_barrier(threads: u32) {
     // SAFETY: barrier 0 is used for nothing else.
     unsafe { barrier::barrier_cta_sync::<0>(threads) }
+}
+
+/// Waits for all threads of the CTA's cluster; those of the CTA, where there is none.
+///
+/// # Safety
+/// All threads of the cluster call it.
+#[inline(always)]
+pub unsafe fn cluster_barrier() {
+    // SAFETY: as the caller promises.
+    unsafe {
+        barrier::barrier_cluster_arrive();
+        barrier::barrier_cluster_wait();
+    }
 }

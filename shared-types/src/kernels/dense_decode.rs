@@ -50,6 +50,9 @@ pub const TAIL_SLOTS: u32 = 3;
 /// Warpgroups of a CTA: one for scores, two for values, one for loads.
 pub const WARPGROUPS: u32 = 4;
 
+/// CTAs of a cluster at most: those of neighbouring row tiles, which fetch the keys together.
+pub const MAX_CLUSTER: u32 = 2;
+
 /// Registers of a thread of the scores warpgroup, once roles have parted: 32 scores, 96 queries and their bookkeeping.
 pub const SCORES_REGISTERS: u32 = 168;
 
@@ -105,6 +108,7 @@ pub const BARRIER_BYTES: u32 = 8;
 
 const _: () = {
     assert!(HEAD_DIM.is_multiple_of(TILE_COLUMNS) && HEAD_DIM_V.is_multiple_of(VALUE_PARTS * TILE_COLUMNS));
+    assert!(PART_TILES.is_multiple_of(MAX_CLUSTER), "CTAs of a cluster fetch as many tiles of a part");
     assert!(BLOCK_KEYS == TILE_ROWS, "a key block is a column of square tiles");
     assert!(TILES == TAIL_TILE + 1, "one tile of a key has no values");
     assert!(SharedPlan::V.is_multiple_of(1024) && SharedPlan::TAIL.is_multiple_of(1024));

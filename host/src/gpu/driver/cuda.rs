@@ -9,7 +9,7 @@ mod result;
 
 use super::Driver;
 use crate::device::StreamHandle;
-use crate::gpu::kernels::{Kernel, SM90A_CAPABILITY, SM90A_PTX};
+use crate::gpu::kernels::{Grid, Kernel, SM90A_CAPABILITY, SM90A_PTX};
 use crate::gpu::tensor_map::HalfTensor4;
 use crate::{DeviceInfo, Error, InvalidProblem, KernelInfo};
 use cudarc::driver::{CudaContext, sys};
@@ -173,28 +173,37 @@ impl Driver for CudaDriver {
     unsafe fn launch(
         &self,
         kernel: Kernel,
-        grid: [u32; 2],
+        grid: Grid,
         parameters: &[u8],
         stream: StreamHandle,
     ) -> Result<(), Error> {
         let function = self.module.function(kernel)?;
-        // Every kernel waits for the ones before it by itself, before it touches memory.
-        let mut overlap = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
+        let mut attributes = [
+            // Every kernel waits for the ones before it by itself, before it touches memory.
+            sys::CUlaunchAttribute {
+                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                pad: [0; 4],
+                value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+            },
+            sys::CUlaunchAttribute {
+                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+                pad: [0; 4],
+                value: sys::CUlaunchAttributeValue {
+                    clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: grid.cluster, y: 1, z: 1 },
+                },
+            },
+        ];
         let config = sys::CUlaunchConfig {
-            gridDimX: grid[0],
-            gridDimY: grid[1],
+            gridDimX: grid.ctas[0],
+            gridDimY: grid.ctas[1],
             gridDimZ: 1,
             blockDimX: kernel.contract.threads,
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: kernel.contract.shared_bytes,
             hStream: cuda_stream(stream)?,
-            attrs: &mut overlap,
-            numAttrs: 1,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: if grid.cluster > 1 { 2 } else { 1 },
         };
         let mut arguments = [parameters.as_ptr().cast_mut().cast::<c_void>()];
         let _current = self.enter()?;

@@ -2,7 +2,7 @@
 
 use super::Driver;
 use crate::device::StreamHandle;
-use crate::gpu::kernels::{Kernel, SM90A_CAPABILITY, SM90A_PTX};
+use crate::gpu::kernels::{Grid, Kernel, SM90A_CAPABILITY, SM90A_PTX};
 use crate::gpu::tensor_map::HalfTensor4;
 use crate::{DeviceInfo, Error, InvalidProblem, KernelInfo};
 use oximla_types::kernels::TensorMap;
@@ -151,7 +151,7 @@ impl Driver for EmulatedDriver {
     unsafe fn launch(
         &self,
         kernel: Kernel,
-        grid: [u32; 2],
+        grid: Grid,
         parameters: &[u8],
         stream: StreamHandle,
     ) -> Result<(), Error> {
@@ -159,9 +159,9 @@ impl Driver for EmulatedDriver {
         let entry = kernel.contract.entry;
         let launch = Launch {
             entry,
-            grid: [grid[0], grid[1], 1],
+            grid: [grid.ctas[0], grid.ctas[1], 1],
             block: [kernel.contract.threads, 1, 1],
-            cluster: [1; 3],
+            cluster: [grid.cluster, 1, 1],
             shared_bytes: kernel.contract.shared_bytes,
             parameters: &[parameters],
         };
@@ -169,7 +169,7 @@ impl Driver for EmulatedDriver {
             .map_err(|error| failed("launch", error, Some(entry)))?;
         let diagnostics = report.diagnostics.clone();
         if let Some(reports) = &self.reports {
-            reports.push(EmulatedReport { entry, grid, report });
+            reports.push(EmulatedReport { entry, grid: grid.ctas, report });
         }
         if diagnostics.is_empty() { Ok(()) } else { Err(Error::Emulated { kernel: entry, diagnostics }) }
     }

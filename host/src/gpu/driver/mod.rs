@@ -5,7 +5,7 @@ pub(super) mod cuda;
 #[cfg(feature = "emulated")]
 pub(super) mod emulated;
 
-use super::kernels::Kernel;
+use super::kernels::{Grid, Kernel};
 use super::tensor_map::HalfTensor4;
 use crate::device::StreamHandle;
 use crate::{DeviceInfo, Error, InvalidProblem};
@@ -25,7 +25,7 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Encodes a tensor map. A computation on the host: nothing is allocated or launched.
     fn encode(&self, tensor: &HalfTensor4) -> Result<TensorMap, Error>;
 
-    /// Enqueues `grid` CTAs of a kernel, under its contract, with `parameters` as its one parameter.
+    /// Enqueues the CTAs of `grid` of a kernel, under its contract, with `parameters` as its one parameter.
     ///
     /// # Safety
     /// The parameters are of the kernel's own type, their addresses are live until the kernel is done, and the stream
@@ -33,7 +33,7 @@ pub(crate) trait Driver: Debug + Send + Sync {
     unsafe fn launch(
         &self,
         kernel: Kernel,
-        grid: [u32; 2],
+        grid: Grid,
         parameters: &[u8],
         stream: StreamHandle,
     ) -> Result<(), Error>;

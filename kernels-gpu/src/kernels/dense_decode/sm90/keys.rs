@@ -1,6 +1,6 @@
 //! Where key blocks lie in shared memory, and who waits for whom over them.
 
-use super::WARPGROUP_WARPS;
+use super::{Cta, WARPGROUP_WARPS};
 use crate::ptx::{memory, special};
 use crate::sync::Barrier;
 use oximla_types::kernels::dense_decode::{
@@ -17,7 +17,7 @@ pub const NO_PAGE: u32 = u32::MAX;
 /// # Safety
 /// One thread calls it, before anyone uses them.
 #[inline(always)]
-pub unsafe fn init_barriers(shared: u32) {
+pub unsafe fn init_barriers(shared: u32, cluster: u32) {
     let init = |offset, count, arrivals| {
         let mut i = 0;
         while i < count {
@@ -27,10 +27,10 @@ pub unsafe fn init_barriers(shared: u32) {
         }
     };
     init(SharedPlan::PART_FULL, PART_SLOTS, 1);
-    init(SharedPlan::PART_FREE, PART_SLOTS, WARPGROUP_WARPS);
+    init(SharedPlan::PART_FREE, PART_SLOTS, cluster * WARPGROUP_WARPS);
     init(SharedPlan::TAIL_FULL, TAIL_SLOTS, 1);
     init(SharedPlan::P_FULL, TAIL_SLOTS, WARPGROUP_THREADS);
-    init(SharedPlan::P_FREE, TAIL_SLOTS, 2 * WARPGROUP_WARPS);
+    init(SharedPlan::P_FREE, TAIL_SLOTS, cluster * 2 * WARPGROUP_WARPS);
     init(SharedPlan::P_MAY, TAIL_SLOTS, WARPGROUP_WARPS);
     init(SharedPlan::NORM_FULL, 1, WARPGROUP_THREADS);
     init(SharedPlan::NORM_FREE, 1, 2 * WARPGROUP_THREADS);
@@ -63,6 +63,24 @@ impl Phase {
     #[inline(always)]
     pub fn wait_for_last(self) {
         self.barrier.wait(self.parity ^ 1);
+    }
+
+    /// The same where the cluster's other CTAs arrive as well.
+    #[inline(always)]
+    pub fn wait_for_cluster_last(self) {
+        self.barrier.wait_for_cluster(self.parity ^ 1);
+    }
+
+    /// Arrives in each CTA of the cluster.
+    ///
+    /// # Safety
+    /// The whole warp calls it; the protocol expects one arrival of it in each CTA.
+    #[inline(always)]
+    pub unsafe fn arrive_in_cluster(self, cta: &Cta, lane: u32) {
+        if lane < cta.cluster {
+            // SAFETY: as the caller promises; no CTA of the cluster ends before the others.
+            unsafe { self.barrier.arrive_in(lane) };
+        }
     }
 }
 

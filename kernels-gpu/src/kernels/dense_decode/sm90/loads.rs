@@ -44,11 +44,11 @@ unsafe fn load_block(cta: &Cta, place: BlockPlace, page: u32, lane: u32) {
     unsafe {
         let mut part = 0;
         while part < VALUE_PARTS {
-            place.part_free(part).wait_for_last();
+            place.part_free(part).wait_for_cluster_last();
             load(cta, place.part(part), place.part_full(part), part * PART_TILES, PART_TILES, page, lane);
             part += 1;
         }
-        place.probabilities_free().wait_for_last();
+        place.probabilities_free().wait_for_cluster_last();
         if lane == 0 {
             memory::st_shared_u32(place.is_present(), (page != NO_PAGE) as u32);
         }
@@ -56,10 +56,11 @@ unsafe fn load_block(cta: &Cta, place: BlockPlace, page: u32, lane: u32) {
     }
 }
 
-/// Asks for `tiles` tiles of a page from `first_tile` on, one a lane.
+/// Asks for `tiles` tiles of a page from `first_tile` on, or for this CTA's share of them: each goes to all CTAs of the
+/// cluster.
 ///
 /// # Safety
-/// There is room for them at `address`, and nobody reads the old contents any more.
+/// There is room for them at `address` in each CTA, and nobody reads the old contents any more.
 #[inline(always)]
 unsafe fn load(cta: &Cta, address: u32, full: Phase, first_tile: u32, tiles: u32, page: u32, lane: u32) {
     // SAFETY: as the caller promises; a box is one tile.
@@ -67,10 +68,16 @@ unsafe fn load(cta: &Cta, address: u32, full: Phase, first_tile: u32, tiles: u32
         if lane == 0 {
             full.barrier.arrive_expecting(tiles * TILE_BYTES);
         }
-        if lane < tiles {
+        if lane < tiles && lane & (cta.cluster - 1) == cta.cluster_rank {
             let column = ((first_tile + lane) * TILE_COLUMNS) as i32;
             let coordinates = [column, 0, cta.kv_head as i32, page as i32];
-            copy::cp_async_bulk_tensor_4d(address + lane * TILE_BYTES, cta.kv_map, coordinates, full.barrier.address());
+            let (address, barrier) = (address + lane * TILE_BYTES, full.barrier.address());
+            if cta.cluster == 1 {
+                copy::cp_async_bulk_tensor_4d(address, cta.kv_map, coordinates, barrier);
+            } else {
+                let all = (1 << cta.cluster) - 1;
+                copy::cp_async_bulk_tensor_4d_multicast(address, cta.kv_map, coordinates, barrier, all);
+            }
         }
     }
 }

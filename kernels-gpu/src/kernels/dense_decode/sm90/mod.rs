@@ -51,10 +51,10 @@ use super::segments::Segments;
 use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::rows::QueryRows;
 use crate::ptx::{fence, special};
-use crate::sync::cta_barrier;
+use crate::sync::cluster_barrier;
 use core::num::NonZeroU32;
 use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, LOADS_REGISTERS, SCORES_REGISTERS, SM90_BF16, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
+    DenseDecodeParams, LOADS_REGISTERS, SCORES_REGISTERS, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::swizzle::Swizzle;
@@ -79,6 +79,10 @@ struct Cta<'a> {
     first_row: u32,
     rows: QueryRows,
     partition: u32,
+    /// CTAs of the cluster: of as many neighbouring row tiles, which share the keys.
+    cluster: u32,
+    /// This one's number in it.
+    cluster_rank: u32,
 }
 
 /// The bf16 kernel.
@@ -110,12 +114,12 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
     // roles come after it. Roles are whole warpgroups.
     unsafe {
         if thread == 0 {
-            keys::init_barriers(special::dynamic_shared());
+            keys::init_barriers(special::dynamic_shared(), special::cluster_ctas());
             fence::fence_mbarrier_init();
         }
         // The combine kernel waits for this one to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
-        cta_barrier(SM90_BF16.threads);
+        cluster_barrier();
         special::griddepcontrol_wait();
         match thread / WARPGROUP_THREADS {
             0 => {
@@ -137,6 +141,8 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
                 }
             }
         }
+        // The others of the cluster write to this CTA's shared memory and arrive at its barriers until they are done.
+        cluster_barrier();
     }
 }
 
@@ -157,6 +163,8 @@ impl<'a> Cta<'a> {
             first_row: special::cta_x() % row_tiles * TILE_ROWS,
             rows: QueryRows { group, count: params.rows, s_q: params.s_q, causal: params.causal != 0 },
             partition: special::cta_y(),
+            cluster: special::cluster_ctas(),
+            cluster_rank: special::cluster_rank(),
         }
     }
 
@@ -166,7 +174,8 @@ impl<'a> Cta<'a> {
     /// The whole warp calls it.
     #[inline(always)]
     unsafe fn segments(&self, lane: u32) -> Segments<'a> {
-        let last_row = self.first_row + TILE_ROWS - 1;
+        // All CTAs of a cluster compute the same blocks: those that the last of its rows sees.
+        let last_row = self.first_row + (self.cluster - self.cluster_rank) * TILE_ROWS - 1;
         // SAFETY: as the caller promises; the parameters describe live tensors.
         unsafe { Segments::new(self.params, self.partition, self.rows, last_row, lane) }
     }

@@ -48,10 +48,8 @@ pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta, thread: u32) {
                 if remaining == 1 && unused_keys > 0 {
                     clear_unused_values::<SIDE>(place, BLOCK_KEYS - unused_keys, thread);
                 }
-                multiply::<E, SIDE>(place, &mut output, lane);
-                if lane == 0 {
-                    place.probabilities_free().barrier.arrive();
-                }
+                multiply::<E, SIDE>(cta, place, &mut output, lane);
+                place.probabilities_free().arrive_in_cluster(cta, lane);
                 place = place.next();
                 remaining -= 1;
             }
@@ -112,7 +110,7 @@ unsafe fn clear_unused_values<const SIDE: u32>(place: BlockPlace, used_keys: u32
 
 /// `output += P·V`, part by part; lets go of each.
 #[inline(always)]
-unsafe fn multiply<E: Element, const SIDE: u32>(place: BlockPlace, output: &mut [[f32; 64]; 2], lane: u32) {
+unsafe fn multiply<E: Element, const SIDE: u32>(cta: &Cta, place: BlockPlace, output: &mut [[f32; 64]; 2], lane: u32) {
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
     // The exchange makes the addresses the same in all lanes for ptxas to see.
     // SAFETY: the whole warpgroup is here. P is full and fenced; the tiles landed before the scores of this block were
@@ -131,13 +129,9 @@ unsafe fn multiply<E: Element, const SIDE: u32>(place: BlockPlace, output: &mut 
             wgmma::wgmma_commit_group();
         });
         wgmma::wgmma_wait_64::<1>(&mut output[0]);
-        if lane == 0 {
-            place.part_free(own_part::<SIDE>(0)).barrier.arrive();
-        }
+        place.part_free(own_part::<SIDE>(0)).arrive_in_cluster(cta, lane);
         wgmma::wgmma_wait_64::<0>(&mut output[1]);
-        if lane == 0 {
-            place.part_free(own_part::<SIDE>(1)).barrier.arrive();
-        }
+        place.part_free(own_part::<SIDE>(1)).arrive_in_cluster(cta, lane);
     }
 }
 
