@@ -1,17 +1,22 @@
 //! The loads role: asks the copy engine for the key tiles, as far ahead as there is room, across requests.
+//!
+//! Each warp asks for its own part of each block, so that none waits for room for another one's.
 
 use super::Cta;
 use super::keys::{self, BlockPlace, NO_PAGE, Phase};
 use crate::ptx::{copy, memory, warp};
 use oximla_types::kernels::dense_decode::{PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
-use oximla_types::launch::WARP_THREADS;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
 /// Runs the role.
 ///
 /// # Safety
-/// One warp calls it, `lane` being the thread's number in it, after the barriers are initialised.
+/// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
+/// initialised.
 #[inline(always)]
-pub unsafe fn run(cta: &Cta, lane: u32) {
+pub unsafe fn run(cta: &Cta, thread: u32) {
+    const { assert!(WARPGROUP_THREADS / WARP_THREADS == VALUE_PARTS, "a warp for each part") };
+    let (warp, lane) = (thread / WARP_THREADS, thread % WARP_THREADS);
     // SAFETY: the roles follow one protocol, told at the top of the kernel; blocks of a segment lie within the page
     // table.
     unsafe {
@@ -26,7 +31,7 @@ pub unsafe fn run(cta: &Cta, lane: u32) {
                 if ahead == 0 && block + lane < segment.blocks.end {
                     pages = keys::page_of(cta.params, segment.request, block + lane);
                 }
-                load_block(cta, place, warp::shfl_idx(pages, ahead), lane);
+                load_part(cta, place, warp, warp::shfl_idx(pages, ahead), lane);
                 place = place.next();
                 block += 1;
             }
@@ -34,25 +39,23 @@ pub unsafe fn run(cta: &Cta, lane: u32) {
     }
 }
 
-/// Asks for the tiles of a page, each part as soon as there is room for it.
+/// Asks for one part of a page, and with the first part for the tail, each as soon as there is room for it.
 ///
 /// # Safety
 /// Once for each place, in order.
 #[inline(always)]
-unsafe fn load_block(cta: &Cta, place: BlockPlace, page: u32, lane: u32) {
+unsafe fn load_part(cta: &Cta, place: BlockPlace, part: u32, page: u32, lane: u32) {
     // SAFETY: what lay in each place is used up.
     unsafe {
-        let mut part = 0;
-        while part < VALUE_PARTS {
-            place.part_free(part).wait_for_cluster_last();
-            load(cta, place.part(part), place.part_full(part), part * PART_TILES, PART_TILES, page, lane);
-            part += 1;
+        place.part_free(part).wait_for_cluster_last();
+        load(cta, place.part(part), place.part_full(part), part * PART_TILES, PART_TILES, page, lane);
+        if part == 0 {
+            place.probabilities_free().wait_for_cluster_last();
+            if lane == 0 {
+                memory::st_shared_u32(place.is_present(), (page != NO_PAGE) as u32);
+            }
+            load(cta, place.tail(), place.tail_full(), TAIL_TILE, 1, page, lane);
         }
-        place.probabilities_free().wait_for_cluster_last();
-        if lane == 0 {
-            memory::st_shared_u32(place.is_present(), (page != NO_PAGE) as u32);
-        }
-        load(cta, place.tail(), place.tail_full(), TAIL_TILE, 1, page, lane);
     }
 }
 

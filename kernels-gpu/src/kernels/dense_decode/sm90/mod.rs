@@ -136,9 +136,7 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
             }
             _ => {
                 special::setmaxnreg_dec::<LOADS_REGISTERS>();
-                if thread / WARP_THREADS == 3 * WARPGROUP_WARPS {
-                    loads::run(&Cta::new(params, kv_map), thread % WARP_THREADS);
-                }
+                loads::run(&Cta::new(params, kv_map), thread - 3 * WARPGROUP_THREADS);
             }
         }
         // The others of the cluster write to this CTA's shared memory and arrive at its barriers until they are done.
