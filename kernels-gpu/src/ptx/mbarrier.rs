@@ -54,8 +54,11 @@ pub unsafe fn mbarrier_try_wait_parity(barrier: u32, parity: u32) -> bool {
     done != 0
 }
 
-/// `mbarrier.arrive.release.cluster.shared::cluster`: one arrival at the barrier that lies at address `barrier` in the
-/// CTA of rank `cta` of the cluster, for which it translates the address (`mapa`).
+/// `mbarrier.arrive.shared::cluster`: one arrival at the barrier that lies at address `barrier` in the CTA of rank `cta` of
+/// the cluster, for which it translates the address (`mapa`).
+///
+/// The arrival releases accesses in the scope of this CTA, as is the default: in the cluster's it would wait for all memory of
+/// the GPU. It tells another CTA of what the asynchronous proxy has read, which is complete, not of anything written.
 ///
 /// # Safety
 /// As for [`mbarrier_arrive`], in that CTA, which still runs.
@@ -65,25 +68,7 @@ pub unsafe fn mbarrier_arrive_cluster(barrier: u32, cta: u32) {
     unsafe {
         asm!("{{ .reg .b32 remote; \
               mapa.shared::cluster.u32 remote, {}, {}; \
-              mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote]; }}",
+              mbarrier.arrive.shared::cluster.b64 _, [remote]; }}",
             in(reg32) barrier, in(reg32) cta, options(nostack))
     }
-}
-
-/// `mbarrier.try_wait.parity.acquire.cluster`: the same as [`mbarrier_try_wait_parity`] where other CTAs of the cluster
-/// arrive as well.
-///
-/// # Safety
-/// `barrier` is an initialised barrier of this CTA.
-#[inline(always)]
-pub unsafe fn mbarrier_try_wait_parity_cluster(barrier: u32, parity: u32) -> bool {
-    let done: u32;
-    // SAFETY: as the caller promises.
-    unsafe {
-        asm!("{{ .reg .pred complete; \
-              mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 complete, [{}], {}; \
-              selp.b32 {}, 1, 0, complete; }}",
-            in(reg32) barrier, in(reg32) parity, out(reg32) done, options(nostack))
-    }
-    done != 0
 }

@@ -64,13 +64,6 @@ impl Barrier {
         while unsafe { !mbarrier::mbarrier_try_wait_parity(self.0, parity) } {}
     }
 
-    /// The same where other CTAs of the cluster arrive as well.
-    #[inline(always)]
-    pub fn wait_for_cluster(self, parity: u32) {
-        // SAFETY: a `Barrier` stands for an initialised one.
-        while unsafe { !mbarrier::mbarrier_try_wait_parity_cluster(self.0, parity) } {}
-    }
-
     /// The shared-memory address, for copies that complete on the barrier.
     #[inline(always)]
     pub fn address(self) -> u32 {

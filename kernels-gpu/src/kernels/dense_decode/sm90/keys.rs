@@ -65,12 +65,6 @@ impl Phase {
         self.barrier.wait(self.parity ^ 1);
     }
 
-    /// The same where the cluster's other CTAs arrive as well.
-    #[inline(always)]
-    pub fn wait_for_cluster_last(self) {
-        self.barrier.wait_for_cluster(self.parity ^ 1);
-    }
-
     /// Arrives in each CTA of the cluster.
     ///
     /// # Safety

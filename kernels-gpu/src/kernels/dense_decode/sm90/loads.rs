@@ -47,10 +47,10 @@ pub unsafe fn run(cta: &Cta, thread: u32) {
 unsafe fn load_part(cta: &Cta, place: BlockPlace, part: u32, page: u32, lane: u32) {
     // SAFETY: what lay in each place is used up.
     unsafe {
-        place.part_free(part).wait_for_cluster_last();
+        place.part_free(part).wait_for_last();
         load(cta, place.part(part), place.part_full(part), part * PART_TILES, PART_TILES, page, lane);
         if part == 0 {
-            place.probabilities_free().wait_for_cluster_last();
+            place.probabilities_free().wait_for_last();
             if lane == 0 {
                 memory::st_shared_u32(place.is_present(), (page != NO_PAGE) as u32);
             }
