@@ -130,3 +130,32 @@ pub unsafe fn st_shared_zero_x4(address: u32) {
         asm!("st.shared.v4.b32 [{}], {{{z}, {z}, {z}, {z}}};", in(reg32) address, z = in(reg32) 0, options(nostack))
     }
 }
+
+/// `ld.shared.v4.b32`: loads 16 bytes.
+///
+/// # Safety
+/// The address is 16-byte aligned and valid for 16 bytes.
+#[inline(always)]
+pub unsafe fn ld_shared_u32x4(address: u32) -> [u32; 4] {
+    let (a, b, c, d);
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("ld.shared.v4.b32 {{{}, {}, {}, {}}}, [{}];",
+            out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in(reg32) address,
+            options(nostack, readonly))
+    }
+    [a, b, c, d]
+}
+
+/// `st.shared.v4.b32`: stores 16 bytes.
+///
+/// # Safety
+/// The address is 16-byte aligned and valid for 16 bytes, and no other thread accesses it unordered.
+#[inline(always)]
+pub unsafe fn st_shared_u32x4(address: u32, [a, b, c, d]: [u32; 4]) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("st.shared.v4.b32 [{}], {{{}, {}, {}, {}}};",
+            in(reg32) address, in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d, options(nostack))
+    }
+}

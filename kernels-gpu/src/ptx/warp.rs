@@ -61,3 +61,13 @@ pub unsafe fn ballot(predicate: bool) -> u32 {
     }
     lanes
 }
+
+/// `bar.warp.sync`: waits for all lanes of the warp, and orders their memory accesses.
+///
+/// # Safety
+/// The whole warp executes it.
+#[inline(always)]
+pub unsafe fn warp_sync() {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("bar.warp.sync 0xffffffff;", options(nostack)) }
+}

@@ -7,9 +7,6 @@ use oximla_types::kernels::dense_decode::DenseDecodeParams;
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::schedule::{self, BlockRange, PartitionRange, SplitKv, Workload};
 
-/// A request that no batch has.
-pub const NO_REQUEST: u32 = u32::MAX;
-
 /// The part of one request that a CTA computes.
 #[derive(Clone, Copy)]
 pub struct Segment {
@@ -56,16 +53,6 @@ impl<'a> Segments<'a> {
             let (request, start) = locate(params, split, split.piece_start(partition), lane);
             Self { params, split, partition, rows, last_row, request, start }
         }
-    }
-
-    /// The next segment's request, or [`NO_REQUEST`].
-    ///
-    /// # Safety
-    /// As for [`Self::next`].
-    #[inline(always)]
-    pub unsafe fn peek_request(&self) -> u32 {
-        // SAFETY: as the caller promises.
-        unsafe { self.clone().next() }.map_or(NO_REQUEST, |segment| segment.request)
     }
 
     /// The next segment.

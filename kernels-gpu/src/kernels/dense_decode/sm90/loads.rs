@@ -1,12 +1,21 @@
-//! The loads role: asks the copy engine for the key tiles, as far ahead as there is room, across requests.
+//! The loads role: fetches queries and asks the copy engine for key tiles, as far ahead as there is room, across requests.
 //!
-//! Each warp asks for its own part of each block, so that none waits for room for another one's.
+//! Each warp sees to its own part of each block, so that none waits for room for another one's.
 
-use super::Cta;
+use super::super::segments::Segment;
 use super::keys::{self, BlockPlace, NO_PAGE, Phase};
+use super::{Cta, TILE};
 use crate::ptx::{copy, memory, warp};
-use oximla_types::kernels::dense_decode::{PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
+use oximla_types::kernels::dense_decode::{
+    PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
+};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+
+/// Bytes of what one lane copies at a time.
+const CHUNK_BYTES: u32 = 16;
+
+/// Chunks across a tile.
+const TILE_CHUNKS: u32 = TILE_COLUMNS * 2 / CHUNK_BYTES;
 
 /// Runs the role.
 ///
@@ -16,13 +25,18 @@ use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 #[inline(always)]
 pub unsafe fn run(cta: &Cta, thread: u32) {
     const { assert!(WARPGROUP_THREADS / WARP_THREADS == VALUE_PARTS, "a warp for each part") };
-    let (warp, lane) = (thread / WARP_THREADS, thread % WARP_THREADS);
+    let (part, lane) = (thread / WARP_THREADS, thread % WARP_THREADS);
     // SAFETY: the roles follow one protocol, told at the top of the kernel; blocks of a segment lie within the page
     // table.
     unsafe {
         let mut place = BlockPlace::first();
         let mut segments = cta.segments(lane);
         while let Some(segment) = segments.next() {
+            if segment.blocks.is_empty() {
+                continue;
+            }
+            load_queries(cta, &segment, place, part, lane);
+            place = place.next();
             let mut block = segment.blocks.begin;
             // Each lane fetches the page of another block.
             let mut pages = NO_PAGE;
@@ -31,7 +45,7 @@ pub unsafe fn run(cta: &Cta, thread: u32) {
                 if ahead == 0 && block + lane < segment.blocks.end {
                     pages = keys::page_of(cta.params, segment.request, block + lane);
                 }
-                load_part(cta, place, warp, warp::shfl_idx(pages, ahead), lane);
+                load_keys(cta, place, part, warp::shfl_idx(pages, ahead), lane);
                 place = place.next();
                 block += 1;
             }
@@ -39,12 +53,66 @@ pub unsafe fn run(cta: &Cta, thread: u32) {
     }
 }
 
+/// Fetches one part of the tile's query rows of a request, and with the first part the tail, as soon as there is room for
+/// it; rows past the end become zeros.
+///
+/// # Safety
+/// As for [`load_keys`].
+#[inline(always)]
+unsafe fn load_queries(cta: &Cta, segment: &Segment, place: BlockPlace, part: u32, lane: u32) {
+    // SAFETY: what lay in each place is used up.
+    unsafe {
+        place.part_free(part).wait_for_last();
+        copy_queries(cta, segment, place.part(part), part * PART_TILES, PART_TILES, lane);
+        if part == 0 {
+            place.probabilities_free().wait_for_last();
+            copy_queries(cta, segment, place.tail(), TAIL_TILE, 1, lane);
+        }
+        copy::cp_async_wait_all();
+        warp::warp_sync();
+        if lane == 0 {
+            place.part_full(part).barrier.arrive();
+            if part == 0 {
+                place.tail_full().barrier.arrive();
+            }
+        }
+    }
+}
+
+/// Starts to copy `tiles` tiles of query rows from `first_tile` on, swizzled.
+///
+/// # Safety
+/// There is room for them at `address`.
+#[inline(always)]
+unsafe fn copy_queries(cta: &Cta, segment: &Segment, address: u32, first_tile: u32, tiles: u32, lane: u32) {
+    const ROWS_AT_A_TIME: u32 = WARP_THREADS / TILE_CHUNKS;
+    let chunk = lane % TILE_CHUNKS;
+    let first_byte = (first_tile * TILE_CHUNKS + chunk) * CHUNK_BYTES;
+    let mut tile_row = lane / TILE_CHUNKS;
+    while tile_row < TILE_ROWS {
+        let row = cta.first_row + tile_row;
+        let bytes = if row < cta.rows.count { CHUNK_BYTES } else { 0 };
+        let row = if row < cta.rows.count { row } else { 0 };
+        let mut source = cta.query_row(segment.request, row) + first_byte as u64;
+        let mut target = address + TILE.chunk(tile_row, chunk);
+        let mut tile = 0;
+        while tile < tiles {
+            // SAFETY: rows within `count` are within the tensor.
+            unsafe { copy::cp_async_16(target, source, bytes) };
+            source += (TILE_CHUNKS * CHUNK_BYTES) as u64;
+            target += TILE_BYTES;
+            tile += 1;
+        }
+        tile_row += ROWS_AT_A_TIME;
+    }
+}
+
 /// Asks for one part of a page, and with the first part for the tail, each as soon as there is room for it.
 ///
 /// # Safety
-/// Once for each place, in order.
+/// The whole warp calls it, once for each place, in order.
 #[inline(always)]
-unsafe fn load_part(cta: &Cta, place: BlockPlace, part: u32, page: u32, lane: u32) {
+unsafe fn load_keys(cta: &Cta, place: BlockPlace, part: u32, page: u32, lane: u32) {
     // SAFETY: what lay in each place is used up.
     unsafe {
         place.part_free(part).wait_for_last();
@@ -82,5 +150,18 @@ unsafe fn load(cta: &Cta, address: u32, full: Phase, first_tile: u32, tiles: u32
                 copy::cp_async_bulk_tensor_4d_multicast(address, cta.kv_map, coordinates, barrier, all);
             }
         }
+    }
+}
+
+impl Cta<'_> {
+    /// Address of a query.
+    #[inline(always)]
+    fn query_row(&self, request: u32, row: u32) -> u64 {
+        let [batch_stride, token_stride, head_stride] = self.params.q_strides;
+        let head = self.kv_head * self.rows.group.get() + self.rows.head(row);
+        let offset = request as i64 * batch_stride
+            + self.rows.token(row) as i64 * token_stride
+            + head as i64 * head_stride;
+        self.params.q.wrapping_add((offset * 2) as u64)
     }
 }

@@ -1,19 +1,19 @@
 //! The scores role: S = Q·Kᵀ and the softmax, one block ahead of the values.
 
-use super::super::segments::{NO_REQUEST, Segment};
+use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
 use super::{Cta, TILE};
 use crate::attention::element::Element;
 use crate::attention::softmax::{ColumnLimits, OnlineSoftmax};
 use crate::attention::unroll;
-use crate::ptx::{copy, fence, matrix, memory, special, warp, wgmma};
+use crate::ptx::{fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{
-    REGISTER_QUERY_TILES, SHARED_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS, TILE_ROWS,
-    PART_TILES,
+    PART_BYTES, PART_TILES, REGISTER_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS,
+    VALUE_PARTS,
 };
-use oximla_types::launch::WARP_THREADS;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment::{self, A_REGISTERS};
 use oximla_types::layout::tile::Position;
 use oximla_types::schedule::{BLOCK_KEYS, split_slot};
@@ -36,18 +36,12 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     unsafe {
         let mut segment_count = 0;
         let mut segments = cta.segments(lane);
-        let mut request = segments.peek_request();
-        ask_for_queries(cta, request, thread);
-        let mut queries = load_queries(cta, request);
         let mut place = BlockPlace::first();
         while let Some(segment) = segments.next() {
-            request = segments.peek_request();
-            wait_for_queries();
             let mut softmax = OnlineSoftmax::new();
-            if segment.blocks.is_empty() {
-                ask_for_queries(cta, request, thread);
-                queries = load_queries(cta, request);
-            } else {
+            if !segment.blocks.is_empty() {
+                let queries = take_queries(cta, place, thread);
+                place = place.next();
                 let mut block = segment.blocks.begin;
                 let last = segment.blocks.end - 1;
                 let mut scores: [f32; 32] = core::mem::zeroed();
@@ -65,9 +59,6 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                     place = place.next();
                     wgmma::wgmma_wait_32::<0>(&mut scores);
                 }
-                warpgroup_barrier::<BARRIER>();
-                ask_for_queries(cta, request, thread);
-                queries = load_queries(cta, request);
                 probabilities::<E>(cta, &segment, &mut softmax, place, block, &mut scores);
                 if lane == 0 {
                     place.probabilities_may().barrier.arrive();
@@ -145,7 +136,7 @@ unsafe fn multiply<E: Element>(place: BlockPlace, queries: &[u32; QUERY_REGISTER
     // its uniform registers, where `wgmma` wants them. Shared memory's address is taken anew, so that it does not keep
     // the descriptors of all steps in registers from block to block. In a loop ptxas would wait for the tensor cores
     // after each round.
-    // SAFETY: the query tiles are visible to the tensor cores since `wait_for_queries`, the key tiles since they landed.
+    // SAFETY: the query tiles are visible to the tensor cores since `take_queries`, the key tiles since they landed.
     unsafe {
         let shared_queries = SharedDescriptor::k_major_sw128(special::dynamic_shared() + SharedPlan::Q);
         *scores = core::mem::zeroed();
@@ -187,76 +178,54 @@ const fn step_offset(step: u32) -> u32 {
 /// Registers of the query tiles that stay in them: for each step of 16 columns a first operand.
 const QUERY_REGISTERS: usize = (REGISTER_QUERY_TILES * TILE_COLUMNS / 16) as usize * A_REGISTERS;
 
-/// Loads this thread's part of the left query tiles of a request.
+/// Takes the tile's query rows from where the loads have put them: some tiles to registers, the others to where they stay.
 #[inline(always)]
-unsafe fn load_queries(cta: &Cta, request: u32) -> [u32; QUERY_REGISTERS] {
-    // SAFETY: numbers may be zero.
-    let mut queries: [u32; QUERY_REGISTERS] = unsafe { core::mem::zeroed() };
-    if request == NO_REQUEST {
-        return queries;
-    }
-    // SAFETY: as for the first one.
-    let cta = &unsafe { Cta::new(cta.params, cta.kv_map) };
-    let position = fragment::accumulator(special::thread_x(), 0);
-    let address = |row: u32| {
-        // What rows past the end compute is not stored.
-        let row = if row < cta.rows.count { row } else { 0 };
-        cta.query_row(request, row) + (position.column * 2) as u64
-    };
-    let rows = [address(cta.first_row + position.row), address(cta.first_row + position.row + 8)];
-    // SAFETY: rows within `count` are within the tensor.
+unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY_REGISTERS] {
+    let lane = thread % WARP_THREADS;
+    // SAFETY: the tiles have landed; the whole warpgroup is here. The stay of the last queries ended before its last scores
+    // were waited for by all warps.
     unsafe {
-        unroll!(STEP in 24 => {
-            const { assert!(4 * 24 == QUERY_REGISTERS) };
-            const BYTES: u64 = STEP as u64 * 16 * 2;
-            queries[4 * STEP] = memory::ld_global_u32(rows[0] + BYTES);
-            queries[4 * STEP + 1] = memory::ld_global_u32(rows[1] + BYTES);
-            queries[4 * STEP + 2] = memory::ld_global_u32(rows[0] + BYTES + 16);
-            queries[4 * STEP + 3] = memory::ld_global_u32(rows[1] + BYTES + 16);
-        });
-    }
-    queries
-}
-
-/// Starts to copy the tile's query rows of a request to shared memory, swizzled, but for the columns that stay in
-/// registers; rows past the end become zeros.
-#[inline(always)]
-unsafe fn ask_for_queries(cta: &Cta, request: u32, thread: u32) {
-    const CHUNK_BYTES: u32 = 16;
-    const CHUNKS: u32 = 8;
-    const ROWS_AT_A_TIME: u32 = 16;
-    const FIRST_COLUMN_BYTES: u64 = (REGISTER_QUERY_TILES * TILE_COLUMNS * 2) as u64;
-    let chunk = thread % CHUNKS;
-    if request == NO_REQUEST {
-        return;
-    }
-    // SAFETY: as for the first one. Made anew, so that the loop need not keep what only this takes.
-    let cta = &unsafe { Cta::new(cta.params, cta.kv_map) };
-    // SAFETY: rows within `count` are within the tensor.
-    unsafe {
-        let mut tile_row = thread / CHUNKS;
-        while tile_row < TILE_ROWS {
-            let row = cta.first_row + tile_row;
-            let bytes = if row < cta.rows.count { CHUNK_BYTES } else { 0 };
-            let row = if row < cta.rows.count { row } else { 0 };
-            let source = cta.query_row(request, row) + FIRST_COLUMN_BYTES + (chunk * CHUNK_BYTES) as u64;
-            let target = special::dynamic_shared() + SharedPlan::Q + TILE.chunk(tile_row, chunk);
-            unroll!(TILE in 3 => {
-                const { assert!(SHARED_QUERY_TILES == 3) };
-                copy::cp_async_16(target + TILE as u32 * TILE_BYTES, source + TILE as u64 * 128, bytes);
+        let mut queries: [u32; QUERY_REGISTERS] = core::mem::zeroed();
+        unroll!(PART in 3 => {
+            const { assert!(REGISTER_QUERY_TILES == 3 * PART_TILES) };
+            place.part_full(PART as u32).wait();
+            let part = place.part(PART as u32);
+            unroll!(STEP in 8 => {
+                let (row, chunk) = fragment::matrix_chunk(thread, STEP as u32 % 4);
+                let tile = part + STEP as u32 / 4 * TILE_BYTES;
+                let registers = matrix::ldmatrix_x4(tile + TILE.chunk(row, chunk));
+                unroll!(I in 4 => { queries[A_REGISTERS * (8 * PART + STEP) + I] = registers[I]; });
             });
-            tile_row += ROWS_AT_A_TIME;
+        });
+        let target = special::dynamic_shared() + SharedPlan::Q;
+        place.part_full(VALUE_PARTS - 1).wait();
+        copy_tiles(place.part(VALUE_PARTS - 1), target, PART_TILES, thread);
+        place.tail_full().wait();
+        copy_tiles(place.tail(), target + PART_BYTES, 1, thread);
+        fence::fence_proxy_async_shared();
+        warpgroup_barrier::<BARRIER>();
+        let mut part = 0;
+        while part < VALUE_PARTS {
+            place.part_free(part).arrive_in_cluster(cta, lane);
+            part += 1;
         }
+        // Once for each value warpgroup, which would have the probabilities there.
+        place.probabilities_free().arrive_in_cluster(cta, lane);
+        place.probabilities_free().arrive_in_cluster(cta, lane);
+        queries
     }
 }
 
-/// Waits until the queries that were asked for are there, for all of the warpgroup.
+/// Copies tiles within shared memory.
 #[inline(always)]
-unsafe fn wait_for_queries() {
-    copy::cp_async_wait_all();
-    fence::fence_proxy_async_shared();
-    // SAFETY: the whole warpgroup is here.
-    unsafe { warpgroup_barrier::<BARRIER>() };
+unsafe fn copy_tiles(source: u32, target: u32, tiles: u32, thread: u32) {
+    const BYTES: u32 = 16;
+    let mut offset = thread * BYTES;
+    while offset < tiles * TILE_BYTES {
+        // SAFETY: both have room for the tiles.
+        unsafe { memory::st_shared_u32x4(target + offset, memory::ld_shared_u32x4(source + offset)) };
+        offset += WARPGROUP_THREADS * BYTES;
+    }
 }
 
 /// Rounds the probabilities and stores them as one swizzled tile.
@@ -336,17 +305,6 @@ unsafe fn record_splits(cta: &Cta, segment: &Segment) {
 }
 
 impl Cta<'_> {
-    /// Address of a query.
-    #[inline(always)]
-    fn query_row(&self, request: u32, row: u32) -> u64 {
-        let [batch_stride, token_stride, head_stride] = self.params.q_strides;
-        let head = self.kv_head * self.rows.group.get() + self.rows.head(row);
-        let offset = request as i64 * batch_stride
-            + self.rows.token(row) as i64 * token_stride
-            + head as i64 * head_stride;
-        self.params.q.wrapping_add((offset * 2) as u64)
-    }
-
     /// Index of a row's partial result.
     #[inline(always)]
     pub(super) fn partial_row(&self, segment: &Segment, row: u32) -> u64 {

@@ -42,6 +42,10 @@ pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta, thread: u32) {
             // Only the request's last block may have keys that are not the request's.
             let unused_keys = (segment.blocks.end * BLOCK_KEYS).saturating_sub(segment.len);
             let mut remaining = segment.blocks.end.saturating_sub(segment.blocks.begin);
+            if remaining > 0 {
+                // The queries'.
+                place = place.next();
+            }
             while remaining > 0 {
                 place.probabilities_full().wait();
                 rescale(place, row, &mut output);
