@@ -47,6 +47,12 @@ pub const PART_SLOTS: u32 = 11;
 /// Slots of tail tiles, each of which becomes its block's probabilities.
 pub const TAIL_SLOTS: u32 = 3;
 
+/// Segments, the parts of requests that a CTA computes, in its queue at a time.
+pub const SEGMENT_SLOTS: u32 = 2;
+
+/// Bytes of a segment in the queue.
+pub const SEGMENT_BYTES: u32 = 32;
+
 /// Warpgroups of a CTA: one for scores, two for values, one for loads.
 pub const WARPGROUPS: u32 = 4;
 
@@ -81,8 +87,10 @@ impl SharedPlan {
     pub const ROW_SCALE: u32 = Self::TAIL + TAIL_SLOTS * TILE_BYTES;
     /// Per tail slot, u32: whether the block's page is one of the cache's, else 0.
     pub const IS_PRESENT: u32 = Self::ROW_SCALE + TAIL_SLOTS * TILE_ROWS * 4;
+    /// The queue of segments.
+    pub const SEGMENTS: u32 = (Self::IS_PRESENT + TAIL_SLOTS * 4).next_multiple_of(16);
     /// Per row, f32: the reciprocal of the softmax denominator.
-    pub const ROW_NORM: u32 = Self::IS_PRESENT + (TAIL_SLOTS * 4).next_multiple_of(8);
+    pub const ROW_NORM: u32 = Self::SEGMENTS + SEGMENT_SLOTS * SEGMENT_BYTES;
     /// A part of the value tiles has landed: one barrier a slot.
     pub const PART_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
     /// A part of the value tiles is used up: one barrier a slot.
@@ -95,8 +103,12 @@ impl SharedPlan {
     pub const P_FREE: u32 = Self::P_FULL + TAIL_SLOTS * BARRIER_BYTES;
     /// Probabilities may be multiplied, as the next block's scores are under way: one barrier a tail slot.
     pub const P_MAY: u32 = Self::P_FREE + TAIL_SLOTS * BARRIER_BYTES;
+    /// A segment is in its slot of the queue: one barrier a slot.
+    pub const SEGMENT_FULL: u32 = Self::P_MAY + TAIL_SLOTS * BARRIER_BYTES;
+    /// A segment has been read by all threads: one barrier a slot.
+    pub const SEGMENT_FREE: u32 = Self::SEGMENT_FULL + SEGMENT_SLOTS * BARRIER_BYTES;
     /// Row norms are written.
-    pub const NORM_FULL: u32 = Self::P_MAY + TAIL_SLOTS * BARRIER_BYTES;
+    pub const NORM_FULL: u32 = Self::SEGMENT_FREE + SEGMENT_SLOTS * BARRIER_BYTES;
     /// Row norms are used up.
     pub const NORM_FREE: u32 = Self::NORM_FULL + BARRIER_BYTES;
     /// Bytes in all.

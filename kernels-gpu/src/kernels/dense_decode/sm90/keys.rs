@@ -4,8 +4,8 @@ use super::{Cta, WARPGROUP_WARPS};
 use crate::ptx::{memory, special};
 use crate::sync::Barrier;
 use oximla_types::kernels::dense_decode::{
-    BARRIER_BYTES, DenseDecodeParams, PART_BYTES, PART_SLOTS, SharedPlan, TAIL_SLOTS, TILE_BYTES, TILE_ROWS,
-    VALUE_PARTS,
+    BARRIER_BYTES, DenseDecodeParams, PART_BYTES, PART_SLOTS, SEGMENT_SLOTS, SharedPlan, TAIL_SLOTS,
+    TILE_BYTES, TILE_ROWS, VALUE_PARTS, WARPGROUPS,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
 
@@ -32,6 +32,8 @@ pub unsafe fn init_barriers(shared: u32, cluster: u32) {
     init(SharedPlan::P_FULL, TAIL_SLOTS, WARPGROUP_THREADS);
     init(SharedPlan::P_FREE, TAIL_SLOTS, cluster * 2 * WARPGROUP_WARPS);
     init(SharedPlan::P_MAY, TAIL_SLOTS, WARPGROUP_WARPS);
+    init(SharedPlan::SEGMENT_FULL, SEGMENT_SLOTS, 1);
+    init(SharedPlan::SEGMENT_FREE, SEGMENT_SLOTS, WARPGROUPS * WARPGROUP_THREADS);
     init(SharedPlan::NORM_FULL, 1, WARPGROUP_THREADS);
     init(SharedPlan::NORM_FREE, 1, 2 * WARPGROUP_THREADS);
 }
@@ -46,7 +48,7 @@ pub struct Phase {
 impl Phase {
     /// The phase of use `number` of `slots` slots, each with a barrier at `offset`.
     #[inline(always)]
-    fn of(offset: u32, slots: u32, number: u32) -> Self {
+    pub fn of(offset: u32, slots: u32, number: u32) -> Self {
         // SAFETY: `init_barriers` initialised it.
         let barrier =
             unsafe { Barrier::at(special::dynamic_shared() + offset + number % slots * BARRIER_BYTES) };

@@ -1,15 +1,16 @@
 //! The loads role: fetches queries and asks the copy engine for key tiles, as far ahead as there is room, across requests.
 //!
-//! Each warp sees to its own part of each block, so that none waits for room for another one's.
+//! Each warp sees to its own share of each block, so that it seldom waits for room for another one's.
 
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace, NO_PAGE, Phase};
+use super::queue::{Reader, Writer};
 use super::{Cta, TILE};
 use crate::ptx::{copy, memory, warp};
 use oximla_types::kernels::dense_decode::{
     PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
 };
-use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::launch::WARP_THREADS;
 
 /// Bytes of what one lane copies at a time.
 const CHUNK_BYTES: u32 = 16;
@@ -24,18 +25,46 @@ const TILE_CHUNKS: u32 = TILE_COLUMNS * 2 / CHUNK_BYTES;
 /// initialised.
 #[inline(always)]
 pub unsafe fn run(cta: &Cta, thread: u32) {
-    const { assert!(WARPGROUP_THREADS / WARP_THREADS == VALUE_PARTS, "a warp for each part") };
-    let (part, lane) = (thread / WARP_THREADS, thread % WARP_THREADS);
-    // SAFETY: the roles follow one protocol, told at the top of the kernel; blocks of a segment lie within the page
-    // table.
+    let lane = thread % WARP_THREADS;
+    // SAFETY: the roles follow one protocol, told at the top of the kernel.
+    unsafe {
+        match thread / WARP_THREADS {
+            0 => load_all(cta, lane, Parts::<0>),
+            1 => load_all(cta, lane, Parts::<1>),
+            2 => load_all(cta, lane, Tail),
+            _ => write_queue(cta, lane),
+        }
+    }
+}
+
+/// Finds the CTA's segments for all roles.
+#[inline(always)]
+unsafe fn write_queue(cta: &Cta, lane: u32) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut writer = Writer::new(cta.segments(lane));
+        let mut reader = Reader::new();
+        loop {
+            writer.write_next(lane);
+            if reader.next().is_none() {
+                break;
+            }
+        }
+    }
+}
+
+/// Loads what `share` says of each segment's queries and keys.
+#[inline(always)]
+unsafe fn load_all(cta: &Cta, lane: u32, share: impl Share) {
+    // SAFETY: blocks of a segment lie within the page table.
     unsafe {
         let mut place = BlockPlace::first();
-        let mut segments = cta.segments(lane);
+        let mut segments = Reader::new();
         while let Some(segment) = segments.next() {
             if segment.blocks.is_empty() {
                 continue;
             }
-            load_queries(cta, &segment, place, part, lane);
+            share.load_queries(cta, &segment, place, lane);
             place = place.next();
             let mut block = segment.blocks.begin;
             // Each lane fetches the page of another block.
@@ -45,7 +74,7 @@ pub unsafe fn run(cta: &Cta, thread: u32) {
                 if ahead == 0 && block + lane < segment.blocks.end {
                     pages = keys::page_of(cta.params, segment.request, block + lane);
                 }
-                load_keys(cta, place, part, warp::shfl_idx(pages, ahead), lane);
+                share.load_keys(cta, place, warp::shfl_idx(pages, ahead), lane);
                 place = place.next();
                 block += 1;
             }
@@ -53,28 +82,94 @@ pub unsafe fn run(cta: &Cta, thread: u32) {
     }
 }
 
-/// Fetches one part of the tile's query rows of a request, and with the first part the tail, as soon as there is room for
-/// it; rows past the end become zeros.
-///
-/// # Safety
-/// As for [`load_keys`].
-#[inline(always)]
-unsafe fn load_queries(cta: &Cta, segment: &Segment, place: BlockPlace, part: u32, lane: u32) {
-    // SAFETY: what lay in each place is used up.
-    unsafe {
-        place.part_free(part).wait_for_last();
-        copy_queries(cta, segment, place.part(part), part * PART_TILES, PART_TILES, lane);
-        if part == 0 {
+/// A warp's share of what there is to load.
+trait Share: Copy {
+    /// Fetches its tiles of the queries, as soon as there is room for them; rows past the end become zeros.
+    ///
+    /// # Safety
+    /// As for [`Share::load_keys`].
+    unsafe fn load_queries(self, cta: &Cta, segment: &Segment, place: BlockPlace, lane: u32);
+
+    /// Asks for its tiles of a page, as soon as there is room for them.
+    ///
+    /// # Safety
+    /// The whole warp calls it, once for each place, in order.
+    unsafe fn load_keys(self, cta: &Cta, place: BlockPlace, page: u32, lane: u32);
+}
+
+/// Every other part from `FIRST` on.
+#[derive(Clone, Copy)]
+struct Parts<const FIRST: u32>;
+
+/// The tails.
+#[derive(Clone, Copy)]
+struct Tail;
+
+impl<const FIRST: u32> Share for Parts<FIRST> {
+    #[inline(always)]
+    unsafe fn load_queries(self, cta: &Cta, segment: &Segment, place: BlockPlace, lane: u32) {
+        let mut part = FIRST;
+        while part < VALUE_PARTS {
+            // SAFETY: what lay in the place is used up.
+            unsafe {
+                place.part_free(part).wait_for_last();
+                copy_queries(cta, segment, place.part(part), part * PART_TILES, PART_TILES, lane);
+                arrive_with_queries(place.part_full(part), lane);
+            }
+            part += 2;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_keys(self, cta: &Cta, place: BlockPlace, page: u32, lane: u32) {
+        let mut part = FIRST;
+        while part < VALUE_PARTS {
+            // SAFETY: what lay in the place is used up.
+            unsafe {
+                place.part_free(part).wait_for_last();
+                load(cta, place.part(part), place.part_full(part), part * PART_TILES, PART_TILES, page, lane);
+            }
+            part += 2;
+        }
+    }
+}
+
+impl Share for Tail {
+    #[inline(always)]
+    unsafe fn load_queries(self, cta: &Cta, segment: &Segment, place: BlockPlace, lane: u32) {
+        // SAFETY: what lay in the place is used up.
+        unsafe {
             place.probabilities_free().wait_for_last();
             copy_queries(cta, segment, place.tail(), TAIL_TILE, 1, lane);
+            arrive_with_queries(place.tail_full(), lane);
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_keys(self, cta: &Cta, place: BlockPlace, page: u32, lane: u32) {
+        // SAFETY: what lay in the place is used up.
+        unsafe {
+            place.probabilities_free().wait_for_last();
+            if lane == 0 {
+                memory::st_shared_u32(place.is_present(), (page != NO_PAGE) as u32);
+            }
+            load(cta, place.tail(), place.tail_full(), TAIL_TILE, 1, page, lane);
+        }
+    }
+}
+
+/// Waits for the copies of the whole warp, and tells that they have landed.
+///
+/// # Safety
+/// The whole warp calls it.
+#[inline(always)]
+unsafe fn arrive_with_queries(full: Phase, lane: u32) {
+    // SAFETY: as the caller promises.
+    unsafe {
         copy::cp_async_wait_all();
         warp::warp_sync();
         if lane == 0 {
-            place.part_full(part).barrier.arrive();
-            if part == 0 {
-                place.tail_full().barrier.arrive();
-            }
+            full.barrier.arrive();
         }
     }
 }
@@ -104,26 +199,6 @@ unsafe fn copy_queries(cta: &Cta, segment: &Segment, address: u32, first_tile: u
             tile += 1;
         }
         tile_row += ROWS_AT_A_TIME;
-    }
-}
-
-/// Asks for one part of a page, and with the first part for the tail, each as soon as there is room for it.
-///
-/// # Safety
-/// The whole warp calls it, once for each place, in order.
-#[inline(always)]
-unsafe fn load_keys(cta: &Cta, place: BlockPlace, part: u32, page: u32, lane: u32) {
-    // SAFETY: what lay in each place is used up.
-    unsafe {
-        place.part_free(part).wait_for_last();
-        load(cta, place.part(part), place.part_full(part), part * PART_TILES, PART_TILES, page, lane);
-        if part == 0 {
-            place.probabilities_free().wait_for_last();
-            if lane == 0 {
-                memory::st_shared_u32(place.is_present(), (page != NO_PAGE) as u32);
-            }
-            load(cta, place.tail(), place.tail_full(), TAIL_TILE, 1, page, lane);
-        }
     }
 }
 

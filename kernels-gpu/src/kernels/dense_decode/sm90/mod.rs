@@ -44,6 +44,7 @@
 
 mod keys;
 mod loads;
+mod queue;
 mod scores;
 mod values;
 

@@ -2,6 +2,7 @@
 
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
+use super::queue::Reader;
 use super::{Cta, TILE};
 use crate::attention::element::Element;
 use crate::attention::unroll;
@@ -35,7 +36,7 @@ pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta, thread: u32) {
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
         let mut segment_count = 0;
-        let mut segments = cta.segments(lane);
+        let mut segments = Reader::new();
         let mut place = BlockPlace::first();
         while let Some(segment) = segments.next() {
             let mut output: [[f32; 64]; 2] = core::mem::zeroed();
