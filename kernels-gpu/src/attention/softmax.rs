@@ -15,8 +15,13 @@ const MAX_FLOOR: f32 = -1e30;
 /// below 2^8, far from the end of any 16-bit type.
 const MAX_LAG: f32 = 8.0;
 
-/// Running maximum of the scaled scores of a thread's two rows, up to [`MAX_LAG`]; the same in all lanes of a quad.
-pub struct RunningMax([f32; 2]);
+/// Running softmax state of the two rows of a thread.
+pub struct OnlineSoftmax {
+    /// Maximum of the scaled scores up to [`MAX_LAG`], the same in all lanes of a quad.
+    max: [f32; 2],
+    /// This thread's share of the denominator.
+    sum: [f32; 2],
+}
 
 /// Which columns of a block each of a thread's two rows sees: those below the limit.
 #[derive(Clone, Copy)]
@@ -43,57 +48,48 @@ pub const fn fragment_column(e: usize) -> u32 {
     fragment::accumulator(0, e as u32).column
 }
 
-impl RunningMax {
+impl OnlineSoftmax {
     /// Before the first block.
     #[inline(always)]
     pub fn new() -> Self {
-        Self([MAX_FLOOR; 2])
+        Self { max: [MAX_FLOOR; 2], sum: [0.0; 2] }
     }
 
-    /// The maximum, per row.
-    #[inline(always)]
-    pub fn get(&self) -> [f32; 2] {
-        self.0
-    }
-
-    /// Takes a block of raw scores into account, and returns what everything before this block has to be multiplied by, per
-    /// row. `scale_log2` is positive.
+    /// Turns a block of raw scores into probabilities relative to the new maximum, and returns what everything before
+    /// this block has to be multiplied by, per row. `scale_log2` is positive.
     ///
     /// # Safety
     /// The whole warp executes it.
     #[inline(always)]
-    pub unsafe fn update(&mut self, scores: &[f32; 32], scale_log2: f32) -> [f32; 2] {
+    pub unsafe fn update(&mut self, scores: &mut [f32; 32], scale_log2: f32) -> [f32; 2] {
         let mut max = [f32::NEG_INFINITY; 2];
         unroll!(E in 32 => { max[fragment_row(E)] = math::max(max[fragment_row(E)], scores[E]); });
         // SAFETY: the whole warp is here.
         max = unsafe { [quad_max(max[0]) * scale_log2, quad_max(max[1]) * scale_log2] };
         unroll!(ROW in 2 => {
-            max[ROW] = if max[ROW] > self.0[ROW] + MAX_LAG { max[ROW] } else { self.0[ROW] };
+            max[ROW] = if max[ROW] > self.max[ROW] + MAX_LAG { max[ROW] } else { self.max[ROW] };
         });
-        let correction = [math::ex2(self.0[0] - max[0]), math::ex2(self.0[1] - max[1])];
-        self.0 = max;
+        let correction = [math::ex2(self.max[0] - max[0]), math::ex2(self.max[1] - max[1])];
+        let mut sum = [self.sum[0] * correction[0], self.sum[1] * correction[1]];
+        unroll!(E in 32 => {
+            scores[E] = math::ex2(math::fma(scores[E], scale_log2, -max[fragment_row(E)]));
+            sum[fragment_row(E)] += scores[E];
+        });
+        *self = Self { max, sum };
         correction
     }
-}
 
-/// Turns eight neighbouring accumulators of raw scores into probabilities relative to the rows' maximum, and adds them to the
-/// rows' sums.
-#[inline(always)]
-pub fn probabilities(scores: &mut [f32; 8], scale_log2: f32, max: [f32; 2], sum: &mut [f32; 2]) {
-    unroll!(E in 8 => {
-        scores[E] = math::ex2(math::fma(scores[E], scale_log2, -max[fragment_row(E)]));
-        sum[fragment_row(E)] += scores[E];
-    });
-}
-
-/// Sum over the four lanes of a quad, per row.
-///
-/// # Safety
-/// The whole warp executes it.
-#[inline(always)]
-pub unsafe fn quad_sums(sum: [f32; 2]) -> [f32; 2] {
-    // SAFETY: the whole warp is here.
-    unsafe { [quad_sum(sum[0]), quad_sum(sum[1])] }
+    /// Per row, the softmax denominator relative to the maximum, and its base-2 logarithm plus the maximum.
+    /// Without any key the denominator is 0 and the logarithm −∞.
+    ///
+    /// # Safety
+    /// The whole warp executes it.
+    #[inline(always)]
+    pub unsafe fn finish(&self) -> [(f32, f32); 2] {
+        // SAFETY: the whole warp is here.
+        let total = unsafe { [quad_sum(self.sum[0]), quad_sum(self.sum[1])] };
+        [(total[0], math::lg2(total[0]) + self.max[0]), (total[1], math::lg2(total[1]) + self.max[1])]
+    }
 }
 
 /// Maximum over the four lanes of a quad.

@@ -41,8 +41,8 @@ pub const SHARED_QUERY_TILES: u32 = TILES - REGISTER_QUERY_TILES;
 /// Query tiles in registers: those that go with all parts but the last.
 pub const REGISTER_QUERY_TILES: u32 = (VALUE_PARTS - 1) * PART_TILES;
 
-/// Parts in shared memory at a time: two and a half key blocks.
-pub const PART_SLOTS: u32 = 10;
+/// Parts in shared memory at a time: two and three quarters of a key block.
+pub const PART_SLOTS: u32 = 11;
 
 /// Slots of tail tiles, each of which becomes its block's probabilities.
 pub const TAIL_SLOTS: u32 = 3;
@@ -83,38 +83,36 @@ impl SharedPlan {
     pub const V: u32 = Self::Q + SHARED_QUERY_TILES * TILE_BYTES;
     /// Tail tiles of the keys; once a block's scores are computed, its probabilities lie where its tail was.
     pub const TAIL: u32 = Self::V + PART_SLOTS * PART_BYTES;
-    /// A block's scores, f32: for each group of four accumulators, those of each thread of the scores warpgroup.
-    pub const SCORES: u32 = Self::TAIL + TAIL_SLOTS * TILE_BYTES;
-    /// Per row, f32: what the scaled scores are relative to.
-    pub const ROW_MAX: u32 = Self::SCORES + TILE_ROWS * BLOCK_KEYS * 4;
-    /// Per row, f32: what the output so far is multiplied by before the block is added.
-    pub const ROW_SCALE: u32 = Self::ROW_MAX + TILE_ROWS * 4;
-    /// Per value warpgroup and row, f32: its share of the softmax denominator.
-    pub const ROW_SUM: u32 = Self::ROW_SCALE + TILE_ROWS * 4;
+    /// Per tail slot and row, f32: what the output so far is multiplied by before the block is added.
+    pub const ROW_SCALE: u32 = Self::TAIL + TAIL_SLOTS * TILE_BYTES;
     /// Per tail slot, u32: whether the block's page is one of the cache's, else 0.
-    pub const IS_PRESENT: u32 = Self::ROW_SUM + 2 * TILE_ROWS * 4;
+    pub const IS_PRESENT: u32 = Self::ROW_SCALE + TAIL_SLOTS * TILE_ROWS * 4;
     /// The queue of segments.
     pub const SEGMENTS: u32 = (Self::IS_PRESENT + TAIL_SLOTS * 4).next_multiple_of(16);
+    /// Per row, f32: the reciprocal of the softmax denominator.
+    pub const ROW_NORM: u32 = Self::SEGMENTS + SEGMENT_SLOTS * SEGMENT_BYTES;
     /// A part of the value tiles has landed: one barrier a slot.
-    pub const PART_FULL: u32 = Self::SEGMENTS + SEGMENT_SLOTS * SEGMENT_BYTES;
+    pub const PART_FULL: u32 = Self::ROW_NORM + TILE_ROWS * 4;
     /// A part of the value tiles is used up: one barrier a slot.
     pub const PART_FREE: u32 = Self::PART_FULL + PART_SLOTS * BARRIER_BYTES;
     /// Tail tiles have landed: one barrier a slot.
     pub const TAIL_FULL: u32 = Self::PART_FREE + PART_SLOTS * BARRIER_BYTES;
-    /// Probabilities are used up: one barrier a tail slot.
-    pub const P_FREE: u32 = Self::TAIL_FULL + TAIL_SLOTS * BARRIER_BYTES;
+    /// Probabilities and row scales are written: one barrier a tail slot.
+    pub const P_FULL: u32 = Self::TAIL_FULL + TAIL_SLOTS * BARRIER_BYTES;
+    /// Probabilities and row scales are used up: one barrier a tail slot.
+    pub const P_FREE: u32 = Self::P_FULL + TAIL_SLOTS * BARRIER_BYTES;
     /// Probabilities may be multiplied, as the next block's scores are under way: one barrier a tail slot.
     pub const P_MAY: u32 = Self::P_FREE + TAIL_SLOTS * BARRIER_BYTES;
     /// A segment is in its slot of the queue: one barrier a slot.
     pub const SEGMENT_FULL: u32 = Self::P_MAY + TAIL_SLOTS * BARRIER_BYTES;
     /// A segment has been read by all threads: one barrier a slot.
     pub const SEGMENT_FREE: u32 = Self::SEGMENT_FULL + SEGMENT_SLOTS * BARRIER_BYTES;
-    /// Scores and rows are written.
-    pub const SCORES_FULL: u32 = Self::SEGMENT_FREE + SEGMENT_SLOTS * BARRIER_BYTES;
-    /// Scores and rows have been read.
-    pub const SCORES_FREE: u32 = Self::SCORES_FULL + BARRIER_BYTES;
+    /// Row norms are written.
+    pub const NORM_FULL: u32 = Self::SEGMENT_FREE + SEGMENT_SLOTS * BARRIER_BYTES;
+    /// Row norms are used up.
+    pub const NORM_FREE: u32 = Self::NORM_FULL + BARRIER_BYTES;
     /// Bytes in all.
-    pub const BYTES: u32 = Self::SCORES_FREE + BARRIER_BYTES;
+    pub const BYTES: u32 = Self::NORM_FREE + BARRIER_BYTES;
 }
 
 /// Bytes of an mbarrier.

@@ -5,7 +5,7 @@ use crate::ptx::{memory, special};
 use crate::sync::Barrier;
 use oximla_types::kernels::dense_decode::{
     BARRIER_BYTES, DenseDecodeParams, PART_BYTES, PART_SLOTS, SEGMENT_SLOTS, SharedPlan, TAIL_SLOTS,
-    TILE_BYTES, VALUE_PARTS, WARPGROUPS,
+    TILE_BYTES, TILE_ROWS, VALUE_PARTS, WARPGROUPS,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
 
@@ -29,12 +29,13 @@ pub unsafe fn init_barriers(shared: u32, cluster: u32) {
     init(SharedPlan::PART_FULL, PART_SLOTS, 1);
     init(SharedPlan::PART_FREE, PART_SLOTS, cluster * WARPGROUP_WARPS);
     init(SharedPlan::TAIL_FULL, TAIL_SLOTS, 1);
+    init(SharedPlan::P_FULL, TAIL_SLOTS, WARPGROUP_THREADS);
     init(SharedPlan::P_FREE, TAIL_SLOTS, cluster * 2 * WARPGROUP_WARPS);
     init(SharedPlan::P_MAY, TAIL_SLOTS, WARPGROUP_WARPS);
     init(SharedPlan::SEGMENT_FULL, SEGMENT_SLOTS, 1);
     init(SharedPlan::SEGMENT_FREE, SEGMENT_SLOTS, WARPGROUPS * WARPGROUP_THREADS);
-    init(SharedPlan::SCORES_FULL, 1, WARPGROUP_THREADS);
-    init(SharedPlan::SCORES_FREE, 1, 2 * WARPGROUP_THREADS);
+    init(SharedPlan::NORM_FULL, 1, WARPGROUP_THREADS);
+    init(SharedPlan::NORM_FREE, 1, 2 * WARPGROUP_THREADS);
 }
 
 /// A barrier, and the parity of the phase that is meant.
@@ -77,6 +78,18 @@ impl Phase {
             unsafe { self.barrier.arrive_in(lane) };
         }
     }
+}
+
+/// Completes when the row norms of segment `number`, counted by the CTA, are written.
+#[inline(always)]
+pub fn norms_full(number: u32) -> Phase {
+    Phase::of(SharedPlan::NORM_FULL, 1, number)
+}
+
+/// Completes when the row norms of segment `number` have been read.
+#[inline(always)]
+pub fn norms_free(number: u32) -> Phase {
+    Phase::of(SharedPlan::NORM_FREE, 1, number)
 }
 
 /// Where block number `number`, counted by the CTA, lies in shared memory.
@@ -129,16 +142,10 @@ impl BlockPlace {
         Phase::of(SharedPlan::TAIL_FULL, TAIL_SLOTS, self.number)
     }
 
-    /// Completes when the block's scores and rows are written.
+    /// Completes when probabilities and row scales are written.
     #[inline(always)]
-    pub fn scores_full(self) -> Phase {
-        Phase::of(SharedPlan::SCORES_FULL, 1, self.number)
-    }
-
-    /// Completes when the block's scores and rows have been read.
-    #[inline(always)]
-    pub fn scores_free(self) -> Phase {
-        Phase::of(SharedPlan::SCORES_FREE, 1, self.number)
+    pub fn probabilities_full(self) -> Phase {
+        Phase::of(SharedPlan::P_FULL, TAIL_SLOTS, self.number)
     }
 
     /// Completes when the probabilities may be multiplied.
@@ -147,7 +154,7 @@ impl BlockPlace {
         Phase::of(SharedPlan::P_MAY, TAIL_SLOTS, self.number)
     }
 
-    /// Completes when both value warpgroups are done with the probabilities.
+    /// Completes when both value warpgroups are done with probabilities and row scales.
     #[inline(always)]
     pub fn probabilities_free(self) -> Phase {
         Phase::of(SharedPlan::P_FREE, TAIL_SLOTS, self.number)
@@ -158,6 +165,12 @@ impl BlockPlace {
     #[inline(always)]
     pub fn is_present(self) -> u32 {
         special::dynamic_shared() + SharedPlan::IS_PRESENT + self.number % TAIL_SLOTS * 4
+    }
+
+    /// Address of the block's row scales.
+    #[inline(always)]
+    pub fn row_scales(self) -> u32 {
+        special::dynamic_shared() + SharedPlan::ROW_SCALE + self.number % TAIL_SLOTS * TILE_ROWS * 4
     }
 }
 

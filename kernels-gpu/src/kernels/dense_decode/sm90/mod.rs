@@ -55,7 +55,7 @@ use crate::ptx::{fence, special};
 use crate::sync::cluster_barrier;
 use core::num::NonZeroU32;
 use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, LOADS_REGISTERS, SCORES_REGISTERS, SharedPlan, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
+    DenseDecodeParams, LOADS_REGISTERS, SCORES_REGISTERS, TILE_BYTES, TILE_ROWS, VALUES_REGISTERS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::swizzle::Swizzle;
@@ -68,21 +68,6 @@ const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
 
 /// Warps of a warpgroup.
 const WARPGROUP_WARPS: u32 = WARPGROUP_THREADS / WARP_THREADS;
-
-/// Bytes from one group of four accumulators of scores to the next, in shared memory.
-const SCORES_GROUP_BYTES: u32 = WARPGROUP_THREADS * 16;
-
-/// Address of the first group of scores that a thread of a warpgroup hands over, and of its own that it takes.
-#[inline(always)]
-fn scores_address(thread: u32) -> u32 {
-    special::dynamic_shared() + SharedPlan::SCORES + thread % WARPGROUP_THREADS * 16
-}
-
-/// The absolute of the scale; not 0, which would make NaN of −∞. Its sign went to the scores.
-#[inline(always)]
-fn positive_scale(cta: &Cta) -> f32 {
-    cta.params.scale_log2.abs().max(f32::MIN_POSITIVE)
-}
 
 /// What every role knows: the parameters and this CTA's place in the grid.
 struct Cta<'a> {

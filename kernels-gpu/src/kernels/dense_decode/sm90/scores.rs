@@ -1,26 +1,29 @@
 //! The scores role: S = Q·Kᵀ and the softmax, one block ahead of the values.
 
 use super::super::segments::Segment;
-use super::keys::BlockPlace;
+use super::keys::{self, BlockPlace};
 use super::queue::Reader;
-use super::{Cta, SCORES_GROUP_BYTES, TILE, positive_scale, scores_address};
+use super::{Cta, TILE};
 use crate::attention::element::Element;
-use crate::attention::softmax::{ColumnLimits, RunningMax};
+use crate::attention::softmax::{ColumnLimits, OnlineSoftmax};
 use crate::attention::unroll;
 use crate::ptx::{fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{
-    PART_BYTES, PART_TILES, REGISTER_QUERY_TILES, SharedPlan, TILE_BYTES, TILE_COLUMNS,
+    PART_BYTES, PART_TILES, REGISTER_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS,
     VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment::{self, A_REGISTERS};
 use oximla_types::layout::tile::Position;
-use oximla_types::schedule::BLOCK_KEYS;
+use oximla_types::schedule::{BLOCK_KEYS, split_slot};
 
 /// The named barrier of this warpgroup; the value warpgroups have the next two.
 const BARRIER: u32 = 1;
+
+/// Natural logarithm of 2.
+const LN_2: f32 = core::f32::consts::LN_2;
 
 /// Runs the role.
 ///
@@ -32,52 +35,76 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     let lane = thread % WARP_THREADS;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
+        let mut segment_count = 0;
         let mut segments = Reader::new();
         let mut place = BlockPlace::first();
         while let Some(segment) = segments.next() {
-            if segment.blocks.is_empty() {
-                continue;
-            }
-            let queries = take_queries(cta, place, thread);
-            place = place.next();
-            let mut max = RunningMax::new();
-            let mut block = segment.blocks.begin;
-            let last = segment.blocks.end - 1;
-            let mut scores: [f32; 32] = core::mem::zeroed();
-            multiply::<E>(place, &queries, &mut scores);
-            wgmma::wgmma_wait_32::<0>(&mut scores);
-            while block < last {
-                hand_over(cta, &segment, &mut max, place, block, &mut scores);
-                block += 1;
-                multiply::<E>(place.next(), &queries, &mut scores);
-                // The values of a block start behind the scores of the next one.
+            let mut softmax = OnlineSoftmax::new();
+            if !segment.blocks.is_empty() {
+                let queries = take_queries(cta, place, thread);
+                place = place.next();
+                let mut block = segment.blocks.begin;
+                let last = segment.blocks.end - 1;
+                let mut scores: [f32; 32] = core::mem::zeroed();
+                multiply::<E>(place, &queries, &mut scores);
+                wgmma::wgmma_wait_32::<0>(&mut scores);
+                while block < last {
+                    probabilities::<E>(cta, &segment, &mut softmax, place, block, &mut scores);
+                    block += 1;
+                    multiply::<E>(place.next(), &queries, &mut scores);
+                    // The values of a block start behind the scores of the next one: the tensor cores multiply them
+                    // during its softmax.
+                    if lane == 0 {
+                        place.probabilities_may().barrier.arrive();
+                    }
+                    place = place.next();
+                    wgmma::wgmma_wait_32::<0>(&mut scores);
+                }
+                probabilities::<E>(cta, &segment, &mut softmax, place, block, &mut scores);
                 if lane == 0 {
                     place.probabilities_may().barrier.arrive();
                 }
                 place = place.next();
-                wgmma::wgmma_wait_32::<0>(&mut scores);
             }
-            hand_over(cta, &segment, &mut max, place, block, &mut scores);
-            if lane == 0 {
-                place.probabilities_may().barrier.arrive();
+            // Made anew, so that the loop need not keep what only this takes.
+            let cta = &Cta::new(cta.params, cta.kv_map);
+            let thread = special::thread_x();
+            let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
+            let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
+            keys::norms_free(segment_count).wait_for_last();
+            store_rows(
+                special::dynamic_shared() + SharedPlan::ROW_NORM,
+                row,
+                lane,
+                [reciprocal(sum_0), reciprocal(sum_1)],
+            );
+            keys::norms_full(segment_count).barrier.arrive();
+            segment_count += 1;
+            if lane % 4 == 0 {
+                store_lse(cta, &segment, row, log_0);
+                store_lse(cta, &segment, row + 8, log_1);
             }
-            place = place.next();
+            if thread == 0 && segment.blocks.begin == 0 {
+                record_splits(cta, &segment);
+            }
         }
     }
 }
 
-/// Finds the rows' maxima and hands the scores over to the values.
+/// The softmax of a block: turns scores into probabilities and hands them to the values.
 #[inline(always)]
-unsafe fn hand_over(
+unsafe fn probabilities<E: Element>(
     cta: &Cta,
     segment: &Segment,
-    max: &mut RunningMax,
+    softmax: &mut OnlineSoftmax,
     place: BlockPlace,
     block: u32,
     scores: &mut [f32; 32],
 ) {
-    // SAFETY: the whole warpgroup is here.
+    // SAFETY: the whole warpgroup is here, and none of it multiplies the block's tail any more.
     unsafe {
+        // Behind this no warp multiplies the block any more, so that its tail may be overwritten.
+        warpgroup_barrier::<BARRIER>();
         let thread = special::thread_x();
         let Position { row, column } = fragment::accumulator(thread, 0);
         let scale = cta.params.scale_log2;
@@ -92,17 +119,12 @@ unsafe fn hand_over(
             };
             ColumnLimits([limit(row), limit(row + 8)]).mask(scores, column, 1_f32.copysign(scale));
         }
-        let correction = max.update(scores, positive_scale(cta));
-        place.scores_free().wait_for_last();
-        let address = scores_address(thread);
-        unroll!(GROUP in 8 => {
-            let group = [scores[4 * GROUP], scores[4 * GROUP + 1], scores[4 * GROUP + 2], scores[4 * GROUP + 3]];
-            memory::st_shared_u32x4(address + GROUP as u32 * SCORES_GROUP_BYTES, group.map(f32::to_bits));
-        });
-        let lane = thread % WARP_THREADS;
-        store_rows(special::dynamic_shared() + SharedPlan::ROW_MAX, row, lane, max.get());
-        store_rows(special::dynamic_shared() + SharedPlan::ROW_SCALE, row, lane, correction);
-        place.scores_full().barrier.arrive();
+        // Not 0, which would make NaN of −∞.
+        let correction = softmax.update(scores, scale.abs().max(f32::MIN_POSITIVE));
+        store_probabilities::<E>(place.tail(), thread, scores);
+        store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
+        fence::fence_proxy_async_shared();
+        place.probabilities_full().barrier.arrive();
     }
 }
 
@@ -161,10 +183,9 @@ const QUERY_REGISTERS: usize = (REGISTER_QUERY_TILES * TILE_COLUMNS / 16) as usi
 #[inline(always)]
 unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY_REGISTERS] {
     let lane = thread % WARP_THREADS;
-    // SAFETY: the tiles have landed; the whole warpgroup is here. Each warp has waited for its last scores.
+    // SAFETY: the tiles have landed; the whole warpgroup is here. The stay of the last queries ended before its last scores
+    // were waited for by all warps.
     unsafe {
-        // Behind this no warp multiplies the queries before any more.
-        warpgroup_barrier::<BARRIER>();
         let mut queries: [u32; QUERY_REGISTERS] = core::mem::zeroed();
         unroll!(PART in 3 => {
             const { assert!(REGISTER_QUERY_TILES == 3 * PART_TILES) };
@@ -192,12 +213,6 @@ unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY
         // Once for each value warpgroup, which would have the probabilities there.
         place.probabilities_free().arrive_in_cluster(cta, lane);
         place.probabilities_free().arrive_in_cluster(cta, lane);
-        // Nothing is handed over at this place, but all barriers take part in all places.
-        place.scores_free().wait_for_last();
-        place.scores_full().barrier.arrive();
-        if lane == 0 {
-            place.probabilities_may().barrier.arrive();
-        }
         queries
     }
 }
@@ -214,6 +229,24 @@ unsafe fn copy_tiles(source: u32, target: u32, tiles: u32, thread: u32) {
     }
 }
 
+/// Rounds the probabilities and stores them as one swizzled tile.
+#[inline(always)]
+unsafe fn store_probabilities<E: Element>(tile: u32, thread: u32, p: &[f32; 32]) {
+    unroll!(STEP in 4 => {
+        const PAIRS: [[usize; 2]; 4] = fragment::a_pairs(STEP);
+        let matrices = [
+            E::pack(p[PAIRS[0][0]], p[PAIRS[0][1]]),
+            E::pack(p[PAIRS[1][0]], p[PAIRS[1][1]]),
+            E::pack(p[PAIRS[2][0]], p[PAIRS[2][1]]),
+            E::pack(p[PAIRS[3][0]], p[PAIRS[3][1]]),
+        ];
+        let (row, chunk) = fragment::matrix_chunk(thread, STEP as u32);
+        let address = tile + TILE.chunk(row, chunk);
+        // SAFETY: the address lies in the P tile, which this role owns until it publishes.
+        unsafe { matrix::stmatrix_x4(address, matrices) };
+    });
+}
+
 /// Stores one value a row; the four lanes of a quad hold the same.
 #[inline(always)]
 unsafe fn store_rows(rows: u32, row: u32, lane: u32, values: [f32; 2]) {
@@ -224,5 +257,60 @@ unsafe fn store_rows(rows: u32, row: u32, lane: u32, values: [f32; 2]) {
             memory::st_shared_f32(address, values[0]);
             memory::st_shared_f32(address + 8 * 4, values[1]);
         }
+    }
+}
+
+/// 1/x, and 0 where there was no key: the output then is 0.
+#[inline(always)]
+fn reciprocal(sum: f32) -> f32 {
+    if sum == 0.0 { 0.0 } else { crate::ptx::math::rcp(sum) }
+}
+
+/// Stores a row's log-sum-exp: the final one in natural units, a partial one in base 2.
+#[inline(always)]
+unsafe fn store_lse(cta: &Cta, segment: &Segment, tile_row: u32, log: f32) {
+    let row = cta.first_row + tile_row;
+    if row >= cta.rows.count {
+        return;
+    }
+    // SAFETY: the row is within the tensors.
+    unsafe {
+        if segment.splits.count == 1 {
+            let [batch_stride, head_stride, token_stride] = cta.params.lse_strides;
+            let head = cta.kv_head * cta.rows.group.get() + cta.rows.head(row);
+            let offset = segment.request as i64 * batch_stride
+                + head as i64 * head_stride
+                + cta.rows.token(row) as i64 * token_stride;
+            let lse = if log == f32::NEG_INFINITY { f32::INFINITY } else { log * LN_2 };
+            memory::st_global_f32(cta.params.lse.wrapping_add((offset * 4) as u64), lse);
+        } else {
+            let address = cta.params.partial.lse + 4 * cta.partial_row(segment, row);
+            memory::st_global_f32(address, log);
+        }
+    }
+}
+
+/// Tells the combine kernel how the request was split.
+#[inline(always)]
+unsafe fn record_splits(cta: &Cta, segment: &Segment) {
+    if cta.kv_head == 0 && cta.first_row == 0 {
+        let record = segment.request as u64 * size_of::<SplitRecord>() as u64;
+        // SAFETY: there is a record for each request.
+        unsafe {
+            memory::st_global_u32x2(
+                cta.params.partial.splits + record,
+                [segment.splits.first, segment.splits.count],
+            );
+        }
+    }
+}
+
+impl Cta<'_> {
+    /// Index of a row's partial result.
+    #[inline(always)]
+    pub(super) fn partial_row(&self, segment: &Segment, row: u32) -> u64 {
+        let slot = split_slot(self.partition, segment.request) as u64;
+        let total_rows = self.params.total_rows as u64;
+        slot * total_rows + (self.kv_head * self.rows.count + row) as u64
     }
 }

@@ -1,20 +1,20 @@
 //! The values role: O = O·scale + P·V for one half of the columns, and the copies of that half's tiles.
 
 use super::super::segments::Segment;
-use super::keys::BlockPlace;
+use super::keys::{self, BlockPlace};
 use super::queue::Reader;
-use super::{Cta, SCORES_GROUP_BYTES, TILE, positive_scale, scores_address};
+use super::{Cta, TILE};
 use crate::attention::element::Element;
-use crate::attention::{softmax, unroll};
-use crate::ptx::{barrier, fence, math, matrix, memory, special, warp, wgmma};
+use crate::attention::unroll;
+use crate::ptx::{fence, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{
-    HEAD_DIM_V, PART_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
+    HEAD_DIM_V, PART_TILES, SharedPlan, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment;
-use oximla_types::schedule::{BLOCK_KEYS, split_slot};
+use oximla_types::schedule::BLOCK_KEYS;
 
 /// Bytes of 16 keys of a tile: one step of `wgmma` along V.
 const STEP_BYTES: u32 = TILE.row_offset(16);
@@ -32,126 +32,41 @@ const _: () = assert!(VALUE_PARTS == 4 && PART_COLUMNS == 128, "two parts a side
 #[inline(always)]
 pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta, thread: u32) {
     let lane = thread % WARP_THREADS;
+    let row = fragment::accumulator(thread, 0).row;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
+        let mut segment_count = 0;
         let mut segments = Reader::new();
         let mut place = BlockPlace::first();
         while let Some(segment) = segments.next() {
             let mut output: [[f32; 64]; 2] = core::mem::zeroed();
-            let mut rows = Rows { max: [0.0; 2], sum: [0.0; 2] };
+            // Only the request's last block may have keys that are not the request's.
+            let unused_keys = (segment.blocks.end * BLOCK_KEYS).saturating_sub(segment.len);
             let mut remaining = segment.blocks.end.saturating_sub(segment.blocks.begin);
             if remaining > 0 {
-                // The place of the queries.
-                place.scores_full().wait();
-                place.scores_free().barrier.arrive();
+                // The queries'.
                 place = place.next();
-                // Only the request's last block may have keys that are not the request's.
-                let unused_keys = (segment.blocks.end * BLOCK_KEYS).saturating_sub(segment.len);
-                while remaining > 0 {
-                    place.scores_full().wait();
-                    take_scores::<E, SIDE>(cta, place, &mut rows, &mut output);
-                    if remaining == 1 && unused_keys > 0 {
-                        clear_unused_values::<SIDE>(place, BLOCK_KEYS - unused_keys, thread);
-                    }
-                    multiply::<E, SIDE>(cta, place, &mut output, lane);
-                    place.probabilities_free().arrive_in_cluster(cta, lane);
-                    place = place.next();
-                    remaining -= 1;
-                }
-                rows.add_sums::<SIDE>();
             }
+            while remaining > 0 {
+                place.probabilities_full().wait();
+                rescale(place, row, &mut output);
+                if remaining == 1 && unused_keys > 0 {
+                    clear_unused_values::<SIDE>(place, BLOCK_KEYS - unused_keys, thread);
+                }
+                multiply::<E, SIDE>(cta, place, &mut output, lane);
+                place.probabilities_free().arrive_in_cluster(cta, lane);
+                place = place.next();
+                remaining -= 1;
+            }
+            keys::norms_full(segment_count).wait();
+            let norm = load_rows(special::dynamic_shared() + SharedPlan::ROW_NORM, row);
+            keys::norms_free(segment_count).barrier.arrive();
+            segment_count += 1;
             // Made anew, so that the loop need not keep what only this takes.
             let cta = &Cta::new(cta.params, cta.kv_map);
-            if SIDE == 0 {
-                store_lse(cta, &segment, &rows);
-            }
-            store::<E, SIDE>(cta, &segment, &output, rows.sum.map(reciprocal));
+            store::<E, SIDE>(cta, &segment, row, lane, &output, norm);
         }
     }
-}
-
-/// The softmax of a thread's two rows, this one and the one 8 below.
-struct Rows {
-    /// What the scaled scores are relative to.
-    max: [f32; 2],
-    /// This thread's share of the denominator.
-    sum: [f32; 2],
-}
-
-impl Rows {
-    /// Adds up the shares in the denominator.
-    ///
-    /// # Safety
-    /// All threads of both value warpgroups call it.
-    #[inline(always)]
-    unsafe fn add_sums<const SIDE: u32>(&mut self) {
-        let thread = special::thread_x() % WARPGROUP_THREADS;
-        let row = fragment::accumulator(thread, 0).row;
-        let sums = special::dynamic_shared() + SharedPlan::ROW_SUM;
-        // SAFETY: within the plan's rows. Those of the last segment were read before this one's first probabilities.
-        unsafe {
-            let own = softmax::quad_sums(self.sum);
-            if thread.is_multiple_of(4) {
-                let address = sums + (SIDE * TILE_ROWS + row) * 4;
-                memory::st_shared_f32(address, own[0]);
-                memory::st_shared_f32(address + 8 * 4, own[1]);
-            }
-            values_barrier();
-            let (left, right) = (load_rows(sums, row), load_rows(sums + TILE_ROWS * 4, row));
-            self.sum = [left[0] + right[0], left[1] + right[1]];
-        }
-    }
-}
-
-/// Turns this side's half of the scores into probabilities for both sides, and rescales the output to the new maximum.
-///
-/// # Safety
-/// The whole warpgroup calls it; the scores are full.
-#[inline(always)]
-unsafe fn take_scores<E: Element, const SIDE: u32>(
-    cta: &Cta,
-    place: BlockPlace,
-    rows: &mut Rows,
-    output: &mut [[f32; 64]; 2],
-) {
-    const STEPS: u32 = BLOCK_KEYS / fragment::A_COLUMNS / 2;
-    const { assert!(STEPS == 2) };
-    let thread = special::thread_x() % WARPGROUP_THREADS;
-    let row = fragment::accumulator(thread, 0).row;
-    // SAFETY: within the plan's scores and rows; nobody reads the tail any more, whose place the probabilities take.
-    unsafe {
-        rows.max = load_rows(special::dynamic_shared() + SharedPlan::ROW_MAX, row);
-        let scale = load_rows(special::dynamic_shared() + SharedPlan::ROW_SCALE, row);
-        rows.sum = [rows.sum[0] * scale[0], rows.sum[1] * scale[1]];
-        unroll!(STEP in 2 => {
-            let step = SIDE * STEPS + STEP as u32;
-            let address = scores_address(thread) + 2 * step * SCORES_GROUP_BYTES;
-            let [a, b, c, d] = memory::ld_shared_u32x4(address);
-            let [e, f, g, h] = memory::ld_shared_u32x4(address + SCORES_GROUP_BYTES);
-            let mut p = [a, b, c, d, e, f, g, h].map(f32::from_bits);
-            softmax::probabilities(&mut p, positive_scale(cta), rows.max, &mut rows.sum);
-            let (row, chunk) = fragment::matrix_chunk(thread, step);
-            let pairs = [E::pack(p[0], p[1]), E::pack(p[2], p[3]), E::pack(p[4], p[5]), E::pack(p[6], p[7])];
-            matrix::stmatrix_x4(place.tail() + TILE.chunk(row, chunk), pairs);
-        });
-        place.scores_free().barrier.arrive();
-        rescale(scale, output);
-        fence::fence_proxy_async_shared();
-        values_barrier();
-    }
-}
-
-/// Waits for both value warpgroups.
-#[inline(always)]
-unsafe fn values_barrier() {
-    // SAFETY: barriers 1 to 3 are the warpgroups'.
-    unsafe { barrier::barrier_cta_sync::<4>(2 * WARPGROUP_THREADS) }
-}
-
-/// 1/x, and 0 where there was no key: the output then is 0.
-#[inline(always)]
-fn reciprocal(sum: f32) -> f32 {
-    if sum == 0.0 { 0.0 } else { math::rcp(sum) }
 }
 
 /// Number of the first (0) or second (1) part that this side multiplies: every other one.
@@ -161,15 +76,18 @@ const fn own_part<const SIDE: u32>(part: u32) -> u32 {
 
 /// Multiplies the output by the row scales; skipped where no row of the warp has a new maximum.
 #[inline(always)]
-unsafe fn rescale(scale: [f32; 2], output: &mut [[f32; 64]; 2]) {
-    // SAFETY: the whole warp is here.
-    if unsafe { warp::ballot(scale[0] != 1.0 || scale[1] != 1.0) } != 0 {
-        unroll!(PART in 2 => { unroll!(I in 16 => {
-            output[PART][4 * I] *= scale[0];
-            output[PART][4 * I + 1] *= scale[0];
-            output[PART][4 * I + 2] *= scale[1];
-            output[PART][4 * I + 3] *= scale[1];
-        }); });
+unsafe fn rescale(place: BlockPlace, row: u32, output: &mut [[f32; 64]; 2]) {
+    // SAFETY: the row scales are full; the whole warp is here.
+    unsafe {
+        let scale = load_rows(place.row_scales(), row);
+        if warp::ballot(scale[0] != 1.0 || scale[1] != 1.0) != 0 {
+            unroll!(PART in 2 => { unroll!(I in 16 => {
+                output[PART][4 * I] *= scale[0];
+                output[PART][4 * I + 1] *= scale[0];
+                output[PART][4 * I + 2] *= scale[1];
+                output[PART][4 * I + 3] *= scale[1];
+            }); });
+        }
     }
 }
 
@@ -191,7 +109,7 @@ unsafe fn clear_unused_values<const SIDE: u32>(place: BlockPlace, used_keys: u32
             key += WARPGROUP_THREADS / CHUNKS;
         }
         fence::fence_proxy_async_shared();
-        side_barrier::<SIDE>();
+        barrier::<SIDE>();
     }
 }
 
@@ -227,11 +145,11 @@ unsafe fn multiply<E: Element, const SIDE: u32>(cta: &Cta, place: BlockPlace, ou
 unsafe fn store<E: Element, const SIDE: u32>(
     cta: &Cta,
     segment: &Segment,
+    tile_row: u32,
+    lane: u32,
     output: &[[f32; 64]; 2],
     norm: [f32; 2],
 ) {
-    let thread = special::thread_x() % WARPGROUP_THREADS;
-    let (tile_row, lane) = (fragment::accumulator(thread, 0).row, thread % WARP_THREADS);
     let column = own_part::<SIDE>(0) * PART_COLUMNS + 2 * (lane % 4);
     let rows = [cta.first_row + tile_row, cta.first_row + tile_row + 8];
     let stored = [rows[0] < cta.rows.count, rows[1] < cta.rows.count];
@@ -273,49 +191,6 @@ unsafe fn store<E: Element, const SIDE: u32>(
     }
 }
 
-/// Stores the log-sum-exp of the tile's rows, and how the request was split.
-#[inline(always)]
-unsafe fn store_lse(cta: &Cta, segment: &Segment, rows: &Rows) {
-    let thread = special::thread_x() % WARPGROUP_THREADS;
-    let row = fragment::accumulator(thread, 0).row;
-    // SAFETY: rows within `count` are within the tensors, and there is a record for each request.
-    unsafe {
-        if thread.is_multiple_of(4) {
-            store_row_lse(cta, segment, row, math::lg2(rows.sum[0]) + rows.max[0]);
-            store_row_lse(cta, segment, row + 8, math::lg2(rows.sum[1]) + rows.max[1]);
-        }
-        if thread == 0 && segment.blocks.begin == 0 && cta.kv_head == 0 && cta.first_row == 0 {
-            let record = segment.request as u64 * size_of::<SplitRecord>() as u64;
-            let splits = [segment.splits.first, segment.splits.count];
-            memory::st_global_u32x2(cta.params.partial.splits + record, splits);
-        }
-    }
-}
-
-/// Stores a row's log-sum-exp: the final one in natural units, a partial one in base 2.
-#[inline(always)]
-unsafe fn store_row_lse(cta: &Cta, segment: &Segment, tile_row: u32, log: f32) {
-    let row = cta.first_row + tile_row;
-    if row >= cta.rows.count {
-        return;
-    }
-    // SAFETY: the row is within the tensors.
-    unsafe {
-        if segment.splits.count == 1 {
-            let [batch_stride, head_stride, token_stride] = cta.params.lse_strides;
-            let head = cta.kv_head * cta.rows.group.get() + cta.rows.head(row);
-            let offset = segment.request as i64 * batch_stride
-                + head as i64 * head_stride
-                + cta.rows.token(row) as i64 * token_stride;
-            let lse = if log == f32::NEG_INFINITY { f32::INFINITY } else { log * core::f32::consts::LN_2 };
-            memory::st_global_f32(cta.params.lse.wrapping_add((offset * 4) as u64), lse);
-        } else {
-            let address = cta.params.partial.lse + 4 * cta.partial_row(segment, row);
-            memory::st_global_f32(address, log);
-        }
-    }
-}
-
 /// Distance in bytes of group `group` of eight columns of a side's part `part` from those of its first part.
 const fn column_bytes(part: usize, group: usize, element_bytes: u32) -> u64 {
     let columns = 2 * PART_COLUMNS * part as u32 + 8 * group as u32;
@@ -333,7 +208,7 @@ unsafe fn load_rows(rows: u32, row: u32) -> [f32; 2] {
 
 /// Waits for this half's warpgroup.
 #[inline(always)]
-unsafe fn side_barrier<const SIDE: u32>() {
+unsafe fn barrier<const SIDE: u32>() {
     // SAFETY: barrier 1 is the scores warpgroup's, 2 and 3 are the halves'.
     unsafe {
         if SIDE == 0 {
@@ -355,13 +230,5 @@ impl Cta<'_> {
             + head as i64 * head_stride
             + column as i64;
         self.params.out.wrapping_add((offset * 2) as u64)
-    }
-
-    /// Index of a row's partial result.
-    #[inline(always)]
-    fn partial_row(&self, segment: &Segment, row: u32) -> u64 {
-        let slot = split_slot(self.partition, segment.request) as u64;
-        let total_rows = self.params.total_rows as u64;
-        slot * total_rows + (self.kv_head * self.rows.count + row) as u64
     }
 }
