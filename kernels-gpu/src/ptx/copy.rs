@@ -15,11 +15,15 @@ pub unsafe fn cp_async_16(destination: u32, source: u64, bytes: u32) {
     }
 }
 
-/// `cp.async.wait_all`: waits for every `cp.async` of this thread.
+/// `cp.async.mbarrier.arrive`: adds an arrival to those that the current phase of `barrier` waits for, which happens when
+/// every `cp.async` of this thread so far has landed.
+///
+/// # Safety
+/// `barrier` is an initialised barrier whose current phase does not complete before this.
 #[inline(always)]
-pub fn cp_async_wait_all() {
-    // SAFETY: it only waits.
-    unsafe { asm!("cp.async.wait_all;", options(nostack)) }
+pub unsafe fn cp_async_mbarrier_arrive(barrier: u32) {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("cp.async.mbarrier.arrive.shared::cta.b64 [{}];", in(reg32) barrier, options(nostack)) }
 }
 
 /// `cp.async.bulk.tensor.4d`: copies the box at `coordinates` (innermost first) and completes on `barrier`.

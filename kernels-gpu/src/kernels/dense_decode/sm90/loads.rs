@@ -158,15 +158,15 @@ impl Share for Tail {
     }
 }
 
-/// Waits for the copies of the whole warp, and tells that they have landed.
+/// Has the copies of the whole warp complete `full`.
 ///
 /// # Safety
 /// The whole warp calls it.
 #[inline(always)]
 unsafe fn arrive_with_queries(full: Phase, lane: u32) {
-    // SAFETY: as the caller promises.
+    // SAFETY: as the caller promises; the phase waits for the first lane, which comes last.
     unsafe {
-        copy::cp_async_wait_all();
+        copy::cp_async_mbarrier_arrive(full.barrier.address());
         warp::warp_sync();
         if lane == 0 {
             full.barrier.arrive();
@@ -181,24 +181,35 @@ unsafe fn arrive_with_queries(full: Phase, lane: u32) {
 #[inline(always)]
 unsafe fn copy_queries(cta: &Cta, segment: &Segment, address: u32, first_tile: u32, tiles: u32, lane: u32) {
     const ROWS_AT_A_TIME: u32 = WARP_THREADS / TILE_CHUNKS;
+    let group = cta.rows.group.get();
     let chunk = lane % TILE_CHUNKS;
-    let first_byte = (first_tile * TILE_CHUNKS + chunk) * CHUNK_BYTES;
     let mut tile_row = lane / TILE_CHUNKS;
+    let mut row = cta.first_row + tile_row;
+    let (mut token, mut head) = (cta.rows.token(row), cta.rows.head(row));
+    let [batch_stride, token_stride, head_stride] = cta.params.q_strides;
+    let first_byte = (first_tile * TILE_CHUNKS + chunk) * CHUNK_BYTES;
+    let head_0 = segment.request as i64 * batch_stride + (cta.kv_head * group) as i64 * head_stride;
+    let queries = cta.params.q.wrapping_add((head_0 * 2) as u64) + first_byte as u64;
     while tile_row < TILE_ROWS {
-        let row = cta.first_row + tile_row;
-        let bytes = if row < cta.rows.count { CHUNK_BYTES } else { 0 };
-        let row = if row < cta.rows.count { row } else { 0 };
-        let mut source = cta.query_row(segment.request, row) + first_byte as u64;
+        let is_row = row < cta.rows.count;
+        let offset = token as i64 * token_stride + head as i64 * head_stride;
+        let mut source = queries.wrapping_add(if is_row { (offset * 2) as u64 } else { 0 });
         let mut target = address + TILE.chunk(tile_row, chunk);
         let mut tile = 0;
         while tile < tiles {
             // SAFETY: rows within `count` are within the tensor.
-            unsafe { copy::cp_async_16(target, source, bytes) };
+            unsafe { copy::cp_async_16(target, source, if is_row { CHUNK_BYTES } else { 0 }) };
             source += (TILE_CHUNKS * CHUNK_BYTES) as u64;
             target += TILE_BYTES;
             tile += 1;
         }
         tile_row += ROWS_AT_A_TIME;
+        row += ROWS_AT_A_TIME;
+        head += ROWS_AT_A_TIME;
+        while head >= group {
+            head -= group;
+            token += 1;
+        }
     }
 }
 
@@ -225,18 +236,5 @@ unsafe fn load(cta: &Cta, address: u32, full: Phase, first_tile: u32, tiles: u32
                 copy::cp_async_bulk_tensor_4d_multicast(address, cta.kv_map, coordinates, barrier, all);
             }
         }
-    }
-}
-
-impl Cta<'_> {
-    /// Address of a query.
-    #[inline(always)]
-    fn query_row(&self, request: u32, row: u32) -> u64 {
-        let [batch_stride, token_stride, head_stride] = self.params.q_strides;
-        let head = self.kv_head * self.rows.group.get() + self.rows.head(row);
-        let offset = request as i64 * batch_stride
-            + self.rows.token(row) as i64 * token_stride
-            + head as i64 * head_stride;
-        self.params.q.wrapping_add((offset * 2) as u64)
     }
 }

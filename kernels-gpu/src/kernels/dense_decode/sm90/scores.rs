@@ -103,8 +103,6 @@ unsafe fn probabilities<E: Element>(
 ) {
     // SAFETY: the whole warpgroup is here, and none of it multiplies the block's tail any more.
     unsafe {
-        // Behind this no warp multiplies the block any more, so that its tail may be overwritten.
-        warpgroup_barrier::<BARRIER>();
         let thread = special::thread_x();
         let Position { row, column } = fragment::accumulator(thread, 0);
         let scale = cta.params.scale_log2;
@@ -121,6 +119,8 @@ unsafe fn probabilities<E: Element>(
         }
         // Not 0, which would make NaN of −∞.
         let correction = softmax.update(scores, scale.abs().max(f32::MIN_POSITIVE));
+        // Behind this no warp multiplies the block any more, so that its tail may be overwritten.
+        warpgroup_barrier::<BARRIER>();
         store_probabilities::<E>(place.tail(), thread, scores);
         store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
         fence::fence_proxy_async_shared();
@@ -183,9 +183,10 @@ const QUERY_REGISTERS: usize = (REGISTER_QUERY_TILES * TILE_COLUMNS / 16) as usi
 #[inline(always)]
 unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY_REGISTERS] {
     let lane = thread % WARP_THREADS;
-    // SAFETY: the tiles have landed; the whole warpgroup is here. The stay of the last queries ended before its last scores
-    // were waited for by all warps.
+    // SAFETY: the tiles have landed; the whole warpgroup is here. Each warp has waited for its last scores.
     unsafe {
+        // Behind this no warp multiplies the queries before any more.
+        warpgroup_barrier::<BARRIER>();
         let mut queries: [u32; QUERY_REGISTERS] = core::mem::zeroed();
         unroll!(PART in 3 => {
             const { assert!(REGISTER_QUERY_TILES == 3 * PART_TILES) };
@@ -213,6 +214,11 @@ unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY
         // Once for each value warpgroup, which would have the probabilities there.
         place.probabilities_free().arrive_in_cluster(cta, lane);
         place.probabilities_free().arrive_in_cluster(cta, lane);
+        // No probabilities come to this place, but its barriers take part in all places.
+        place.probabilities_full().barrier.arrive();
+        if lane == 0 {
+            place.probabilities_may().barrier.arrive();
+        }
         queries
     }
 }

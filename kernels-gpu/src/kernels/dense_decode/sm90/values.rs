@@ -44,7 +44,7 @@ pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta, thread: u32) {
             let unused_keys = (segment.blocks.end * BLOCK_KEYS).saturating_sub(segment.len);
             let mut remaining = segment.blocks.end.saturating_sub(segment.blocks.begin);
             if remaining > 0 {
-                // The queries'.
+                // The place of the queries.
                 place = place.next();
             }
             while remaining > 0 {
