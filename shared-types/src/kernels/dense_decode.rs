@@ -60,13 +60,13 @@ pub const WARPGROUPS: u32 = 4;
 pub const MAX_CLUSTER: u32 = 2;
 
 /// Registers of a thread of the scores warpgroup, once roles have parted: 32 scores, 96 queries and their bookkeeping.
-pub const SCORES_REGISTERS: u32 = 160;
+pub const SCORES_REGISTERS: u32 = 168;
 
 /// Registers of a thread of a values warpgroup: 128 accumulators and their bookkeeping.
 pub const VALUES_REGISTERS: u32 = 160;
 
 /// Registers of a thread of the loads warpgroup.
-pub const LOADS_REGISTERS: u32 = 32;
+pub const LOADS_REGISTERS: u32 = 24;
 
 const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
 

@@ -103,6 +103,8 @@ unsafe fn probabilities<E: Element>(
 ) {
     // SAFETY: the whole warpgroup is here, and none of it multiplies the block's tail any more.
     unsafe {
+        // Behind this no warp multiplies the block any more, so that its tail may be overwritten.
+        warpgroup_barrier::<BARRIER>();
         let thread = special::thread_x();
         let Position { row, column } = fragment::accumulator(thread, 0);
         let scale = cta.params.scale_log2;
@@ -119,8 +121,6 @@ unsafe fn probabilities<E: Element>(
         }
         // Not 0, which would make NaN of −∞.
         let correction = softmax.update(scores, scale.abs().max(f32::MIN_POSITIVE));
-        // Behind this no warp multiplies the block any more, so that its tail may be overwritten.
-        warpgroup_barrier::<BARRIER>();
         store_probabilities::<E>(place.tail(), thread, scores);
         store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
         fence::fence_proxy_async_shared();

@@ -54,6 +54,8 @@ pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta, thread: u32) {
                     clear_unused_values::<SIDE>(place, BLOCK_KEYS - unused_keys, thread);
                 }
                 multiply::<E, SIDE>(cta, place, &mut output, lane);
+                // Row scales are read by all lanes, as well as the probabilities.
+                warp::warp_sync();
                 place.probabilities_free().arrive_in_cluster(cta, lane);
                 place = place.next();
                 remaining -= 1;
