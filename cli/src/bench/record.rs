@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use oximla::DeviceInfo;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ pub enum Regime {
     /// Single calls with idle gaps between
     Burst,
 }
+
+/// Significant digits of numbers in records: more than measurements have.
+const DIGITS: f64 = 5.0;
 
 /// The time of a case, and what it comes to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,12 +82,12 @@ impl Record {
             program: PROGRAM.to_owned(),
             op: case.op().to_owned(),
             regime,
-            us: rounded(us, 2),
-            tflops: rounded(flops * 1e-12, 1),
-            gbps: rounded(bandwidth * 1e-9, 0),
-            tensor_percent: ceilings.map(|gpu| rounded(100.0 * flops / gpu.tensor_flops, 1)),
-            bandwidth_percent: ceilings.map(|gpu| rounded(100.0 * bandwidth / gpu.bandwidth, 1)),
-            spread: [rounded(rounds[0], 2), rounded(rounds[rounds.len() - 1], 2)],
+            us: rounded(us),
+            tflops: rounded(flops * 1e-12),
+            gbps: rounded(bandwidth * 1e-9),
+            tensor_percent: ceilings.map(|gpu| rounded(100.0 * flops / gpu.tensor_flops)),
+            bandwidth_percent: ceilings.map(|gpu| rounded(100.0 * bandwidth / gpu.bandwidth)),
+            spread: [rounded(rounds[0]), rounded(rounds[rounds.len() - 1])],
             rounds: rounds.len(),
             device: device.name.clone(),
             driver: device.driver.clone(),
@@ -102,7 +105,7 @@ pub fn median(values: &mut [f64]) -> f64 {
 /// earlier one; lines about cases that were skipped are passed over.
 ///
 /// # Errors
-/// When a file cannot be read or a line is neither.
+/// When a file cannot be read or a line is neither, or times and rates are not positive.
 pub fn read(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Record>> {
     let mut records: Vec<Record> = Vec::new();
     let mut places = BTreeMap::new();
@@ -115,6 +118,9 @@ pub fn read(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Record>> {
                 continue;
             }
             let record: Record = serde_json::from_value(value).with_context(place)?;
+            for (field, value) in [("us", record.us), ("tflops", record.tflops), ("gbps", record.gbps)] {
+                ensure!(value > 0.0, "{}: {field} is {value}; needed is more than 0", place());
+            }
             let key = (record.name.clone(), record.program.clone(), record.regime);
             match places.get(&key) {
                 Some(&place) => records[place] = record,
@@ -156,9 +162,10 @@ impl Display for Skipped<'_> {
     }
 }
 
-fn rounded(value: f64, decimals: i32) -> f64 {
-    let factor = 10_f64.powi(decimals);
-    (value * factor).round() / factor
+/// The value to [`DIGITS`] significant digits.
+fn rounded(value: f64) -> f64 {
+    let factor = 10_f64.powf(DIGITS - 1.0 - value.abs().log10().floor());
+    if factor.is_finite() { (value * factor).round() / factor } else { value }
 }
 
 #[cfg(test)]
@@ -190,7 +197,7 @@ mod tests {
             Record::new(&case(), Regime::Sustained, vec![260.0, 240.0, 250.0], &device("NVIDIA H200"));
         let expected = serde_json::json!({
             "name": "dense-b128-h128-q1-k4096", "program": "oximla", "op": "dense_decode", "regime": "sustained",
-            "us": 250.0, "tflops": 584.1, "gbps": 2559.0, "tensor_percent": 60.5, "bandwidth_percent": 57.9,
+            "us": 250.0, "tflops": 584.12, "gbps": 2558.5, "tensor_percent": 60.467, "bandwidth_percent": 57.885,
             "spread": [240.0, 260.0], "rounds": 3, "device": "NVIDIA H200", "driver": "13.0",
         });
         assert_eq!(serde_json::to_value(&record).unwrap(), expected);
@@ -201,7 +208,7 @@ mod tests {
     #[test]
     fn text_lines_up_with_the_header() {
         let record = Record::new(&case(), Regime::Sustained, vec![250.0], &device("NVIDIA H200")).to_string();
-        for (title, value) in [("us", "250"), ("TFLOP/s", "584"), ("GB/s", "2559")] {
+        for (title, value) in [("us", "250"), ("TFLOP/s", "584"), ("GB/s", "2558")] {
             let end = |text: &str, word: &str| text.find(word).map(|start| start + word.len());
             assert_eq!(end(HEADER, title), end(&record, value), "{HEADER}\n{record}");
         }

@@ -57,12 +57,11 @@ pub fn svg(series: &Series<'_>) -> anyhow::Result<String> {
             let colour = series.colour(peer);
             let bars = cases.iter().rev().enumerate().filter_map(|(place, case)| {
                 let ratio = series.ratio(case, peer)?;
-                let (start, middle) = plotting.map_coordinate(&(0.0, SegmentValue::CenterOf(place)));
+                let (start, _) = plotting.map_coordinate(&(0.0, SegmentValue::CenterOf(place)));
                 let (end, _) = plotting.map_coordinate(&(ratio, SegmentValue::CenterOf(place)));
                 let top = shift + index * slot;
                 let bar = Rectangle::new([(0, top), (end - start, top + slot - 2)], colour.filled());
                 let label = Text::new(format!("{ratio:.2}"), (end - start + 3, top + 1), (FONT, 11));
-                debug_assert!(middle > 0);
                 Some(EmptyElement::at((0.0, SegmentValue::CenterOf(place))) + bar + label)
             });
             chart

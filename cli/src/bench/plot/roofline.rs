@@ -12,8 +12,8 @@ const SIZE: (u32, u32) = (1100, 640);
 const NAMES_WIDTH: u32 = 330;
 const LINE_HEIGHT: i32 = 18;
 const DOT: i32 = 4;
-/// How far the axes reach beyond the dots.
-const MARGIN: f64 = 1.6;
+/// How far the axes reach beyond the dots, at least.
+const MARGIN: f64 = 1.01;
 /// Points of the roof's line.
 const ROOF_POINTS: usize = 200;
 
@@ -36,9 +36,10 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 fn dots(series: &Series<'_>, area: &Area<'_>) -> anyhow::Result<()> {
     let gpu = GpuName::of_device(series.device()).map(GpuName::ceilings);
     let points = || series.records.iter().map(|record| (record.tflops / record.gbps * 1e3, record.tflops));
+    // Whole decades, so that there are numbers along the axes.
     let range = |values: &mut dyn Iterator<Item = f64>| {
         let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), x| (low.min(x), high.max(x)));
-        (low / MARGIN)..(high * MARGIN)
+        10_f64.powf(low.log10().floor())..10_f64.powf((high * MARGIN).log10().ceil())
     };
     let x = range(&mut points().map(|(intensity, _)| intensity));
     let peak = gpu.map(|gpu| gpu.tensor_flops * 1e-12);
