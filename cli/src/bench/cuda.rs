@@ -16,7 +16,8 @@ use super::inputs;
 use super::record::{Regime, median};
 use super::standard::DenseShape;
 use super::timing::{
-    BURST_CALLS, BURST_GAP, GRAPH_CALLS, SUSTAINED, SUSTAINED_SAMPLES, Stopwatch, WARM_UP, repetitions,
+    BURST_CALLS, BURST_GAP, FLUSHED_BYTES, GRAPH_CALLS, SUSTAINED, SUSTAINED_SAMPLES, Stopwatch, WARM_UP,
+    repetitions,
 };
 
 /// Different elements of queries and caches, which repeat them: 16 MiB, drawn in no time and far more than tell
@@ -72,44 +73,17 @@ impl Gpu {
         })
     }
 
-    /// A graph of so many calls.
-    fn capture(
-        &self,
-        calls: usize,
-        call: &mut dyn FnMut() -> Result<(), oximla::Error>,
-    ) -> anyhow::Result<CudaGraph> {
-        self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
-        let enqueued = (0..calls).try_for_each(|_| call());
-        // Ends in any case: the stream would be of no use otherwise.
-        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
-        enqueued?;
-        graph?.context("a call enqueues something")
-    }
-
-    fn event(&self) -> anyhow::Result<CudaEvent> {
-        Ok(self.stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?)
-    }
-
-    /// Seconds that a graph takes on its own.
-    fn replay(&self, graph: &CudaGraph) -> anyhow::Result<f64> {
-        let begin = self.event()?;
-        graph.launch()?;
-        let end = self.event()?;
-        Ok(f64::from(begin.elapsed_ms(&end)?) * 1e-3)
-    }
-
     fn sustained(&self, ten: &CudaGraph) -> anyhow::Result<f64> {
-        let estimate = self.replay(ten)?;
-        for _ in 0..repetitions(WARM_UP, estimate).min(SUSTAINED_SAMPLES[1]) {
+        let estimate = replay(ten, &self.stream)?;
+        let [least, most] = SUSTAINED_SAMPLES;
+        for _ in 0..repetitions(WARM_UP, estimate).min(most) {
             ten.launch()?;
         }
-        let [least, most] = SUSTAINED_SAMPLES;
-        let samples = repetitions(SUSTAINED, estimate).clamp(least, most);
         // All are enqueued before the first is looked at, so that the GPU never waits for the host.
-        let mut marks = vec![self.event()?];
-        for _ in 0..samples {
+        let mut marks = vec![mark(&self.stream)?];
+        for _ in 0..repetitions(SUSTAINED, estimate).clamp(least, most) {
             ten.launch()?;
-            marks.push(self.event()?);
+            marks.push(mark(&self.stream)?);
         }
         let between = |pair: &[CudaEvent]| Ok(f64::from(pair[0].elapsed_ms(&pair[1])?));
         let mut milliseconds = marks.windows(2).map(between).collect::<anyhow::Result<Vec<f64>>>()?;
@@ -117,9 +91,11 @@ impl Gpu {
     }
 
     fn burst(&self, one: &CudaGraph) -> anyhow::Result<f64> {
-        let call = || {
+        let mut flushed: CudaSlice<u8> = self.stream.alloc_zeros(FLUSHED_BYTES)?;
+        let mut call = || {
             thread::sleep(BURST_GAP);
-            self.replay(one)
+            self.stream.memset_zeros(&mut flushed)?;
+            replay(one, &self.stream)
         };
         let mut seconds = (0..BURST_CALLS).map(|_| call()).collect::<anyhow::Result<Vec<f64>>>()?;
         Ok(median(&mut seconds) * 1e6)
@@ -172,8 +148,10 @@ impl Stopwatch for Gpu {
         // What is wrong shows up outside of a capture, where it is easier to tell.
         call()?;
         self.stream.synchronize()?;
-        self.graphs =
-            Some(Graphs { one: self.capture(1, &mut call)?, ten: self.capture(GRAPH_CALLS, &mut call)? });
+        self.graphs = Some(Graphs {
+            one: capture(&self.stream, 1, &mut call)?,
+            ten: capture(&self.stream, GRAPH_CALLS, &mut call)?,
+        });
         self.case = Some(CaseBuffers {
             _block_table: block_table,
             _cache_seqlens: cache_seqlens,
@@ -191,6 +169,33 @@ impl Stopwatch for Gpu {
             Regime::Burst => self.burst(&graphs.one),
         }
     }
+}
+
+/// A graph of so many calls on the stream.
+fn capture(
+    stream: &Arc<CudaStream>,
+    calls: usize,
+    call: &mut dyn FnMut() -> Result<(), oximla::Error>,
+) -> anyhow::Result<CudaGraph> {
+    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+    let enqueued = (0..calls).try_for_each(|_| call());
+    // Ends in any case: the stream would be of no use otherwise.
+    let graph = stream.end_capture(CUgraphInstantiate_flags(0));
+    enqueued?;
+    graph?.context("a call enqueued nothing")
+}
+
+/// An event, after all that is in the stream now.
+fn mark(stream: &CudaStream) -> anyhow::Result<CudaEvent> {
+    Ok(stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))?)
+}
+
+/// Seconds that a graph takes on its own.
+fn replay(graph: &CudaGraph, stream: &CudaStream) -> anyhow::Result<f64> {
+    let begin = mark(stream)?;
+    graph.launch()?;
+    let end = mark(stream)?;
+    Ok(f64::from(begin.elapsed_ms(&end)?) * 1e-3)
 }
 
 /// Makes a buffer at least `len` elements long, filled with repetitions of `distinct`.

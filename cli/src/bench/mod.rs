@@ -1,8 +1,8 @@
 //! `oximla bench`: the time of the standard cases, and plots of it.
 //!
 //! Times are of whole calls. On a GPU each measurement is of CUDA graphs, between events: of ten calls, replayed back to
-//! back (*sustained*), and of one call, with idle gaps before each (*burst*). A round is the median of one such
-//! measurement; records hold the median of the rounds and their spread.
+//! back (*sustained*), and of one call, after an idle gap and a write that flushes the L2 cache (*burst*). A round is the
+//! median of one such measurement; records hold the median of the rounds and their spread.
 
 mod cpu;
 mod cuda;

@@ -23,7 +23,7 @@ pub const PROGRAM: &str = "oximla";
 pub enum Regime {
     /// Back to back, so that the power limit sets the clock
     Sustained,
-    /// Single calls with idle gaps between
+    /// Single calls after idle gaps; on a GPU with a cold L2 cache
     Burst,
 }
 

@@ -167,9 +167,10 @@ impl StandardCase {
 impl Display for StandardCase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (flop, bytes) = (self.flop(), self.bytes());
-        let (gflop, megabytes, intensity) = (Digits(flop / 1e9), Digits(bytes / 1e6), Digits(flop / bytes));
-        write!(f, "{:<40}{:<16}", self.name, self.op())?;
-        write!(f, "{gflop:>8} GFLOP{megabytes:>8} MB{intensity:>8} FLOP/byte")
+        let [gflop, megabytes, intensity] =
+            [flop / 1e9, bytes / 1e6, flop / bytes].map(|number| Digits(number).to_string());
+        write!(f, "{:<41}{:<16}", self.name, self.op())?;
+        write!(f, "{gflop:>7} GFLOP{megabytes:>8} MB{intensity:>8} FLOP/byte")
     }
 }
 

@@ -17,6 +17,9 @@ pub const SUSTAINED_SAMPLES: [usize; 2] = [3, 500];
 /// Calls of the burst regime, and the idle time before each.
 pub const BURST_CALLS: usize = 10;
 pub const BURST_GAP: Duration = Duration::from_millis(10);
+/// Bytes of a GPU's memory that are written before each call of the burst regime. They push the inputs out of the L2
+/// cache, as other layers of a model do, and take longer than the host's part of the launch, which then does not count.
+pub const FLUSHED_BYTES: usize = 128 << 20;
 
 /// A device that times one case after another.
 pub trait Stopwatch {
