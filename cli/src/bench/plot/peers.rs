@@ -10,8 +10,8 @@ const BAR: u32 = 14;
 const GAP: u32 = 10;
 const FRAME: u32 = 120;
 const NAMES_WIDTH: u32 = 300;
-/// Share of the longest bar that stays free behind it.
-const MARGIN: f64 = 1.12;
+/// How much longer than the longest bar the axis is: room for numbers and the legend.
+const MARGIN: f64 = 1.35;
 
 /// The plot: bars beyond the line at 1 are of cases in which we are faster.
 pub fn svg(series: &Series<'_>) -> anyhow::Result<String> {
@@ -33,8 +33,8 @@ pub fn svg(series: &Series<'_>) -> anyhow::Result<String> {
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(NAMES_WIDTH)
-            .build_cartesian_2d(0.0..longest, (0..cases.len()).into_segmented())?;
-        // The first case stands on top.
+            .build_cartesian_2d(0.0..longest, (0..cases.len().saturating_sub(1)).into_segmented())?;
+        // The first case stands on top. Ranges of segments include their ends.
         let name = |segment: &SegmentValue<usize>| match segment {
             SegmentValue::CenterOf(place) if *place < cases.len() => {
                 cases[cases.len() - 1 - place].to_owned()

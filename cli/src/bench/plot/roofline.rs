@@ -14,8 +14,6 @@ const LINE_HEIGHT: i32 = 18;
 const DOT: i32 = 4;
 /// How far the axes reach beyond the dots, at least.
 const MARGIN: f64 = 1.01;
-/// Points of the roof's line.
-const ROOF_POINTS: usize = 200;
 
 /// The plot. A case's number stands beside our dot, and before its name at the right.
 pub fn svg(series: &Series<'_>) -> anyhow::Result<String> {
@@ -59,10 +57,9 @@ fn dots(series: &Series<'_>, area: &Area<'_>) -> anyhow::Result<()> {
         .label_style((FONT, 13))
         .draw()?;
     if let Some(gpu) = gpu {
-        let roof = (0..=ROOF_POINTS).map(|step| {
-            let intensity = x.start * (x.end / x.start).powf(step as f64 / ROOF_POINTS as f64);
-            (intensity, (gpu.bandwidth * intensity).min(gpu.tensor_flops) * 1e-12)
-        });
+        let ridge = (gpu.tensor_flops / gpu.bandwidth).clamp(x.start, x.end);
+        let roof = [x.start, ridge, x.end]
+            .map(|intensity| (intensity, (gpu.bandwidth * intensity).min(gpu.tensor_flops) * 1e-12));
         chart
             .draw_series(LineSeries::new(roof, BLACK.stroke_width(2)))?
             .label("at best")
