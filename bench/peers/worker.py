@@ -183,12 +183,12 @@ def load(folder, library):
     plain, compressed = folder / library, folder / f"{library}.xz"
     try:
         if plain.exists():
-            torch.ops.load_library(plain)
+            torch.ops.load_library(str(plain))
         elif compressed.exists():
             with tempfile.TemporaryDirectory() as unpacked:
                 file = Path(unpacked) / library
                 file.write_bytes(lzma.decompress(compressed.read_bytes()))
-                torch.ops.load_library(file)
+                torch.ops.load_library(str(file))
         else:
             raise Missing(f"{folder} has neither {library} nor {library}.xz; bench/peers/fetch.py gets them")
     except OSError as error:

@@ -29,6 +29,12 @@ pub struct Options {
     /// Folder with the peers' operators (.so, or .so.xz as bench/peers/fetch.py --xz makes them) to take along
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
+    /// Test executable to take along; may be given several times, and all go along without it
+    #[arg(long, value_name = "NAME")]
+    test: Vec<String>,
+    /// Take no test executables along
+    #[arg(long, conflicts_with = "test")]
+    no_tests: bool,
 }
 
 pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
@@ -36,8 +42,8 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     let cases = options.cases.as_deref().map(case_files).transpose()?.unwrap_or_default();
     let libraries = options.peers.as_deref().map(libraries).transpose()?.unwrap_or_default();
     let programs = executables(root, &["build", "--release", "--package", "oximla-cli"])?;
-    let tests = executables(root, &["test", "--release", "--package", "oximla-conformance", "--no-run"])?;
-    ensure!(!programs.is_empty() && !tests.is_empty(), "cargo built no executables");
+    let tests = if options.no_tests { Vec::new() } else { tests(root, &options.test)? };
+    ensure!(!programs.is_empty() && (options.no_tests || !tests.is_empty()), "cargo built no executables");
 
     let bundle = root.join(FOLDER);
     if bundle.exists() {
@@ -58,6 +64,15 @@ pub fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     comparison(&root.join(BENCH), &bundle.join(BENCH), &libraries)?;
     println!("{}: {:.1} MB", bundle.display(), bytes(&bundle)? as f64 / 1e6);
     Ok(())
+}
+
+/// The test executables of these names, or all.
+fn tests(root: &Path, names: &[String]) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut arguments = vec!["test", "--release", "--package", "oximla-conformance", "--no-run"];
+    for name in names {
+        arguments.extend(["--test", name]);
+    }
+    executables(root, &arguments)
 }
 
 /// Runs cargo and returns the executables it built, with the names of their targets.
