@@ -194,8 +194,9 @@ def better_peer(rounds):
 
 def header(names):
     columns = "".join(f"{name:>18}" for name in names)
-    ratios = "".join(f"{'ratio ' + name:>28}" for name in names if name != OURS and OURS in names)
-    return f"{'case':<40}{'regime':<10}{columns}{ratios}{'ratio better':>14}"
+    peers = [name for name in names if name != OURS] if OURS in names else []
+    ratios = "".join(f"{'ratio ' + name:>28}" for name in peers) + (f"{'ratio better':>14}" if peers else "")
+    return f"{'case':<40}{'regime':<10}{columns}{ratios}"
 
 
 def row(case, regime, rounds, names):

@@ -1,6 +1,7 @@
 """The standard cases of ../cases.json: lengths, and what a call has to compute and to move."""
 
 import json
+import statistics
 from pathlib import Path
 
 HEAD_DIM = 576
@@ -42,8 +43,7 @@ def moved_bytes(case):
 
 def record(program, case, regime, rounds, device, driver):
     """A record as `oximla bench --json` prints them, of the microseconds that each round took."""
-    rounds = sorted(rounds)
-    us = rounds[len(rounds) // 2]
+    us = statistics.median(rounds)
     return {
         "name": case["name"],
         "program": program,
@@ -52,7 +52,7 @@ def record(program, case, regime, rounds, device, driver):
         "us": significant(us),
         "tflops": significant(flop(case) / us * 1e-6),
         "gbps": significant(moved_bytes(case) / us * 1e-3),
-        "spread": [significant(rounds[0]), significant(rounds[-1])],
+        "spread": [significant(min(rounds)), significant(max(rounds))],
         "rounds": len(rounds),
         "device": device,
         "driver": driver,

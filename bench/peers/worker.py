@@ -8,6 +8,7 @@ import argparse
 import ctypes
 import json
 import lzma
+import statistics
 import sys
 import tempfile
 import time
@@ -104,7 +105,7 @@ class Timer:
             marks.append(self._mark())
         marks[-1].synchronize()
         milliseconds = [begin.elapsed_time(end) for begin, end in zip(marks, marks[1:])]
-        return median(milliseconds) * 1e3 / GRAPH_CALLS
+        return statistics.median(milliseconds) * 1e3 / GRAPH_CALLS
 
     def _burst(self):
         seconds = []
@@ -112,7 +113,7 @@ class Timer:
             time.sleep(BURST_GAP)
             self.flushed.zero_()
             seconds.append(self._replay(self.one))
-        return median(seconds) * 1e6
+        return statistics.median(seconds) * 1e6
 
 
 class Worker:
@@ -220,8 +221,3 @@ def serve(worker, wanted):
 def emit(value):
     """Prints a JSON object on a line of its own."""
     print(json.dumps(value), flush=True)
-
-
-def median(values):
-    """The median, the upper one of two."""
-    return sorted(values)[len(values) // 2]

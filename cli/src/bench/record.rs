@@ -95,10 +95,11 @@ impl Record {
     }
 }
 
-/// The median, the upper one of two; sorts the values, of which there is at least one.
+/// The median, of an even number the mean of the two in the middle; sorts the values, of which there is at least one.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
 }
 
 /// Reads records, one JSON object a line. A later record of the same case, program and regime takes the place of an
@@ -203,6 +204,12 @@ mod tests {
         assert_eq!(serde_json::to_value(&record).unwrap(), expected);
         let unknown = Record::new(&case(), Regime::Burst, vec![250.0], &device("NVIDIA A100"));
         assert_eq!((unknown.tensor_percent, unknown.bandwidth_percent), (None, None));
+    }
+
+    #[test]
+    fn the_median_lies_in_the_middle() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 9.0]), 3.0);
     }
 
     #[test]
