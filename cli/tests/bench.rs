@@ -133,16 +133,21 @@ fn what_cannot_be_is_refused() {
         "empty.json",
         r#"[{"name": "a", "op": "dense_decode", "b": 1, "h_q": 1, "s_q": 1, "s_k": 0, "page": 64}]"#,
     );
+    let huge = file(
+        "huge.json",
+        r#"[{"name": "a", "op": "sparse_prefill", "h_q": 1, "s_q": 1, "s_k": 1, "d": 512, "topk": 1048577}]"#,
+    );
     let other = file("other.json", "[1]");
     let plots = folder.join("plots");
     let plots = plots.to_str().unwrap();
     let zero = r#"{"name": "a", "program": "b", "op": "dense_decode", "regime": "burst", "us": 0, "tflops": 1, "gbps": 1,
         "spread": [1, 1], "rounds": 1, "device": "c"}"#;
     let zero = file("zero.jsonl", &zero.replace('\n', ""));
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["b129", "--list"], "CASE is b129; needed is a part of a case's name"),
         (&["--cases", "/nowhere.json"], "/nowhere.json"),
-        (&["--cases", &empty], "a has a size of 0"),
+        (&["--cases", &empty], "empty.json: a: s_k is 0; needed is in 1..=1048576"),
+        (&["--cases", &huge, "--list"], "huge.json: a: topk is 1048577"),
         (&["--cases", &other], "other.json"),
         (&["--plot", plots, "--from", &other], "other.json, line 1"),
         (&["--plot", plots, "--from", &zero], "zero.jsonl, line 1: us is 0; needed is more than 0"),

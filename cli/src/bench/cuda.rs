@@ -20,8 +20,8 @@ use super::timing::{
     repetitions,
 };
 
-/// Different elements of queries and caches, which repeat them: 16 MiB, drawn in no time and far more than tell
-/// power or clocks apart.
+/// Different elements of queries and caches, which repeat them: 16 MiB, drawn in a moment, and too many for repetitions
+/// to change the power that products take.
 const DISTINCT: usize = 1 << 23;
 
 /// The first GPU.

@@ -22,9 +22,12 @@ pub const HEAD_DIM: usize = 576;
 /// A step between lengths of varied requests: prime, so that they spread over the range.
 const LENGTH_STEP: usize = 7919;
 
+/// Largest size of any kind; products of three are still counted without overflow.
+const MAX_SIZE: u64 = 1 << 20;
+
 /// Bytes of a cached token in each FP8 format: 576 elements as V3.2 stores them, 512 as MODEL1 does.
-const V32_TOKEN_BYTES: usize = 656;
-const MODEL1_TOKEN_BYTES: usize = 584;
+const V32_TOKEN_BYTES: f64 = 656.0;
+const MODEL1_TOKEN_BYTES: f64 = 584.0;
 
 /// A problem with a name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,7 +95,7 @@ pub struct SparsePrefillShape {
 /// Reads the cases of a file, without one the standard ones.
 ///
 /// # Errors
-/// When the file cannot be read or holds something else, or sizes of 0.
+/// When the file cannot be read or holds something else, or sizes that are 0 or beyond any use.
 pub fn read(file: Option<&Path>) -> anyhow::Result<Vec<StandardCase>> {
     let Some(file) = file else {
         return serde_json::from_str(STANDARD).context("the standard cases");
@@ -100,11 +103,8 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<Vec<StandardCase>> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let cases: Vec<StandardCase> = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
     for case in &cases {
-        let is_whole = match &case.shape {
-            Shape::DenseDecode(shape) => ![shape.b, shape.h_q, shape.s_q, shape.s_k, shape.page].contains(&0),
-            Shape::SparseDecode(_) | Shape::SparsePrefill(_) => true,
-        };
-        ensure!(is_whole, "{}: {} has a size of 0; needed is at least 1", file.display(), case.name);
+        let place = || format!("{}: {}", file.display(), case.name);
+        case.check_sizes().with_context(place)?;
     }
     Ok(cases)
 }
@@ -138,7 +138,7 @@ impl StandardCase {
         match &self.shape {
             Shape::DenseDecode(shape) => shape.problem().flop(shape.total_keys()),
             Shape::SparseDecode(shape) => {
-                2.0 * (shape.h_q * shape.selected()) as f64 * (shape.d + HEAD_DIM_V) as f64
+                2.0 * shape.h_q as f64 * shape.selected() * (shape.d + HEAD_DIM_V) as f64
             }
             Shape::SparsePrefill(shape) => {
                 2.0 * (shape.s_q * shape.h_q * shape.topk) as f64 * (shape.d + HEAD_DIM_V) as f64
@@ -148,19 +148,30 @@ impl StandardCase {
 
     /// Bytes that a call has to move: keys, queries and outputs once each.
     pub fn bytes(&self) -> f64 {
-        let element = size_of::<bf16>();
-        let bytes = match &self.shape {
-            Shape::DenseDecode(shape) => return shape.problem().bytes(shape.total_keys()),
+        let element = size_of::<bf16>() as f64;
+        match &self.shape {
+            Shape::DenseDecode(shape) => shape.problem().bytes(shape.total_keys()),
             Shape::SparseDecode(shape) => {
                 let token = if shape.d == HEAD_DIM { V32_TOKEN_BYTES } else { MODEL1_TOKEN_BYTES };
-                shape.selected() * token + shape.b * shape.s_q * shape.h_q * (shape.d + HEAD_DIM_V) * element
+                let rows = (shape.b * shape.s_q * shape.h_q) as f64;
+                shape.selected() * token + rows * (shape.d + HEAD_DIM_V) as f64 * element
             }
             Shape::SparsePrefill(shape) => {
-                let keys = shape.s_q * shape.topk * shape.d;
-                (keys + shape.s_q * shape.h_q * (shape.d + HEAD_DIM_V)) * element
+                let keys = (shape.s_q * shape.topk * shape.d) as f64;
+                (keys + (shape.s_q * shape.h_q) as f64 * (shape.d + HEAD_DIM_V) as f64) * element
             }
-        };
-        bytes as f64
+        }
+    }
+
+    /// Checks that every size is one that arithmetic can be done with.
+    fn check_sizes(&self) -> anyhow::Result<()> {
+        let fields = serde_json::to_value(&self.shape)?;
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            if let Some(size) = value.as_u64() {
+                ensure!((1..=MAX_SIZE).contains(&size), "{field} is {size}; needed is in 1..={MAX_SIZE}");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -208,8 +219,8 @@ impl DenseShape {
 
 impl SparseDecodeShape {
     /// Tokens that all queries select.
-    fn selected(&self) -> usize {
-        self.b * self.s_q * (self.topk + self.extra_topk.unwrap_or(0))
+    fn selected(&self) -> f64 {
+        (self.b * self.s_q) as f64 * (self.topk + self.extra_topk.unwrap_or(0)) as f64
     }
 }
 
