@@ -3,8 +3,10 @@
 //! Exit status: 0 if all went well, 1 if a check or a run failed, 2 for a wrong command line.
 
 mod backend;
+mod bench;
 mod check;
 mod compare;
+mod gpu;
 mod info;
 mod inspect;
 mod layout;
@@ -37,6 +39,8 @@ enum Command {
     Run(run::Options),
     /// Compare the answers in case files with what a backend computes
     Check(check::Options),
+    /// Time the standard cases, and plot the times
+    Bench(bench::Options),
     /// Show devices, drivers and kernels
     Info(info::Options),
     /// Show what a kernel executes for each key block, and what bounds it
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
     let ended = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(options) => run::run(&options, &mut Reporter::new(options.json)),
         Command::Check(options) => check::run(&options, &mut Reporter::new(options.json)),
+        Command::Bench(options) => bench::run(&options, &mut Reporter::new(options.json)),
         Command::Info(options) => info::run(&mut Reporter::new(options.json)),
         Command::Inspect(options) => inspect::run(&options, &mut Reporter::new(options.json)),
     };

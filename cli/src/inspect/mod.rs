@@ -3,7 +3,6 @@
 //! The kernel runs on the emulator, twice: the second run has four more units of work (key blocks, or partial results).
 //! Their difference is what a unit takes, and what is left of the first run is fixed.
 
-mod gpu;
 mod listing;
 mod measure;
 mod quantity;
@@ -16,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use self::gpu::GpuName;
 use self::listing::Listing;
 use self::measure::Measured;
 use self::report::Report;
 use self::workload::{Shape, Workload};
 use crate::Outcome;
+use crate::gpu::GpuName;
 use crate::progress::Progress;
 use crate::report::Reporter;
 

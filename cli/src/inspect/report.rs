@@ -4,12 +4,12 @@ use std::fmt::{self, Display};
 
 use serde::Serialize;
 
-use super::gpu::Gpu;
 use super::measure::{InstructionCost, Line, Measured};
 use super::quantity::{QUANTITIES, Quantity, Tally};
 use super::role::warps;
 use super::roofline::{LaunchBound, Resource, bound, resources};
 use super::workload::Workload;
+use crate::gpu::Gpu;
 use crate::report::{Digits, Seconds};
 
 /// Columns that tables may take.

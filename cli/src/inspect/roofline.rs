@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::gpu::{Gpu, ISSUES_PER_CYCLE, SECTOR_BYTES, SHARED_BYTES_PER_CYCLE, SPECIAL_FUNCTIONS_PER_CYCLE};
 use super::quantity::{Quantity, Tally};
+use crate::gpu::{Gpu, ISSUES_PER_CYCLE, SECTOR_BYTES, SHARED_BYTES_PER_CYCLE, SPECIAL_FUNCTIONS_PER_CYCLE};
 
 /// What one resource has to do, and how long that takes.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -87,8 +87,8 @@ impl LaunchBound {
 mod tests {
     use oximla::ptx_emulator::profile::Counts;
 
-    use super::super::gpu::GpuName;
     use super::*;
+    use crate::gpu::GpuName;
 
     #[test]
     fn work_is_divided_by_rates() {

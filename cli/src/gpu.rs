@@ -47,6 +47,15 @@ pub struct Gpu {
 }
 
 impl GpuName {
+    /// The GPU that a driver calls so; `None` where no ceilings are known.
+    pub fn of_device(name: &str) -> Option<Self> {
+        match name {
+            "NVIDIA H200" => Some(Self::H200),
+            "NVIDIA H100 80GB HBM3" => Some(Self::H100),
+            _ => None,
+        }
+    }
+
     /// Its ceilings. Clocks are the highest that the driver lists for the card.
     pub fn ceilings(self) -> Gpu {
         match self {

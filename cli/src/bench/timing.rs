@@ -1,0 +1,45 @@
+//! What is measured, wherever it runs.
+
+use std::time::Duration;
+
+use oximla::DeviceInfo;
+
+use super::record::Regime;
+use super::standard::DenseShape;
+
+/// Calls in the graph that is replayed in the sustained regime.
+pub const GRAPH_CALLS: usize = 10;
+/// How long calls follow one another before that is timed, and while it is.
+pub const WARM_UP: Duration = Duration::from_millis(100);
+pub const SUSTAINED: Duration = Duration::from_millis(250);
+/// Samples of the sustained regime, at least and at most.
+pub const SUSTAINED_SAMPLES: [usize; 2] = [3, 500];
+/// Calls of the burst regime, and the idle time before each.
+pub const BURST_CALLS: usize = 10;
+pub const BURST_GAP: Duration = Duration::from_millis(10);
+/// Bytes of a GPU's memory that are written before each call of the burst regime. They push the inputs out of the L2
+/// cache, as other layers of a model do, and take longer than the host's part of the launch, which then does not count.
+pub const FLUSHED_BYTES: usize = 128 << 20;
+
+/// A device that times one case after another.
+pub trait Stopwatch {
+    /// What it is.
+    fn device(&self) -> &DeviceInfo;
+
+    /// Brings a case's inputs into the device's memory, in place of those before.
+    ///
+    /// # Errors
+    /// When the device cannot compute the case, or has not enough memory.
+    fn load(&mut self, shape: &DenseShape) -> anyhow::Result<()>;
+
+    /// Median microseconds of a call of the case loaded last.
+    ///
+    /// # Errors
+    /// When a call fails, or no case is loaded.
+    fn time(&mut self, regime: Regime) -> anyhow::Result<f64>;
+}
+
+/// How often something that takes so many seconds fits into a time.
+pub fn repetitions(time: Duration, seconds: f64) -> usize {
+    (time.as_secs_f64() / seconds.max(f64::MIN_POSITIVE)) as usize
+}
