@@ -1,7 +1,7 @@
 //! Runs PTX on the CPU and checks it while it runs.
 //!
 //! [`Module::load`] takes a module of PTX, and [`launch`] runs one of its entries on a grid, with [`GlobalMemory`] for what
-//! the host would have allocated on a GPU. The result is what the kernel left in memory, and a [`Report`] of all that was
+//! the host would have allocated on a GPU; a [`Stream`] runs several that may overlap. The result is what the kernel left in memory, and a [`Report`] of all that was
 //! wrong on the way: a [`Diagnostic`] says what happened, at which line of the PTX, in which thread, and what was expected.
 //!
 //! # What it runs
@@ -25,6 +25,8 @@
 //!
 //! # What it does not claim
 //!
+//! * Of launches that may overlap, each runs to its end before the next; what orders their accesses is judged as if they
+//!   overlapped. A [`Stream`] remembers eight.
 //! * One run follows one order of events. Races are judged by what *is* ordered, not by what happened to come first, so
 //!   that one seed usually finds them; but a run without findings is no proof that there are none, and what depends on
 //!   values or on luck (who draws which number from a counter) may need many seeds.
@@ -93,8 +95,10 @@ pub mod memory;
 mod order;
 pub mod profile;
 mod program;
+mod stream;
 pub mod tensor_map;
 
 pub use diagnostic::Diagnostic;
 pub use launch::{Checks, Launch, LaunchError, Module, Options, Report, launch};
 pub use memory::GlobalMemory;
+pub use stream::{Start, Stream};

@@ -7,7 +7,7 @@
 //! * `warp`, `cta`: state; `wait`: what stops a fiber;
 //! * `step`: one instruction; `lanes`, `addresses`, `access`, `atomics`, `barriers`, `mbarriers`, `copies`, `bulk`,
 //!   `tensor`: the families; `traffic`: what accesses cost;
-//! * `ordering`: publishing and taking over views; `report`: findings.
+//! * `ordering`: publishing and taking over views; `dependency`: grids that this one overlaps; `report`: findings.
 
 mod access;
 mod addresses;
@@ -16,6 +16,7 @@ mod barriers;
 mod bulk;
 mod copies;
 mod cta;
+mod dependency;
 mod lanes;
 mod mbarriers;
 mod ordering;
@@ -35,12 +36,14 @@ use rand::{RngExt, SeedableRng};
 use crate::diagnostic::{Check, Diagnostic};
 use crate::launch::Options;
 use crate::memory::Allocation;
-use crate::order::GlobalShadow;
+use crate::order::{GlobalShadow, View};
 use crate::profile::Counts;
 use crate::program::Program;
+use crate::stream::Earlier;
 use barriers::ClusterBarrier;
 use copies::Pending;
 use cta::Cta;
+pub(crate) use dependency::Dependency;
 use ordering::Published;
 use wait::Wait;
 
@@ -62,6 +65,8 @@ pub(crate) struct Context<'a> {
     pub(crate) parameters: Vec<u8>,
     /// By address.
     pub(crate) allocations: Vec<Arc<Allocation>>,
+    /// Grids that may still be running.
+    pub(crate) earlier: &'a [Earlier],
 }
 
 /// CTAs that run together.
@@ -76,6 +81,9 @@ pub(crate) struct Unit<'a> {
     /// What was published at addresses in global and shared memory.
     published: HashMap<u64, Vec<Published>>,
     pending: Vec<Pending>,
+    /// What a wait for earlier grids makes known.
+    over_after_wait: View,
+    dependency: Dependency,
     diagnostics: Vec<Diagnostic>,
     reported: HashSet<(Check, u32, u32)>,
     /// Counts by warp of a CTA and instruction.
@@ -88,6 +96,7 @@ pub(crate) struct Finished {
     pub(crate) diagnostics: Vec<Diagnostic>,
     pub(crate) profile: Vec<Vec<Counts>>,
     pub(crate) global: GlobalShadow,
+    pub(crate) dependency: Dependency,
 }
 
 /// One fiber.
@@ -115,6 +124,8 @@ impl<'a> Unit<'a> {
             global: GlobalShadow::default(),
             published: HashMap::new(),
             pending: Vec::new(),
+            over_after_wait: dependency::over_after_wait(context.earlier),
+            dependency: Dependency::default(),
             diagnostics: Vec::new(),
             reported: HashSet::new(),
             profile: vec![vec![Counts::default(); instructions]; warps],
@@ -153,7 +164,12 @@ impl<'a> Unit<'a> {
             self.run_fiber(place);
             self.finish_ctas();
         }
-        Finished { diagnostics: self.diagnostics, profile: self.profile, global: self.global }
+        Finished {
+            diagnostics: self.diagnostics,
+            profile: self.profile,
+            global: self.global,
+            dependency: self.dependency,
+        }
     }
 
     /// Begins the CTAs of one more cluster; false where there is none left.

@@ -19,7 +19,7 @@ impl Unit<'_> {
         self.report_with(place, lane, check, message, NONE, Vec::new());
     }
 
-    fn report_with(
+    pub(super) fn report_with(
         &mut self,
         place: Place,
         lane: Option<usize>,
@@ -212,6 +212,7 @@ impl Unit<'_> {
             self.report_at(number, 0, last, check, message);
         }
         self.check_remote_accesses(number);
+        self.release_at_end(number);
         // What a finished CTA held is not needed any more.
         let cta = &mut self.ctas[number];
         cta.shared = Vec::new();

@@ -173,8 +173,8 @@ impl Unit<'_> {
                     return self.set_registers(place, *increase, *count);
                 }
             }
-            // A launch begins when all earlier ones have ended, so there is nothing to wait for.
-            Operation::DependencyWait | Operation::DependencyLaunch => {}
+            Operation::DependencyWait => self.wait_for_grids(place, mask),
+            Operation::DependencyLaunch => self.launch_dependents(place, mask),
         }
         self.advance(place)
     }

@@ -9,6 +9,7 @@
 //! It reports no race that is none. It can miss one that another interleaving would show; that is what seeds are for.
 
 mod clock;
+mod footprint;
 mod scope;
 mod shadow;
 mod touched;
@@ -16,6 +17,7 @@ mod touched;
 #[cfg(test)]
 pub(crate) use clock::Clock;
 pub(crate) use clock::{Agent, Epoch, View};
+pub(crate) use footprint::Footprint;
 pub(crate) use scope::Scope;
 pub(crate) use shadow::{Access, Conflict, GlobalShadow, Kind, Observer, SharedShadow};
 pub(crate) use touched::{Touched, Toucher};

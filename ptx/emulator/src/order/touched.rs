@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::scope::Scope;
 use super::shadow::{GlobalShadow, WORD};
 
 /// Who touched a word: CTA and instruction, so that a finding can name both sides.
@@ -13,6 +14,8 @@ pub(crate) struct Toucher {
     pub(crate) agent: u16,
     pub(crate) at: u32,
     pub(crate) writes: bool,
+    /// Atomic or relaxed, for more than its own CTA.
+    pub(crate) strong: bool,
 }
 
 /// The first two groups that did something to a byte.
@@ -40,12 +43,22 @@ impl Touched {
                 agent: access.epoch.agent.index,
                 at: access.at,
                 writes: access.kind.writes,
+                strong: access.kind.strong.is_some_and(|scope| scope != Scope::Cta),
             };
             let bytes = self.words.entry(word).or_default();
             for (_, byte) in bytes.iter_mut().enumerate().filter(|(byte, _)| access.mask() & 1 << byte != 0) {
                 insert(if new.writes { &mut byte.writers } else { &mut byte.readers }, new);
             }
         }
+    }
+
+    /// Every byte that was touched, by address, with the first group that wrote it and the first that read it.
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = (u64, Option<Toucher>, Option<Toucher>)> {
+        let mut words: Vec<_> = self.words.iter().collect();
+        words.sort_unstable_by_key(|(word, _)| **word);
+        words.into_iter().flat_map(|(word, bytes)| {
+            (*word..).zip(bytes).map(|(address, byte)| (address, byte.writers[0], byte.readers[0]))
+        })
     }
 
     /// The lowest address where one group wrote and another one wrote or read: both sides and the address.
@@ -63,10 +76,14 @@ impl Touched {
     }
 }
 
-/// Keeps the two lowest groups.
+/// Keeps the two lowest groups; of a group what is not strong, if there is any.
 fn insert(known: &mut FirstTwo, new: Toucher) {
     match known {
-        [Some(first), _] if new.group == first.group => {}
+        [Some(first), _] if new.group == first.group => {
+            if first.strong && !new.strong {
+                *first = new;
+            }
+        }
         [Some(first), second] if new.group > first.group => {
             if second.is_none_or(|second| new.group < second.group) {
                 *second = Some(new);
