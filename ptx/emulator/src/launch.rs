@@ -193,17 +193,17 @@ pub(crate) fn run(
         if finished.diagnostics.len() >= options.max_diagnostics {
             last.fetch_min(index, Ordering::Relaxed);
         }
-        Some((finished.diagnostics, finished.profile, finished.dependency))
+        Some((finished.diagnostics, finished.profile, finished.mbarrier_uses, finished.dependency))
     };
     let results: Vec<_> = units.par_iter().enumerate().map(run).collect();
 
     let mut report = Report { diagnostics: Vec::new(), profile: Profile::new(&context) };
     let mut dependency = Dependency::default();
-    for (diagnostics, profile, of_unit) in
+    for (diagnostics, profile, mbarriers, of_unit) in
         results.into_iter().take(last.into_inner().saturating_add(1)).flatten()
     {
         report.diagnostics.extend(diagnostics);
-        report.profile.add(&profile);
+        report.profile.add(&profile, &mbarriers);
         dependency = dependency.and(of_unit);
     }
     let touched = touched.into_inner().unwrap_or_else(PoisonError::into_inner);

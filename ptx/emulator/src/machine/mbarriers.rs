@@ -34,9 +34,14 @@ pub(super) struct Mbarrier {
     earlier_phases: u32,
     /// Its number among the CTA's barriers, by which it is an agent.
     number: u32,
-    /// What the arrivals of this phase have published, and those of all earlier ones.
+    /// What the CTA's own arrivals of this phase have published, and those of all earlier ones.
     view: View,
     completed: View,
+    /// The same of arrivals from other CTAs, for waits of `.cluster` scope.
+    remote_view: View,
+    remote_completed: View,
+    /// The last arrival of each thread of another CTA, with its instruction.
+    pub(super) remote_arrivals: Vec<(Epoch, u32)>,
     pub(super) initialized: Epoch,
     /// Whether a fence has made the initialisation visible to the asynchronous proxy.
     pub(super) is_visible: bool,
@@ -46,6 +51,13 @@ impl fmt::Display for Mbarrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { expected, pending, transactions, phase, .. } = self;
         write!(f, "in phase {phase}, {pending} of {expected} arrivals and {transactions} bytes are missing")
+    }
+}
+
+impl Mbarrier {
+    /// Where arrivals of this phase publish.
+    fn view_of(&mut self, is_remote: bool) -> &mut View {
+        if is_remote { &mut self.remote_view } else { &mut self.view }
     }
 }
 
@@ -88,6 +100,7 @@ impl Unit<'_> {
                 self.report(place, Some(lane), Check::Mbarrier, message);
                 continue;
             };
+            self.count_mbarrier(place, address, false);
             self.mbarrier_of_lane(place, lane, cta, address, instruction);
         }
         self.advance(place)
@@ -130,11 +143,21 @@ impl Unit<'_> {
                 }
                 let count = count.map_or(1, |count| value(self, count));
                 let expect = expect.map_or(0, |expect| value(self, expect));
-                let Mbarrier { phase, pending, .. } = self.ctas[cta].mbarriers[&address];
-                if !instruction.relaxed {
-                    let mut view = std::mem::take(&mut self.mbarrier_at(cta, address).view);
+                let (phase, pending) = {
+                    let barrier = &self.ctas[cta].mbarriers[&address];
+                    (barrier.phase, barrier.pending)
+                };
+                let is_remote = cta != place.cta;
+                if is_remote {
+                    let (epoch, at) = (self.epoch(place, lane), self.fiber(place).at);
+                    let known = &mut self.mbarrier_at(cta, address).remote_arrivals;
+                    known.retain(|(known, _)| known.agent != epoch.agent);
+                    known.push((epoch, at));
+                }
+                if !instruction.relaxed && (!is_remote || instruction.for_cluster) {
+                    let mut view = std::mem::take(self.mbarrier_at(cta, address).view_of(is_remote));
                     self.publish(place, 1 << lane, &mut view);
-                    self.mbarrier_at(cta, address).view = view;
+                    *self.mbarrier_at(cta, address).view_of(is_remote) = view;
                 }
                 self.step_mbarrier(
                     place,
@@ -196,6 +219,9 @@ impl Unit<'_> {
             number,
             view: View::default(),
             completed: View::default(),
+            remote_view: View::default(),
+            remote_completed: View::default(),
+            remote_arrivals: Vec::new(),
             initialized: epoch,
             is_visible: false,
         };
@@ -313,6 +339,8 @@ impl Unit<'_> {
             barrier.pending = barrier.expected;
             let view = std::mem::take(&mut barrier.view);
             barrier.completed.join(&view);
+            let remote = std::mem::take(&mut barrier.remote_view);
+            barrier.remote_completed.join(&remote);
             let time = barrier.earlier_phases + barrier.phase;
             barrier.completed.seen.raise(Actor::Mbarrier(barrier.number).at(cta, threads, time));
         }
@@ -349,6 +377,8 @@ impl Unit<'_> {
                 self.check_overrun(place, lane, cta, address, phases[lane]);
             }
             let current = self.ctas[cta].mbarriers[&address].phase;
+            let is_before_first = current == 0 && is_parity && phases[lane] & 1 == 1;
+            self.count_mbarrier(place, address, !is_before_first);
             let is_done = if is_parity {
                 u64::from(current & 1) != phases[lane] & 1
             } else {
@@ -387,8 +417,12 @@ impl Unit<'_> {
             left &= !same;
             let space = instruction.space;
             if let Ok(Location::Shared { cta, address }) = self.locate(place.cta, space, address) {
-                let completed = self.ctas[cta].mbarriers[&address].completed.clone();
+                let barrier = &self.ctas[cta].mbarriers[&address];
+                let (completed, remote) = (barrier.completed.clone(), barrier.remote_completed.clone());
                 self.take_over(place, same, &completed);
+                if instruction.for_cluster {
+                    self.take_over(place, same, &remote);
+                }
             }
         }
     }

@@ -27,7 +27,7 @@ mod traffic;
 mod wait;
 mod warp;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -37,7 +37,7 @@ use crate::diagnostic::{Check, Diagnostic};
 use crate::launch::Options;
 use crate::memory::Allocation;
 use crate::order::{GlobalShadow, View};
-use crate::profile::Counts;
+use crate::profile::{Counts, MbarrierUse};
 use crate::program::Program;
 use crate::stream::Earlier;
 use barriers::ClusterBarrier;
@@ -88,6 +88,7 @@ pub(crate) struct Unit<'a> {
     reported: HashSet<(Check, u32, u32)>,
     /// Counts by warp of a CTA and instruction.
     profile: Vec<Vec<Counts>>,
+    mbarrier_uses: BTreeMap<u32, MbarrierUse>,
     stopped: bool,
 }
 
@@ -95,6 +96,7 @@ pub(crate) struct Unit<'a> {
 pub(crate) struct Finished {
     pub(crate) diagnostics: Vec<Diagnostic>,
     pub(crate) profile: Vec<Vec<Counts>>,
+    pub(crate) mbarrier_uses: BTreeMap<u32, MbarrierUse>,
     pub(crate) global: GlobalShadow,
     pub(crate) dependency: Dependency,
 }
@@ -129,6 +131,7 @@ impl<'a> Unit<'a> {
             diagnostics: Vec::new(),
             reported: HashSet::new(),
             profile: vec![vec![Counts::default(); instructions]; warps],
+            mbarrier_uses: BTreeMap::new(),
             stopped: false,
         }
     }
@@ -167,6 +170,7 @@ impl<'a> Unit<'a> {
         Finished {
             diagnostics: self.diagnostics,
             profile: self.profile,
+            mbarrier_uses: self.mbarrier_uses,
             global: self.global,
             dependency: self.dependency,
         }

@@ -199,6 +199,16 @@ impl Unit<'_> {
         }
     }
 
+    /// Notes which mbarrier the instruction a fiber is at was executed on.
+    pub(super) fn count_mbarrier(&mut self, place: Place, address: u32, waits: bool) {
+        if self.context.options.checks.profile {
+            let at = self.ctas[place.cta].warps[place.warp].fibers[place.fiber].at;
+            let known = self.mbarrier_uses.entry(at).or_default();
+            known.addresses.insert(address);
+            known.waits |= waits;
+        }
+    }
+
     pub(super) fn count_wait(&mut self, place: Place) {
         self.count(place, |counts| counts.waits += 1);
     }

@@ -326,8 +326,9 @@ pub(crate) struct Mbarrier {
     pub(crate) space: Space,
     pub(crate) address: Address,
     pub(crate) operation: MbarrierOperation,
-    /// `.cluster` scope, or none said, orders with every CTA of the cluster.
     pub(crate) relaxed: bool,
+    /// Whether it is ordered with threads of other CTAs of the cluster: `.cluster` has to be said.
+    pub(crate) for_cluster: bool,
 }
 
 #[derive(Debug)]
