@@ -1,14 +1,14 @@
 //! Loading a module and launching its entries.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use crate::diagnostic::{Check, Diagnostic};
 use crate::machine::{Context, Dependency, Unit};
 use crate::memory::GlobalMemory;
-use crate::order::{Touched, Toucher};
+use crate::order::{Footprint, Toucher};
 use crate::profile::Profile;
 use crate::program::Program;
 use crate::stream::{Earlier, site};
@@ -143,7 +143,7 @@ pub(crate) struct Ran {
     pub(crate) program: Arc<Program>,
     /// `%ctaid`s of the CTAs that ran together.
     pub(crate) units: Vec<Vec<[u32; 3]>>,
-    pub(crate) touched: Touched,
+    pub(crate) footprint: Footprint,
     pub(crate) dependency: Dependency,
 }
 
@@ -180,7 +180,6 @@ pub(crate) fn run(
     let units: Vec<Vec<[u32; 3]>> =
         if program.communicates { vec![clusters.into_iter().flatten().collect()] } else { clusters };
 
-    let touched = Mutex::new(Touched::default());
     // The first unit with so many findings that the report is full. Those before it still run, so that the report does
     // not depend on which came first.
     let last = AtomicUsize::new(units.len());
@@ -189,29 +188,28 @@ pub(crate) fn run(
             return None;
         }
         let finished = Unit::new(&context, ctas, index as u64).run();
-        touched.lock().unwrap_or_else(PoisonError::into_inner).add(index as u64, &finished.global);
         if finished.diagnostics.len() >= options.max_diagnostics {
             last.fetch_min(index, Ordering::Relaxed);
         }
-        Some((finished.diagnostics, finished.profile, finished.mbarrier_uses, finished.dependency))
+        Some(finished)
     };
     let results: Vec<_> = units.par_iter().enumerate().map(run).collect();
 
     let mut report = Report { diagnostics: Vec::new(), profile: Profile::new(&context) };
     let mut dependency = Dependency::default();
-    for (diagnostics, profile, mbarriers, of_unit) in
-        results.into_iter().take(last.into_inner().saturating_add(1)).flatten()
-    {
-        report.diagnostics.extend(diagnostics);
-        report.profile.add(&profile, &mbarriers);
-        dependency = dependency.and(of_unit);
+    let mut footprints = Vec::new();
+    for finished in results.into_iter().take(last.into_inner().saturating_add(1)).flatten() {
+        report.diagnostics.extend(finished.diagnostics);
+        report.profile.add(&finished.profile, &finished.mbarrier_uses);
+        dependency = dependency.and(finished.dependency);
+        footprints.push(finished.footprint);
     }
-    let touched = touched.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some((first, second, address)) = touched.conflict() {
+    let footprint = Footprint::new(footprints);
+    if let Some((first, second, address)) = footprint.conflict_of_groups() {
         report.diagnostics.push(conflict_between(&context, &units, &first, &second, address));
     }
     report.diagnostics.truncate(options.max_diagnostics.max(1));
-    Ok(Ran { report, program: Arc::clone(program), units, touched, dependency })
+    Ok(Ran { report, program: Arc::clone(program), units, footprint, dependency })
 }
 
 fn context<'a>(

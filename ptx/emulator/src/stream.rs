@@ -113,10 +113,10 @@ impl Stream {
             Start::Programmatic => self.next.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         // Not locked while the grid runs: its threads may do other work of the caller's meanwhile.
-        let Ran { report, program, units, touched, dependency } =
+        let Ran { report, program, units, footprint, dependency } =
             run(module, memory, launch, options, &earlier)?;
         let threads = launch.block.iter().product();
-        let grid = Grid { program, units, threads, footprint: Footprint::of(&touched) };
+        let grid = Grid { program, units, threads, footprint };
 
         let mut next = Overlap::new();
         for Earlier { grid, is_over_after_wait: is_awaited } in earlier {

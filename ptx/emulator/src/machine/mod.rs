@@ -36,7 +36,7 @@ use rand::{RngExt, SeedableRng};
 use crate::diagnostic::{Check, Diagnostic};
 use crate::launch::Options;
 use crate::memory::Allocation;
-use crate::order::{GlobalShadow, View};
+use crate::order::{GlobalShadow, GroupFootprint, View};
 use crate::profile::{Counts, MbarrierUse};
 use crate::program::Program;
 use crate::stream::Earlier;
@@ -71,6 +71,8 @@ pub(crate) struct Context<'a> {
 
 /// CTAs that run together.
 pub(crate) struct Unit<'a> {
+    /// Among the units of the launch.
+    number: u32,
     context: &'a Context<'a>,
     random: StdRng,
     ctas: Vec<Cta>,
@@ -97,7 +99,7 @@ pub(crate) struct Finished {
     pub(crate) diagnostics: Vec<Diagnostic>,
     pub(crate) profile: Vec<Vec<Counts>>,
     pub(crate) mbarrier_uses: BTreeMap<u32, MbarrierUse>,
-    pub(crate) global: GlobalShadow,
+    pub(crate) footprint: GroupFootprint,
     pub(crate) dependency: Dependency,
 }
 
@@ -118,6 +120,7 @@ impl<'a> Unit<'a> {
         let instructions =
             if context.options.checks.profile { context.program.instructions.len() } else { 0 };
         Self {
+            number: index as u32,
             context,
             random: StdRng::seed_from_u64(context.options.seed ^ index.wrapping_mul(SPREAD)),
             ctas: Vec::new(),
@@ -171,7 +174,7 @@ impl<'a> Unit<'a> {
             diagnostics: self.diagnostics,
             profile: self.profile,
             mbarrier_uses: self.mbarrier_uses,
-            global: self.global,
+            footprint: GroupFootprint::of(self.number, &self.global),
             dependency: self.dependency,
         }
     }

@@ -12,12 +12,10 @@ mod clock;
 mod footprint;
 mod scope;
 mod shadow;
-mod touched;
 
 #[cfg(test)]
 pub(crate) use clock::Clock;
 pub(crate) use clock::{Agent, Epoch, View};
-pub(crate) use footprint::Footprint;
+pub(crate) use footprint::{Footprint, GroupFootprint, Toucher};
 pub(crate) use scope::Scope;
 pub(crate) use shadow::{Access, Conflict, GlobalShadow, Kind, Observer, SharedShadow};
-pub(crate) use touched::{Touched, Toucher};

@@ -134,13 +134,13 @@ impl GlobalShadow {
         conflict
     }
 
-    /// The accesses that are remembered, with the byte address of their words.
-    pub(crate) fn accesses(&self) -> impl Iterator<Item = (u64, &Access)> {
-        self.pages.iter().flat_map(|(number, page)| {
-            page.iter().enumerate().flat_map(move |(index, cell)| {
-                let word = (number * PAGE_WORDS + index as u64) * u64::from(WORD);
-                cell.iter().map(move |access| (word, access))
-            })
+    /// The words that were accessed, by their byte addresses, with the accesses that are remembered.
+    pub(crate) fn words(&self) -> impl Iterator<Item = (u64, &[Access])> {
+        let mut pages: Vec<_> = self.pages.iter().collect();
+        pages.sort_unstable_by_key(|(number, _)| **number);
+        pages.into_iter().flat_map(|(number, page)| {
+            let cells = (number * PAGE_WORDS..).zip(page).filter(|(_, cell)| !cell.is_empty());
+            cells.map(|(word, cell)| (word * u64::from(WORD), cell.as_slice()))
         })
     }
 }
