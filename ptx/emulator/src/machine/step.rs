@@ -2,6 +2,7 @@
 
 use super::cta::WARPGROUP_WARPS;
 use super::mbarriers::Arrival;
+use super::tensor::IN_FLIGHT;
 use super::wait::Wait;
 use super::warp::{ALL_LANES, Fiber, WARP, Warp, lanes, to_mask};
 use super::{Place, Unit};
@@ -387,8 +388,7 @@ impl Unit<'_> {
             is_busy |= warp.in_flight[*register as usize] != 0;
         }
         if is_busy {
-            let message = "a register of a wgmma that is still under way; needed is wgmma.wait_group before this access";
-            self.report(place, None, Check::AccumulatorInFlight, message.into());
+            self.report(place, None, Check::AccumulatorInFlight, IN_FLIGHT.into());
         }
     }
 
