@@ -66,7 +66,7 @@ pub fn mutants(ptx: &str, entry: &str, uses: &BarrierUses) -> Vec<Mutant> {
     for (at, instruction) in flow.instructions().enumerate() {
         let mnemonic = instruction.mnemonic();
         let line = instruction.position.line;
-        for (change, replacement, equivalent) in changes(instruction) {
+        for (change, replacement, equivalent) in changes(instruction).into_iter().chain(weaker(instruction)) {
             let deletion = || match mnemonic.as_str() {
                 "wgmma.commit_group.sync.aligned" => flow.commits_again(at).then_some("another one follows"),
                 "wgmma.fence.sync.aligned" => flow.has_nothing_to_fence(at).then_some("it orders nothing"),
@@ -218,6 +218,41 @@ fn changes(instruction: &Instruction) -> Vec<Change> {
     if synchronises.into_iter().any(is) { vec![gone()] } else { Vec::new() }
 }
 
+/// The instruction with less of what it orders or reaches.
+fn weaker(instruction: &Instruction) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let with_other_modifier = |old: &[&str], new: &str| {
+        let at = instruction.modifiers.iter().position(|modifier| old.contains(&modifier.as_str()))?;
+        let mut other = instruction.clone();
+        new.clone_into(&mut other.modifiers[at]);
+        Some(format!("{other};"))
+    };
+    let mnemonic = instruction.mnemonic();
+    // A fence is deleted, and a wait for the cluster's barrier has no relaxed form.
+    if instruction.opcode != "fence" && !mnemonic.starts_with("barrier.cluster.wait") {
+        let relaxed = with_other_modifier(&["acquire", "release", "acq_rel"], "relaxed");
+        changes.extend(relaxed.map(|text| ("relaxed", text, None)));
+    }
+    if instruction.opcode == "mbarrier" {
+        let for_cta = with_other_modifier(&["cluster"], "cta");
+        changes.extend(for_cta.map(|text| ("for the CTA alone", text, None)));
+    }
+    if instruction.has("wait_group")
+        && let Some(Operand::Integer(left)) = instruction.operands.first()
+    {
+        let mut other = instruction.clone();
+        other.operands[0] = Operand::Integer(left + 1);
+        changes.push(("leaving one group more", format!("{other};"), None));
+    }
+    if instruction.has("multicast::cluster") {
+        let behind = usize::from(instruction.has("L2::cache_hint"));
+        let operand = instruction.operands.len() - 1 - behind;
+        let text = with_other_operand(instruction, operand, "b16", "xor.b16 %altered, {}, 1;");
+        changes.push(("to other CTAs", text, None));
+    }
+    changes
+}
+
 /// The instruction with an operand of 32 bits to which something was done before.
 fn altered(
     instruction: &Instruction,
@@ -291,6 +326,48 @@ mod tests {
             let same = MODULE.lines().zip(mutant.ptx.lines()).filter(|(a, b)| a == b).count();
             assert_eq!(same, MODULE.lines().count() - 1);
             ptx_syntax::parse(&mutant.ptx).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_orders_less_is_a_mutant_too() {
+        let body = "\
+mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r1];
+mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 %p, [%r1], 0;
+atom.acq_rel.gpu.global.add.u32 %r0, [%d0], 1;
+cp.async.bulk.wait_group.read 0;
+fence.acq_rel.gpu;
+barrier.cluster.wait.acquire.aligned;
+cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%r1], [%d0], 16, [%r2], 3;
+cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint [%r1], [%d0], 16, [%r2], %h0, %d1;
+";
+        let ptx = MODULE.replace("\tbar.sync 0;\n", &format!(".reg .b64 %d<2>; .reg .b16 %h<1>;\n{body}"));
+        let found = mutants(&ptx, "k", &BarrierUses::default());
+        let line = |mutant: &Mutant| mutant.ptx.lines().nth(mutant.line as usize - 1).unwrap().to_owned();
+        let changed = |change: &str| {
+            found.iter().filter(|mutant| mutant.change == change).map(line).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            changed("relaxed"),
+            [
+                "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [%r1];",
+                "mbarrier.try_wait.parity.relaxed.cluster.shared::cta.b64 %p, [%r1], 0;",
+                "atom.relaxed.gpu.global.add.u32 %r0, [%d0], 1;",
+            ]
+        );
+        assert_eq!(
+            changed("for the CTA alone"),
+            [
+                "mbarrier.arrive.release.cta.shared::cluster.b64 _, [%r1];",
+                "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 %p, [%r1], 0;",
+            ]
+        );
+        assert_eq!(changed("leaving one group more"), ["cp.async.bulk.wait_group.read 1;"]);
+        let masks = changed("to other CTAs");
+        assert!(masks.len() == 2 && masks[0].contains("xor.b16 %altered, 3, 1;"), "{masks:?}");
+        assert!(masks[1].contains("xor.b16 %altered, %h0, 1;"), "{masks:?}");
+        for mutant in &found {
+            ptx_syntax::parse(&mutant.ptx).unwrap_or_else(|error| panic!("{}: {error}", line(mutant)));
         }
     }
 
