@@ -228,8 +228,8 @@ mod tests {
         );
         let module = ptx_syntax::parse(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         let flow = Flow::of(module.functions().next().unwrap());
-        let named = flow.instructions().enumerate().filter(|(_, instruction)| is(instruction, name));
-        let (at, _) = named.skip(1).next().unwrap();
+        let mut named = flow.instructions().enumerate().filter(|(_, instruction)| is(instruction, name));
+        let (at, _) = named.nth(1).unwrap();
         holds(&flow, at)
     }
 
