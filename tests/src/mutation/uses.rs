@@ -67,3 +67,29 @@ impl BarrierUses {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ptx_emulator::profile::{Counts, MbarrierUse};
+
+    #[test]
+    fn a_line_tells_its_warps_and_barriers() {
+        let executed = |counts: [u64; 3]| counts.map(|warps| Counts { warps, ..Counts::default() }).to_vec();
+        let on = |addresses: [u32; 2], waits| MbarrierUse { addresses: addresses.into(), waits };
+        let profile = Profile {
+            instructions: [7, 8, 9].map(|line| (String::new(), line)).to_vec(),
+            warps: vec![executed([0, 1, 0]), executed([2, 0, 0]), executed([1, 0, 0])],
+            mbarriers: [(0, on([1088, 1096], false)), (1, on([1096, 1104], true))].into(),
+            dynamic_shared: 1024,
+        };
+        let mut uses = BarrierUses::default();
+        uses.add(&profile);
+        let first_two = [64..72, 72..80];
+        assert!(uses.is_only_on(7, &first_two) && !uses.is_only_on(7, &first_two[..1]));
+        assert!(!uses.is_only_on(8, &first_two) && !uses.is_only_on(9, &first_two));
+        assert!(uses.never_waits(7) && !uses.never_waits(8) && !uses.never_waits(9));
+        assert_eq!(uses.describe(7), "warps 1..=2, mbarriers at offsets 64 72");
+        assert_eq!(uses.describe(9), "never executed");
+    }
+}
