@@ -36,6 +36,8 @@
 //!   matter there is a race, which is reported.
 //! * Approximate functions (`ex2.approx`, `rcp.approx`, …) are within the ISA's error bounds, not bit for bit those of a
 //!   GPU; so are sums within `wgmma`.
+//! * An arrival at another CTA's mbarrier in the scope of a CTA, or a wait in that scope, is taken to say that the arriving
+//!   thread's accesses are over: what it read may then be written over, by copies too. What it wrote is not visible by that.
 //! * It knows no time. [`profile`] counts instructions, bytes and bank conflicts, not cycles.
 //! * Registers that nothing has written read as 0, and local memory too, without a finding.
 //!

@@ -76,7 +76,7 @@ impl Unit<'_> {
         if !self.context.options.checks.races || bytes == 0 {
             return;
         }
-        let observer = Observer { seen: &view.seen, fenced: &view.fenced, own };
+        let observer = Observer { seen: &view.seen, fenced: &view.fenced, over: view.over.as_deref(), own };
         let at = self.ctas[place.cta].warps[place.warp].fibers[place.fiber].at;
         let conflict = match location {
             Location::Global(address) => {

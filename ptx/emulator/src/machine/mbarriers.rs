@@ -35,7 +35,8 @@ pub(super) struct Mbarrier {
     /// What the CTA's own arrivals of this phase have published, and those of all earlier ones.
     view: View,
     completed: View,
-    /// The same of arrivals from other CTAs, for waits of `.cluster` scope.
+    /// The same of arrivals from other CTAs. Unless both arrival and wait are of `.cluster` scope, they tell only that what
+    /// came before is over.
     remote_view: View,
     remote_completed: View,
     /// The last arrival of each thread of another CTA, with its instruction.
@@ -152,9 +153,15 @@ impl Unit<'_> {
                     known.retain(|(known, _)| known.agent != epoch.agent);
                     known.push((epoch, at));
                 }
-                if !instruction.relaxed && (!is_remote || instruction.for_cluster) {
+                if !instruction.relaxed {
                     let mut view = std::mem::take(self.mbarrier_at(cta, address).view_of(is_remote));
-                    self.publish(place, 1 << lane, &mut view);
+                    if !is_remote || instruction.for_cluster {
+                        self.publish(place, 1 << lane, &mut view);
+                    } else {
+                        let mut published = View::default();
+                        self.publish(place, 1 << lane, &mut published);
+                        view.join_as_over(&published);
+                    }
                     *self.mbarrier_at(cta, address).view_of(is_remote) = view;
                 }
                 self.step_mbarrier(

@@ -236,12 +236,11 @@ impl Unit<'_> {
             let agent = access.epoch.agent;
             usize::from(agent.cta) != number || matches!(Actor::of(agent, cta.threads), Actor::Mbarrier(_))
         };
-        let access =
-            cta.shadow.accesses().filter(is_by_others).find(|access| !known.seen.includes(access.epoch));
+        let access = cta.shadow.accesses().filter(is_by_others).find(|access| !known.is_over(access.epoch));
         let mut arrivals = cta.mbarriers.iter().flat_map(|(address, barrier)| {
             barrier.remote_arrivals.iter().map(move |(epoch, at)| (*address, *epoch, *at))
         });
-        let arrival = arrivals.find(|(_, epoch, _)| !known.seen.includes(*epoch));
+        let arrival = arrivals.find(|(_, epoch, _)| !known.is_over(*epoch));
         let mut findings = Vec::new();
         if let Some(access) = access.copied() {
             let (by, needed) = match Actor::of(access.epoch.agent, cta.threads) {

@@ -157,7 +157,7 @@ mod tests {
 
     fn group(number: u32, accesses: &[(u64, u32, u32, Kind)]) -> GroupFootprint {
         let clock = Clock::default();
-        let observer = Observer { seen: &clock, fenced: &clock, own: None };
+        let observer = Observer { seen: &clock, fenced: &clock, over: None, own: None };
         let epoch = Epoch { agent: Agent { cta: 0, index: 0 }, time: 1 };
         let mut shadow = GlobalShadow::default();
         for (address, bytes, at, kind) in accesses {

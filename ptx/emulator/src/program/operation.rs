@@ -327,7 +327,7 @@ pub(crate) struct Mbarrier {
     pub(crate) address: Address,
     pub(crate) operation: MbarrierOperation,
     pub(crate) relaxed: bool,
-    /// Whether it is ordered with threads of other CTAs of the cluster: `.cluster` has to be said.
+    /// `.cluster`: whether other CTAs of the cluster are to see what was written before.
     pub(crate) for_cluster: bool,
 }
 

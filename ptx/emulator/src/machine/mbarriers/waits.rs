@@ -8,6 +8,7 @@ use super::super::{Place, Unit};
 use super::Arrival;
 use crate::arithmetic::LANES;
 use crate::diagnostic::Check;
+use crate::order::View;
 use crate::program::{Mbarrier as Instruction, MbarrierOperation};
 use rand::RngExt;
 
@@ -79,9 +80,14 @@ impl Unit<'_> {
             if let Ok(Location::Shared { cta, address }) = self.locate(place.cta, space, address) {
                 let barrier = &self.ctas[cta].mbarriers[&address];
                 let (completed, remote) = (barrier.completed.clone(), barrier.remote_completed.clone());
+                let is_remote_known = !remote.is_same(&View::default());
                 self.take_over(place, same, &completed);
                 if instruction.for_cluster {
                     self.take_over(place, same, &remote);
+                } else if is_remote_known {
+                    let mut over = View::default();
+                    over.join_as_over(&remote);
+                    self.take_over(place, same, &over);
                 }
             }
         }
