@@ -90,6 +90,11 @@ fn case(format: KvFormat) -> Case {
     Case::DenseDecode(spec.case())
 }
 
+/// Two tiles of rows, whose CTAs may form a cluster, and enough blocks for every barrier to come around.
+fn case_of_two_tiles(format: KvFormat) -> Case {
+    Case::DenseDecode(Spec { lengths: vec![400, 40], h_q: 128, format, ..Spec::default() }.case())
+}
+
 fn run(case: &Case, rounds: u32, options: EmulatedOptions) -> Result<Expected, Error> {
     let device = Device::emulated(options)?;
     let mut prepared = case.prepare(&device)?;
@@ -126,7 +131,8 @@ fn barrier_uses(entry: &str, trials: &[Trial]) -> BarrierUses {
 
 fn check(decode: &str, combine: &str, format: KvFormat) {
     // In a second round, kernels meet those of the first, which may still be running.
-    let trials = [(short_case(format), 2), (case(format), 1)].map(|(case, rounds)| {
+    let trials = [(short_case(format), 2), (case(format), 1), (case_of_two_tiles(format), 1)];
+    let trials = trials.map(|(case, rounds)| {
         let sound =
             run(&case, rounds, options(PTX, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
         Trial { case, rounds, sound }
