@@ -1,8 +1,24 @@
 //! Kernels with one mistake: copies of a module in which one synchronising instruction is gone or altered.
 //!
-//! Whoever checks kernels can be checked with them: a mistake that nothing notices is either none, or a gap.
+//! Whoever checks kernels can be checked with them: a mistake that nothing notices is either none, or a gap. What is known
+//! to be none, and why:
+//!
+//! * the leading offset of a swizzled operand that lies along k: the PTX ISA gives it no meaning;
+//! * a `wgmma.commit_group` that is followed by another one before any wait: the later group takes in what the earlier one
+//!   would have held ([`Flow::commits_again`]);
+//! * a `wgmma.fence` with nothing to order ([`Flow::has_nothing_to_fence`]);
+//! * a wait that was never for a phase that somebody has to complete ([`BarrierUses::never_waits`]).
+//!
+//! Barriers that only pace the work, by which nothing is protected, hide mistakes with those that protect: what comes after
+//! both is ordered by either. [`without_waits`] takes them out first, which shows at once whether they only pace.
 
-use ptx_syntax::ast::{Instruction, Operand};
+mod flow;
+mod uses;
+
+pub use flow::Flow;
+pub use uses::BarrierUses;
+
+use ptx_syntax::ast::{Function, Instruction, Module, Operand};
 
 /// A module with one mistake.
 #[derive(Clone, Debug)]
@@ -11,6 +27,8 @@ pub struct Mutant {
     pub entry: String,
     /// Line of the instruction.
     pub line: u32,
+    /// The label before it, which is where to look in the source's control flow.
+    pub label: String,
     /// The instruction as it was, without its operands.
     pub instruction: String,
     /// What was done to it.
@@ -24,6 +42,9 @@ pub struct Mutant {
 /// An alteration of one instruction: what it is, the text in its place, and why it may be none.
 type Change = (&'static str, String, Option<&'static str>);
 
+/// What was done where nothing is left.
+const DELETED: &str = "deleted";
+
 /// Bits of a matrix descriptor: the lowest of its leading and of its stride byte offset, in units of 16 bytes (PTX
 /// ISA, "Matrix Descriptor Format").
 const LEADING_OFFSET_BIT: u32 = 16;
@@ -32,42 +53,105 @@ const STRIDE_OFFSET_BIT: u32 = 32;
 /// How much the altered offsets differ: 128 bytes, so that what they lead to stays aligned.
 const OFFSET_CHANGE: u32 = 3;
 
-/// Every mutant of an entry.
+/// Every mutant of an entry. `uses` tells what its instructions on mbarriers were executed on.
 ///
 /// # Panics
-/// If the text is not PTX.
-pub fn mutants(ptx: &str, entry: &str) -> Vec<Mutant> {
-    let module = ptx_syntax::parse(ptx).expect("PTX");
-    let function = module.functions().find(|function| function.name == entry).expect("the entry");
-    let line_starts: Vec<usize> =
-        std::iter::once(0).chain(ptx.match_indices('\n').map(|(at, _)| at + 1)).collect();
+/// If the text is not PTX, or has no such entry.
+pub fn mutants(ptx: &str, entry: &str, uses: &BarrierUses) -> Vec<Mutant> {
+    let module = parse(ptx);
+    let function = entry_of(&module, entry);
+    let text = Text::new(ptx);
+    let flow = Flow::of(function);
     let mut mutants = Vec::new();
-    for instruction in function.instructions() {
-        let start =
-            line_starts[instruction.position.line as usize - 1] + instruction.position.column as usize - 1;
-        let end = start + ptx[start..].find(';').expect("the end of an instruction") + 1;
-        for (change, replacement, equivalent) in changes(instruction) {
+    for (at, instruction) in flow.instructions().enumerate() {
+        let mnemonic = instruction.mnemonic();
+        let line = instruction.position.line;
+        for (change, replacement, equivalent) in changes(instruction).into_iter().chain(weaker(instruction)) {
+            let deletion = || match mnemonic.as_str() {
+                "wgmma.commit_group.sync.aligned" => flow.commits_again(at).then_some("another one follows"),
+                "wgmma.fence.sync.aligned" => flow.has_nothing_to_fence(at).then_some("it orders nothing"),
+                _ if is_wait(&mnemonic) => uses.never_waits(line).then_some("it never waits"),
+                _ => None,
+            };
             mutants.push(Mutant {
                 entry: entry.to_owned(),
-                line: instruction.position.line,
-                instruction: instruction.mnemonic(),
+                line,
+                label: flow.label(at).to_owned(),
+                instruction: mnemonic.clone(),
                 change,
-                ptx: format!("{}{replacement}{}", &ptx[..start], &ptx[end..]),
-                equivalent,
+                ptx: text.with([(instruction, replacement)]),
+                equivalent: equivalent.or_else(|| if change == DELETED { deletion() } else { None }),
             });
         }
     }
     mutants
 }
 
+/// The module without some of an entry's waits on mbarriers, chosen by their lines. All lines keep their numbers.
+///
+/// # Panics
+/// If the text is not PTX, or has no such entry.
+pub fn without_waits(ptx: &str, entry: &str, is_chosen: impl Fn(u32) -> bool) -> String {
+    let module = parse(ptx);
+    let waits = entry_of(&module, entry)
+        .instructions()
+        .filter(|instruction| is_wait(&instruction.mnemonic()) && is_chosen(instruction.position.line));
+    let changes = waits.filter_map(|wait| Some((wait, passing(wait)?)));
+    Text::new(ptx).with(changes)
+}
+
+fn parse(ptx: &str) -> Module {
+    ptx_syntax::parse(ptx).expect("PTX")
+}
+
+fn entry_of<'a>(module: &'a Module, entry: &str) -> &'a Function {
+    module.functions().find(|function| function.name == entry).expect("the entry")
+}
+
+/// PTX in which instructions can be replaced.
+struct Text<'a> {
+    ptx: &'a str,
+    line_starts: Vec<usize>,
+}
+
+impl<'a> Text<'a> {
+    fn new(ptx: &'a str) -> Self {
+        let behind_breaks = ptx.match_indices('\n').map(|(at, _)| at + 1);
+        Self { ptx, line_starts: std::iter::once(0).chain(behind_breaks).collect() }
+    }
+
+    /// The text with other ones in the place of some instructions, in their order.
+    fn with<'b>(&self, changes: impl IntoIterator<Item = (&'b Instruction, String)>) -> String {
+        let (mut text, mut done) = (String::with_capacity(self.ptx.len()), 0);
+        for (instruction, replacement) in changes {
+            let position = instruction.position;
+            let start = self.line_starts[position.line as usize - 1] + position.column as usize - 1;
+            text.push_str(&self.ptx[done..start]);
+            text.push_str(&replacement);
+            done = start + self.ptx[start..].find(';').expect("the end of an instruction") + 1;
+        }
+        text.push_str(&self.ptx[done..]);
+        text
+    }
+}
+
+fn is_wait(mnemonic: &str) -> bool {
+    mnemonic.starts_with("mbarrier.try_wait") || mnemonic.starts_with("mbarrier.test_wait")
+}
+
+/// What stands in the place of a wait that passes at once; none where nobody asks whether it has.
+fn passing(wait: &Instruction) -> Option<String> {
+    let Operand::Name(done) = &wait.operands[0] else { return None };
+    Some(format!("setp.eq.b32 {done}, 0, 0;"))
+}
+
 fn changes(instruction: &Instruction) -> Vec<Change> {
     let mnemonic = instruction.mnemonic();
     let starts_with = |prefix: &str| mnemonic.starts_with(prefix);
-    let gone = || ("deleted", String::new(), None);
-    if starts_with("mbarrier.try_wait") || starts_with("mbarrier.test_wait") {
-        let Operand::Name(done) = &instruction.operands[0] else { return Vec::new() };
-        let passes = ("deleted", format!("setp.eq.b32 {done}, 0, 0;"), None);
-        return vec![passes, altered(instruction, 2, "of the other phase", "xor.b32", 1)];
+    let gone = || (DELETED, String::new(), None);
+    if is_wait(&mnemonic) {
+        let Some(passes) = passing(instruction) else { return Vec::new() };
+        return vec![(DELETED, passes, None), altered(instruction, 2, "of the other phase", "xor.b32", 1)];
     }
     if starts_with("mbarrier.init") {
         let count = |change, count: i64| {
@@ -134,6 +218,41 @@ fn changes(instruction: &Instruction) -> Vec<Change> {
     if synchronises.into_iter().any(is) { vec![gone()] } else { Vec::new() }
 }
 
+/// The instruction with less of what it orders or reaches.
+fn weaker(instruction: &Instruction) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let with_other_modifier = |old: &[&str], new: &str| {
+        let at = instruction.modifiers.iter().position(|modifier| old.contains(&modifier.as_str()))?;
+        let mut other = instruction.clone();
+        new.clone_into(&mut other.modifiers[at]);
+        Some(format!("{other};"))
+    };
+    let mnemonic = instruction.mnemonic();
+    // A fence is deleted, and a wait for the cluster's barrier has no relaxed form.
+    if instruction.opcode != "fence" && !mnemonic.starts_with("barrier.cluster.wait") {
+        let relaxed = with_other_modifier(&["acquire", "release", "acq_rel"], "relaxed");
+        changes.extend(relaxed.map(|text| ("relaxed", text, None)));
+    }
+    if instruction.opcode == "mbarrier" {
+        let for_cta = with_other_modifier(&["cluster"], "cta");
+        changes.extend(for_cta.map(|text| ("for the CTA alone", text, None)));
+    }
+    if instruction.has("wait_group")
+        && let Some(Operand::Integer(left)) = instruction.operands.first()
+    {
+        let mut other = instruction.clone();
+        other.operands[0] = Operand::Integer(left + 1);
+        changes.push(("leaving one group more", format!("{other};"), None));
+    }
+    if instruction.has("multicast::cluster") {
+        let behind = usize::from(instruction.has("L2::cache_hint"));
+        let operand = instruction.operands.len() - 1 - behind;
+        let text = with_other_operand(instruction, operand, "b16", "xor.b16 %altered, {}, 1;");
+        changes.push(("to other CTAs", text, None));
+    }
+    changes
+}
+
 /// The instruction with an operand of 32 bits to which something was done before.
 fn altered(
     instruction: &Instruction,
@@ -186,14 +305,14 @@ mod tests {
 
     #[test]
     fn each_change_is_in_its_place_and_the_rest_is_as_before() {
-        let found = mutants(MODULE, "k");
+        let found = mutants(MODULE, "k", &BarrierUses::default());
         let changes: Vec<_> = found.iter().map(|m| (m.line, m.instruction.as_str(), m.change)).collect();
         assert_eq!(
             changes,
             [
-                (9, "mbarrier.try_wait.parity.shared::cta.b64", "deleted"),
+                (9, "mbarrier.try_wait.parity.shared::cta.b64", DELETED),
                 (9, "mbarrier.try_wait.parity.shared::cta.b64", "of the other phase"),
-                (10, "bar.sync", "deleted"),
+                (10, "bar.sync", DELETED),
             ]
         );
         let line =
@@ -208,5 +327,54 @@ mod tests {
             assert_eq!(same, MODULE.lines().count() - 1);
             ptx_syntax::parse(&mutant.ptx).unwrap();
         }
+    }
+
+    #[test]
+    fn what_orders_less_is_a_mutant_too() {
+        let body = "\
+mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r1];
+mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 %p, [%r1], 0;
+atom.acq_rel.gpu.global.add.u32 %r0, [%d0], 1;
+cp.async.bulk.wait_group.read 0;
+fence.acq_rel.gpu;
+barrier.cluster.wait.acquire.aligned;
+cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%r1], [%d0], 16, [%r2], 3;
+cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint [%r1], [%d0], 16, [%r2], %h0, %d1;
+";
+        let ptx = MODULE.replace("\tbar.sync 0;\n", &format!(".reg .b64 %d<2>; .reg .b16 %h<1>;\n{body}"));
+        let found = mutants(&ptx, "k", &BarrierUses::default());
+        let line = |mutant: &Mutant| mutant.ptx.lines().nth(mutant.line as usize - 1).unwrap().to_owned();
+        let changed = |change: &str| {
+            found.iter().filter(|mutant| mutant.change == change).map(line).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            changed("relaxed"),
+            [
+                "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [%r1];",
+                "mbarrier.try_wait.parity.relaxed.cluster.shared::cta.b64 %p, [%r1], 0;",
+                "atom.relaxed.gpu.global.add.u32 %r0, [%d0], 1;",
+            ]
+        );
+        assert_eq!(
+            changed("for the CTA alone"),
+            [
+                "mbarrier.arrive.release.cta.shared::cluster.b64 _, [%r1];",
+                "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 %p, [%r1], 0;",
+            ]
+        );
+        assert_eq!(changed("leaving one group more"), ["cp.async.bulk.wait_group.read 1;"]);
+        let masks = changed("to other CTAs");
+        assert!(masks.len() == 2 && masks[0].contains("xor.b16 %altered, 3, 1;"), "{masks:?}");
+        assert!(masks[1].contains("xor.b16 %altered, %h0, 1;"), "{masks:?}");
+        for mutant in &found {
+            ptx_syntax::parse(&mutant.ptx).unwrap_or_else(|error| panic!("{}: {error}", line(mutant)));
+        }
+    }
+
+    #[test]
+    fn waits_are_taken_out_by_line() {
+        assert_eq!(without_waits(MODULE, "k", |line| line != 9), MODULE);
+        let without = without_waits(MODULE, "k", |line| line == 9);
+        assert_eq!(without, mutants(MODULE, "k", &BarrierUses::default())[0].ptx);
     }
 }

@@ -1,14 +1,21 @@
 //! Would the emulator notice a mistake in a shipped kernel? Each synchronising instruction is deleted or altered, one
 //! at a time; the emulator has to report something, or the result has to differ.
 
+use std::ops::Range;
+
 use oximla::case_file::{Case, Expected};
-use oximla::{Device, EmulatedOptions, Error, KvFormat};
+use oximla::{Device, EmulatedOptions, EmulatedReports, Error, KvFormat};
 use oximla_conformance::backend::report;
 use oximla_conformance::dense_decode::Spec;
-use oximla_conformance::mutation::{Mutant, mutants};
+use oximla_conformance::mutation::{BarrierUses, Mutant, mutants, without_waits};
+use oximla_types::kernels::dense_decode::{BARRIER_BYTES, SharedPlan, TAIL_SLOTS};
 use rayon::prelude::*;
 
 const PTX: &str = include_str!("../../host/ptx/sm_90a.ptx");
+
+/// Mbarriers of dense decode that only pace the work: nothing is protected by them. They are taken out before anything else,
+/// which would show if that were not so.
+const PACING: [Range<u32>; 2] = [slots(SharedPlan::LEFT_MAY), slots(SharedPlan::RIGHT_MAY)];
 
 /// Few enough that each CTA has several requests, and some requests are split.
 const MULTIPROCESSORS: u32 = 2;
@@ -24,12 +31,49 @@ const MAX_STEPS: u64 = 60_000;
 
 #[test]
 fn mistakes_in_dense_decode_are_noticed() {
-    check("dense_decode_sm90_bf16", KvFormat::Bf16);
+    check("dense_decode_sm90_bf16", "combine_bf16", KvFormat::Bf16);
 }
 
 #[test]
 fn mistakes_in_dense_decode_of_fp16_are_noticed() {
-    check("dense_decode_sm90_fp16", KvFormat::Fp16);
+    check("dense_decode_sm90_fp16", "combine_fp16", KvFormat::Fp16);
+}
+
+/// A kernel that does not wait for the ones before it is found by what it touches of theirs: the combine kernel by what the
+/// decode kernel leaves for it, the next decode kernel by the workspace.
+#[test]
+fn kernels_that_run_into_earlier_ones_are_noticed() {
+    for (format, entries) in [
+        (KvFormat::Bf16, ["dense_decode_sm90_bf16", "combine_bf16"]),
+        (KvFormat::Fp16, ["dense_decode_sm90_fp16", "combine_fp16"]),
+    ] {
+        let case = short_case(format);
+        for entry in entries {
+            let all = mutants(PTX, entry, &BarrierUses::default());
+            let waits: Vec<_> =
+                all.iter().filter(|mutant| mutant.instruction == "griddepcontrol.wait").collect();
+            assert!(!waits.is_empty(), "{entry} waits for nothing");
+            for wait in waits {
+                let Err(Error::Emulated { kernel, diagnostics }) = run(&case, 2, options(&wait.ptx, 0))
+                else {
+                    panic!("{entry} without its wait in line {} is not noticed", wait.line)
+                };
+                let text = diagnostics[0].to_string();
+                assert!(kernel == entry && text.contains("by an earlier launch"), "{kernel}: {text}");
+            }
+        }
+    }
+}
+
+/// A case, and how often it is computed before anybody waits for it.
+struct Trial {
+    case: Case,
+    rounds: u32,
+    sound: Expected,
+}
+
+const fn slots(first: u32) -> Range<u32> {
+    first..first + TAIL_SLOTS * BARRIER_BYTES
 }
 
 /// A few blocks of one request, which show most mistakes in a fraction of the time.
@@ -46,27 +90,68 @@ fn case(format: KvFormat) -> Case {
     Case::DenseDecode(spec.case())
 }
 
-fn run(case: &Case, ptx: &str, seed: u64) -> Result<Expected, Error> {
-    let options = EmulatedOptions {
+/// Two tiles of rows, whose CTAs may form a cluster, and enough blocks for every barrier to come around.
+fn case_of_two_tiles(format: KvFormat) -> Case {
+    Case::DenseDecode(Spec { lengths: vec![400, 40], h_q: 128, format, ..Spec::default() }.case())
+}
+
+fn run(case: &Case, rounds: u32, options: EmulatedOptions) -> Result<Expected, Error> {
+    let device = Device::emulated(options)?;
+    let mut prepared = case.prepare(&device)?;
+    (0..rounds).try_for_each(|_| prepared.run())?;
+    prepared.answer()
+}
+
+fn options(ptx: &str, seed: u64) -> EmulatedOptions {
+    EmulatedOptions {
         multiprocessors: MULTIPROCESSORS,
         seed,
         max_steps: MAX_STEPS,
         max_findings: 1,
         ptx: Some(ptx.to_owned()),
         ..EmulatedOptions::default()
-    };
-    case.run(&Device::emulated(options)?)
+    }
 }
 
-fn check(entry: &str, format: KvFormat) {
-    let cases = [short_case(format), case(format)].map(|case| {
-        let sound = run(&case, PTX, 0).unwrap_or_else(|why| panic!("{entry} as it is: {why}"));
-        (case, sound)
+/// On which mbarriers the instructions of an entry are executed.
+fn barrier_uses(entry: &str, trials: &[Trial]) -> BarrierUses {
+    let mut uses = BarrierUses::default();
+    for (Trial { case, rounds, .. }, seed) in
+        trials.iter().flat_map(|trial| (0..SEEDS).map(move |seed| (trial, seed)))
+    {
+        let reports = EmulatedReports::default();
+        let options = EmulatedOptions { profile: true, reports: Some(reports.clone()), ..options(PTX, seed) };
+        run(case, *rounds, options).unwrap_or_else(|why| panic!("{entry} as it is: {why}"));
+        for report in reports.take().iter().filter(|report| report.entry == entry) {
+            uses.add(&report.report.profile);
+        }
+    }
+    uses
+}
+
+fn check(decode: &str, combine: &str, format: KvFormat) {
+    // In a second round, kernels meet those of the first, which may still be running.
+    let trials = [(short_case(format), 2), (case(format), 1), (case_of_two_tiles(format), 1)];
+    let trials = trials.map(|(case, rounds)| {
+        let sound =
+            run(&case, rounds, options(PTX, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
+        Trial { case, rounds, sound }
     });
-    let mutants = mutants(PTX, entry);
+    let uses = barrier_uses(decode, &trials);
+    let unpaced = without_waits(PTX, decode, |line| uses.is_only_on(line, &PACING));
+    for (trial, seed) in trials.iter().flat_map(|trial| (0..SEEDS).map(move |seed| (trial, seed))) {
+        let result = run(&trial.case, trial.rounds, options(&unpaced, seed))
+            .unwrap_or_else(|why| panic!("{decode} without what should only pace it: {why}"));
+        assert!(same_bits(&result, &trial.sound), "{decode} without what should only pace it");
+    }
+
+    let mut mutants = mutants(&unpaced, decode, &uses);
+    mutants.retain(|mutant| !uses.is_only_on(mutant.line, &PACING));
     assert!(mutants.len() > 100, "{} mutants", mutants.len());
+    mutants.extend(self::mutants(PTX, combine, &BarrierUses::default()));
     let is_noticed = |mutant: &Mutant| {
-        cases.iter().any(|(case, sound)| (0..SEEDS).any(|seed| shows(case, sound, mutant, seed)))
+        let seeds = if mutant.equivalent.is_some() { 1 } else { SEEDS };
+        trials.iter().any(|trial| (0..seeds).any(|seed| shows(trial, mutant, seed)))
     };
     let survivors: Vec<&Mutant> = mutants.par_iter().filter(|mutant| !is_noticed(mutant)).collect();
 
@@ -76,20 +161,29 @@ fn check(entry: &str, format: KvFormat) {
     let mistakes = mutants.len() - equivalent;
     let noticed = 1.0 - wrong.len() as f64 / mistakes as f64;
     report(&format!(
-        "{entry}: {} of {mistakes} mistakes noticed ({:.1} %), {equivalent} mutants are none",
+        "{decode}: {} of {mistakes} mistakes noticed ({:.1} %), {equivalent} mutants are none",
         mistakes - wrong.len(),
         100.0 * noticed
     ));
-    for mutant in &survivors {
-        let reason = mutant.equivalent.unwrap_or("not noticed");
-        report(&format!("  line {}: {} {}: {reason}", mutant.line, mutant.instruction, mutant.change));
+    for Mutant { entry, line, label, instruction, change, .. } in &wrong {
+        let who = if entry == decode { uses.describe(*line) } else { combine.to_owned() };
+        report(&format!("  not noticed: line {line} behind {label} ({who}): {instruction} {change}"));
     }
+    // Where one of those is noticed that are said to be none, what is said is wrong.
+    let slandered: Vec<String> = mutants
+        .iter()
+        .filter(|mutant| {
+            mutant.equivalent.is_some() && !survivors.iter().any(|known| std::ptr::eq(*known, *mutant))
+        })
+        .map(|mutant| format!("line {}: {} {}", mutant.line, mutant.instruction, mutant.change))
+        .collect();
+    assert!(slandered.is_empty(), "said to be no mistakes, but noticed:\n{}", slandered.join("\n"));
     assert!(noticed >= REQUIRED, "{:.1} % noticed", 100.0 * noticed);
 }
 
 /// Whether the emulator finds something, or the result differs. Any other error is the mutant's: it was never run.
-fn shows(case: &Case, sound: &Expected, mutant: &Mutant, seed: u64) -> bool {
-    match run(case, &mutant.ptx, seed) {
+fn shows(Trial { case, rounds, sound }: &Trial, mutant: &Mutant, seed: u64) -> bool {
+    match run(case, *rounds, options(&mutant.ptx, seed)) {
         Ok(result) => !same_bits(&result, sound),
         Err(Error::Emulated { .. }) => true,
         Err(why) => {

@@ -80,6 +80,7 @@ mod tests {
         Profile {
             instructions: instructions.iter().map(|text| ((*text).to_owned(), 1)).collect(),
             warps: executed.iter().map(counts).collect(),
+            ..Profile::default()
         }
     }
 

@@ -1,17 +1,17 @@
 //! Loading a module and launching its entries.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::arithmetic::LANES;
-use crate::diagnostic::{Check, Diagnostic, Site};
-use crate::machine::{Context, Unit};
+use crate::diagnostic::{Check, Diagnostic};
+use crate::machine::{Context, Dependency, Unit};
 use crate::memory::GlobalMemory;
-use crate::order::{Touched, Toucher};
+use crate::order::{Footprint, Toucher};
 use crate::profile::Profile;
 use crate::program::Program;
+use crate::stream::{Earlier, site};
 
 /// Limits of a launch (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability", 9.0).
 const MAX_THREADS: u32 = 1024;
@@ -30,7 +30,7 @@ const MAX_COMMUNICATING_CTAS: u64 = u16::MAX as u64;
 /// A module, parsed and decoded: every instruction is known and has operands that fit.
 #[derive(Debug)]
 pub struct Module {
-    programs: Vec<Program>,
+    programs: Vec<Arc<Program>>,
 }
 
 /// One launch of an entry.
@@ -128,7 +128,7 @@ impl Module {
     /// Where the text is not PTX, or holds an instruction that cannot be run.
     pub fn load(ptx: &str) -> Result<Self, LaunchError> {
         let module = ptx_syntax::parse(ptx).map_err(|error| LaunchError::Syntax(error.to_string()))?;
-        Ok(Self { programs: Program::of_module(&module)? })
+        Ok(Self { programs: Program::of_module(&module)?.into_iter().map(Arc::new).collect() })
     }
 
     /// Names of the entries.
@@ -137,7 +137,17 @@ impl Module {
     }
 }
 
-/// Runs an entry to its end.
+/// A launch that has ended, and what later ones have to know of it.
+pub(crate) struct Ran {
+    pub(crate) report: Report,
+    pub(crate) program: Arc<Program>,
+    /// `%ctaid`s of the CTAs that ran together.
+    pub(crate) units: Vec<Vec<[u32; 3]>>,
+    pub(crate) footprint: Footprint,
+    pub(crate) dependency: Dependency,
+}
+
+/// Runs an entry to its end, after everything before it has ended; see [`crate::Stream`] for launches that overlap.
 ///
 /// CTAs of different clusters run in parallel, on the threads of rayon's current pool, unless the entry has
 /// instructions through which they could speak to each other.
@@ -150,16 +160,26 @@ pub fn launch(
     launch: &Launch<'_>,
     options: &Options,
 ) -> Result<Report, LaunchError> {
+    run(module, memory, launch, options, &[]).map(|ran| ran.report)
+}
+
+/// As [`launch`], of a grid that may overlap earlier ones.
+pub(crate) fn run(
+    module: &Module,
+    memory: &GlobalMemory,
+    launch: &Launch<'_>,
+    options: &Options,
+    earlier: &[Earlier],
+) -> Result<Ran, LaunchError> {
     let program = module.programs.iter().find(|program| program.name == launch.entry).ok_or_else(|| {
         let names: Vec<&str> = module.entries().collect();
         argument("entry", launch.entry, format!("one of {}", names.join(", ")))
     })?;
-    let context = context(program, memory, launch, options)?;
+    let context = context(program, memory, launch, options, earlier)?;
     let clusters = clusters(&context);
     let units: Vec<Vec<[u32; 3]>> =
         if program.communicates { vec![clusters.into_iter().flatten().collect()] } else { clusters };
 
-    let touched = Mutex::new(Touched::default());
     // The first unit with so many findings that the report is full. Those before it still run, so that the report does
     // not depend on which came first.
     let last = AtomicUsize::new(units.len());
@@ -168,25 +188,28 @@ pub fn launch(
             return None;
         }
         let finished = Unit::new(&context, ctas, index as u64).run();
-        touched.lock().unwrap_or_else(PoisonError::into_inner).add(index as u64, &finished.global);
         if finished.diagnostics.len() >= options.max_diagnostics {
             last.fetch_min(index, Ordering::Relaxed);
         }
-        Some((finished.diagnostics, finished.profile))
+        Some(finished)
     };
     let results: Vec<_> = units.par_iter().enumerate().map(run).collect();
 
     let mut report = Report { diagnostics: Vec::new(), profile: Profile::new(&context) };
-    for (diagnostics, profile) in results.into_iter().take(last.into_inner().saturating_add(1)).flatten() {
-        report.diagnostics.extend(diagnostics);
-        report.profile.add(&profile);
+    let mut dependency = Dependency::default();
+    let mut footprints = Vec::new();
+    for finished in results.into_iter().take(last.into_inner().saturating_add(1)).flatten() {
+        report.diagnostics.extend(finished.diagnostics);
+        report.profile.add(&finished.profile, &finished.mbarrier_uses);
+        dependency = dependency.and(finished.dependency);
+        footprints.push(finished.footprint);
     }
-    let conflict = touched.into_inner().unwrap_or_else(PoisonError::into_inner).conflict();
-    if let Some((first, second, address)) = conflict {
+    let footprint = Footprint::new(footprints);
+    if let Some((first, second, address)) = footprint.conflict_of_groups() {
         report.diagnostics.push(conflict_between(&context, &units, &first, &second, address));
     }
     report.diagnostics.truncate(options.max_diagnostics.max(1));
-    Ok(report)
+    Ok(Ran { report, program: Arc::clone(program), units, footprint, dependency })
 }
 
 fn context<'a>(
@@ -194,6 +217,7 @@ fn context<'a>(
     memory: &GlobalMemory,
     launch: &Launch<'_>,
     options: &'a Options,
+    earlier: &'a [Earlier],
 ) -> Result<Context<'a>, LaunchError> {
     let cluster = match (launch.cluster, program.cluster) {
         ([1, 1, 1], Some(required)) => required,
@@ -262,6 +286,7 @@ fn context<'a>(
         shared_bytes: launch.shared_bytes,
         parameters,
         allocations,
+        earlier,
     })
 }
 
@@ -285,17 +310,7 @@ fn conflict_between(
     second: &Toucher,
     address: u64,
 ) -> Diagnostic {
-    let site = |toucher: &Toucher| {
-        let instruction = context.program.instructions.get(toucher.at as usize);
-        let thread = u32::from(toucher.agent) % context.threads();
-        Site {
-            instruction: instruction.map_or_else(String::new, |instruction| instruction.text.clone()),
-            position: instruction.map(|instruction| instruction.position).unwrap_or_default(),
-            cta: units[toucher.group as usize].get(usize::from(toucher.cta)).copied().unwrap_or_default(),
-            warp: thread / LANES as u32,
-            thread,
-        }
-    };
+    let site = |toucher: &Toucher| site(context.program, units, context.threads(), toucher);
     let noun = |toucher: &Toucher| if toucher.writes { "write" } else { "read" };
     let message = format!(
         "a {} of global memory at {address:#x} and a {} by another CTA are not ordered; nothing in this entry can order \

@@ -1,8 +1,9 @@
 //! Runs PTX on the CPU and checks it while it runs.
 //!
 //! [`Module::load`] takes a module of PTX, and [`launch`] runs one of its entries on a grid, with [`GlobalMemory`] for what
-//! the host would have allocated on a GPU. The result is what the kernel left in memory, and a [`Report`] of all that was
-//! wrong on the way: a [`Diagnostic`] says what happened, at which line of the PTX, in which thread, and what was expected.
+//! the host would have allocated on a GPU; a [`Stream`] runs several that may overlap. The result is what the kernel left in
+//! memory, and a [`Report`] of all that was wrong on the way: a [`Diagnostic`] says what happened, at which line of the PTX,
+//! in which thread, and what was expected.
 //!
 //! # What it runs
 //!
@@ -18,13 +19,16 @@
 //! # What it checks
 //!
 //! The list is [`diagnostic::Check`]. Among it: bounds, alignment, and memory that nothing has written; data races by the
-//! PTX memory model, between threads of one warp as well as between CTAs, and with asynchronous operations; missing proxy
-//! fences; registers of `wgmma`s under way; the rules of mbarriers, named barriers, `setmaxnreg`, tensor maps and matrix
+//! PTX memory model, between threads of one warp as well as between CTAs, between grids of which one begins while the other
+//! runs, and with asynchronous operations; missing proxy fences; shared memory that others of the cluster still use when its
+//! CTA ends; registers of `wgmma`s under way; the rules of mbarriers, named barriers, `setmaxnreg`, tensor maps and matrix
 //! descriptors; instructions that need a whole warp; deadlocks, with what everybody waits for. `tests/fail` has a kernel
 //! for each.
 //!
 //! # What it does not claim
 //!
+//! * Of launches that may overlap, each runs to its end before the next: only races between them are found. A [`Stream`]
+//!   remembers the last eight.
 //! * One run follows one order of events. Races are judged by what *is* ordered, not by what happened to come first, so
 //!   that one seed usually finds them; but a run without findings is no proof that there are none, and what depends on
 //!   values or on luck (who draws which number from a counter) may need many seeds.
@@ -32,6 +36,8 @@
 //!   matter there is a race, which is reported.
 //! * Approximate functions (`ex2.approx`, `rcp.approx`, …) are within the ISA's error bounds, not bit for bit those of a
 //!   GPU; so are sums within `wgmma`.
+//! * An arrival at another CTA's mbarrier in the scope of a CTA, or a wait in that scope, is taken to say that the arriving
+//!   thread's accesses are over: what it read may then be written over, by copies too. What it wrote is not visible by that.
 //! * It knows no time. [`profile`] counts instructions, bytes and bank conflicts, not cycles.
 //! * Registers that nothing has written read as 0, and local memory too, without a finding.
 //!
@@ -93,8 +99,10 @@ pub mod memory;
 mod order;
 pub mod profile;
 mod program;
+mod stream;
 pub mod tensor_map;
 
 pub use diagnostic::Diagnostic;
 pub use launch::{Checks, Launch, LaunchError, Module, Options, Report, launch};
 pub use memory::GlobalMemory;
+pub use stream::{Start, Stream};

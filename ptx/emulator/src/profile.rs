@@ -1,7 +1,10 @@
 //! What a kernel did: how often each instruction ran, and what it moved.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::arithmetic::LANES;
 use crate::machine::Context;
+use crate::program::dynamic_shared;
 
 /// Counts of one instruction in one warp, summed over the CTAs of a launch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +36,20 @@ pub struct Profile {
     pub instructions: Vec<(String, u32)>,
     /// For each warp of a CTA, counts in the order of `instructions`.
     pub warps: Vec<Vec<Counts>>,
+    /// For each instruction on mbarriers, by its number in `instructions`: which ones.
+    pub mbarriers: BTreeMap<u32, MbarrierUse>,
+    /// Where dynamic shared memory begins, as an address of shared memory.
+    pub dynamic_shared: u32,
+}
+
+/// The mbarriers that an instruction was executed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MbarrierUse {
+    /// Their addresses in shared memory.
+    pub addresses: BTreeSet<u32>,
+    /// Of a test or wait: whether it was ever for a phase that somebody had to complete. One for the phase before the first
+    /// passes at once, and orders nothing.
+    pub waits: bool,
 }
 
 impl Profile {
@@ -48,13 +65,23 @@ impl Profile {
             .map(|instruction| (instruction.text.clone(), instruction.position.line))
             .collect();
         let warps = context.threads().div_ceil(LANES as u32) as usize;
-        Self { warps: vec![vec![Counts::default(); instructions.len()]; warps], instructions }
+        Self {
+            warps: vec![vec![Counts::default(); instructions.len()]; warps],
+            instructions,
+            mbarriers: BTreeMap::new(),
+            dynamic_shared: dynamic_shared(context.program.static_shared, context.program.dynamic_align),
+        }
     }
 
-    /// Adds the counts of some CTAs.
-    pub(crate) fn add(&mut self, counts: &[Vec<Counts>]) {
+    /// Adds what some CTAs did.
+    pub(crate) fn add(&mut self, counts: &[Vec<Counts>], mbarriers: &BTreeMap<u32, MbarrierUse>) {
         for (sums, counts) in self.warps.iter_mut().zip(counts) {
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += *count);
+        }
+        for (at, MbarrierUse { addresses, waits }) in mbarriers {
+            let known = self.mbarriers.entry(*at).or_default();
+            known.addresses.extend(addresses);
+            known.waits |= waits;
         }
     }
 }

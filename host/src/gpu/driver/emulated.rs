@@ -7,7 +7,7 @@ use crate::gpu::tensor_map::HalfTensor4;
 use crate::{DeviceInfo, Error, InvalidProblem, KernelInfo};
 use oximla_types::kernels::TensorMap;
 use ptx_emulator::tensor_map::{self, ElementType, Swizzle};
-use ptx_emulator::{Checks, GlobalMemory, Launch, Module, Options, Report};
+use ptx_emulator::{Checks, GlobalMemory, Launch, Module, Options, Report, Start, Stream};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 #[cfg(feature = "case-file")]
 use std::time::{Duration, Instant};
@@ -56,6 +56,8 @@ pub struct EmulatedReports(Arc<Mutex<Vec<EmulatedReport>>>);
 pub(crate) struct EmulatedDriver {
     module: Arc<Module>,
     memory: GlobalMemory,
+    /// The one stream there is.
+    stream: Stream,
     multiprocessors: u32,
     options: Options,
     reports: Option<EmulatedReports>,
@@ -103,7 +105,14 @@ impl EmulatedDriver {
         };
         let options =
             Options { seed, max_steps, checks: Checks { races, profile }, max_diagnostics: max_findings };
-        Ok(Self { module, memory: GlobalMemory::new(), multiprocessors, options, reports })
+        Ok(Self {
+            module,
+            memory: GlobalMemory::new(),
+            stream: Stream::new(),
+            multiprocessors,
+            options,
+            reports,
+        })
     }
 }
 
@@ -147,7 +156,8 @@ impl Driver for EmulatedDriver {
         map.encode().map(TensorMap).map_err(|error| failed("TensorMap::encode", error, None))
     }
 
-    /// Carries the launch out: it is finished on return.
+    /// Carries the launch out: it is finished on return. As on a GPU, it may begin while those before it run, and is
+    /// checked as one that does.
     unsafe fn launch(
         &self,
         kernel: Kernel,
@@ -165,7 +175,9 @@ impl Driver for EmulatedDriver {
             shared_bytes: kernel.contract.shared_bytes,
             parameters: &[parameters],
         };
-        let report = ptx_emulator::launch(&self.module, &self.memory, &launch, &self.options)
+        let report = self
+            .stream
+            .launch(&self.module, &self.memory, &launch, &self.options, Start::Programmatic)
             .map_err(|error| failed("launch", error, Some(entry)))?;
         let diagnostics = report.diagnostics.clone();
         if let Some(reports) = &self.reports {
@@ -183,14 +195,17 @@ impl Driver for EmulatedDriver {
     }
 
     unsafe fn free(&self, address: u64) {
+        self.stream.synchronize();
         self.memory.free(address);
     }
 
     unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.stream.synchronize();
         self.memory.write(address, bytes).map_err(|error| failed("write", error, None))
     }
 
     unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.stream.synchronize();
         self.memory.read(address, bytes).map_err(|error| failed("read", error, None))
     }
 
@@ -201,6 +216,7 @@ impl Driver for EmulatedDriver {
 
     #[cfg(feature = "case-file")]
     fn synchronize(&self) -> Result<(), Error> {
+        self.stream.synchronize();
         Ok(())
     }
 

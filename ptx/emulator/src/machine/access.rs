@@ -76,10 +76,13 @@ impl Unit<'_> {
         if !self.context.options.checks.races || bytes == 0 {
             return;
         }
-        let observer = Observer { seen: &view.seen, fenced: &view.fenced, own };
+        let observer = Observer { seen: &view.seen, fenced: &view.fenced, over: view.over.as_deref(), own };
         let at = self.ctas[place.cta].warps[place.warp].fibers[place.fiber].at;
         let conflict = match location {
-            Location::Global(address) => self.global.access(address, bytes, observer, epoch, at, kind),
+            Location::Global(address) => {
+                self.order_after_grids(place, lane, (address, bytes), view, kind);
+                self.global.access(address, bytes, observer, epoch, at, kind)
+            }
             Location::Shared { cta, address } => {
                 self.ctas[cta].shadow.access(address, bytes, observer, epoch, at, kind)
             }

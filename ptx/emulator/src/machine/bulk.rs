@@ -87,7 +87,7 @@ impl Unit<'_> {
         let align = if is_tensor { 1 } else { BULK_ALIGN };
 
         // To whom: one CTA or several, each with a barrier at the same offset.
-        let (targets, end) = match barrier {
+        let targets = match barrier {
             Some(barrier) => {
                 let Some((barrier_cta, barrier_address)) = self.mbarrier_location(place, lane, barrier)
                 else {
@@ -110,30 +110,42 @@ impl Unit<'_> {
                     let message = "the mbarrier is not in the CTA that gets the data".to_owned();
                     return Err((Check::BulkCopy, message));
                 }
-                let mut barriers = Vec::new();
-                for target in &targets {
-                    if !self.check_visible_mbarrier(place, lane, *target, barrier_address) {
+                let mut ends = Vec::new();
+                for target in targets {
+                    if !self.check_visible_mbarrier(place, lane, target, barrier_address) {
                         return Ok(());
                     }
-                    let phase = self.mbarrier_phase(*target, barrier_address).unwrap_or(0);
-                    barriers.push((*target, barrier_address, total, phase));
+                    let phase = self.mbarrier_phase(target, barrier_address).unwrap_or(0);
+                    let address = barrier_address;
+                    ends.push((target, BulkEnd::Barrier { cta: target, address, bytes: total, phase }));
                 }
-                (targets, BulkEnd::Barriers(barriers))
+                ends
             }
             None => {
                 let group = self.ctas[place.cta].warps[place.warp].bulk_groups[lane] + 1;
-                (vec![near_cta], BulkEnd::Group(group))
+                vec![(near_cta, BulkEnd::Group(group))]
             }
         };
 
         let threads = self.ctas[place.cta].threads;
         let thread = self.thread(place, lane);
-        let mut transfers = Vec::new();
-        for (index, target) in targets.iter().enumerate() {
+        let reduction = bulk.reduction.and_then(|(operation, ty)| Some((operation, ty.or(element)?)));
+        let in_range: u64 =
+            pieces.iter().filter(|piece| piece.1.is_some()).map(|piece| u64::from(piece.2)).sum();
+        let sectors: u64 = in_range.div_ceil(32);
+        self.count(place, |counts| {
+            counts.shared_bytes += u64::from(total) * targets.len() as u64;
+            if bulk.direction != Direction::SharedToShared {
+                counts.global_bytes += in_range;
+                counts.sectors += sectors;
+            }
+        });
+        // What goes to several CTAs arrives at each of them in its own time.
+        for (target, end) in targets {
             // Reads and writes are over when the target's barrier says so, or the thread's group.
             let (read_epoch, write_epoch) = match &end {
-                BulkEnd::Barriers(barriers) => {
-                    let epoch = self.completion_epoch(*target, barriers[index].1);
+                BulkEnd::Barrier { cta, address, .. } => {
+                    let epoch = self.completion_epoch(*cta, *address);
                     (epoch, epoch)
                 }
                 BulkEnd::Group(group) => (
@@ -141,8 +153,9 @@ impl Unit<'_> {
                     Actor::BulkWrites(thread).at(place.cta, threads, *group),
                 ),
             };
+            let mut transfers = Vec::new();
             for (offset, far, bytes) in &pieces {
-                let near = Location::Shared { cta: *target, address: *offset };
+                let near = Location::Shared { cta: target, address: *offset };
                 let (from, to) = match bulk.direction {
                     Direction::GlobalToShared | Direction::SharedToShared => (*far, Some(near)),
                     Direction::SharedToGlobal => (Some(near), *far),
@@ -159,19 +172,8 @@ impl Unit<'_> {
                     transfers.push(Transfer { from, to, bytes: *bytes, read: *bytes, data: Vec::new() });
                 }
             }
+            self.push(place, lane, Effect::Bulk { transfers, fill, reduction, end });
         }
-        let in_range: u64 =
-            pieces.iter().filter(|piece| piece.1.is_some()).map(|piece| u64::from(piece.2)).sum();
-        let sectors: u64 = in_range.div_ceil(32);
-        self.count(place, |counts| {
-            counts.shared_bytes += u64::from(total) * targets.len() as u64;
-            if bulk.direction != Direction::SharedToShared {
-                counts.global_bytes += in_range;
-                counts.sectors += sectors;
-            }
-        });
-        let reduction = bulk.reduction.and_then(|(operation, ty)| Some((operation, ty.or(element)?)));
-        self.push(place, lane, Effect::Bulk { transfers, fill, reduction, end });
         Ok(())
     }
 

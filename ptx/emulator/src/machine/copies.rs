@@ -50,8 +50,8 @@ pub(super) enum Effect {
 /// Who learns that a bulk copy is done.
 #[derive(Debug)]
 pub(super) enum BulkEnd {
-    /// Barriers: CTA, address, bytes, and the phase they were in at the issue.
-    Barriers(Vec<(usize, u32, u32, u32)>),
+    /// A barrier, to which it brings `bytes`, and the phase in which the barrier was at the issue.
+    Barrier { cta: usize, address: u32, bytes: u32, phase: u32 },
     /// The thread's bulk group.
     Group(u32),
 }
@@ -116,24 +116,24 @@ impl Unit<'_> {
                 for transfer in &transfers {
                     self.transfer((cta, thread), transfer, fill, reduction);
                 }
-                let BulkEnd::Barriers(barriers) = end else { return };
-                for (target, address, bytes, phase) in barriers {
-                    let now = self.mbarrier_phase(target, address);
-                    if now != Some(phase) {
-                        let message = match now {
-                            Some(now) => format!(
-                                "{bytes} bytes arrive at the mbarrier at {address:#x} in phase {now}, and were asked \
-                                 for in phase {phase}; needed is an expect_tx in the same phase"
-                            ),
-                            None => format!(
+                let BulkEnd::Barrier { cta: target, address, bytes, phase } = end else { return };
+                let now = self.mbarrier_phase(target, address);
+                if now != Some(phase) {
+                    let message = match now {
+                        Some(now) => format!(
+                            "{bytes} bytes arrive at the mbarrier at {address:#x} in phase {now}, and were asked for in \
+                             phase {phase}; needed is an expect_tx in the same phase"
+                        ),
+                        None => {
+                            format!(
                                 "{bytes} bytes arrive at {address:#x}, where there is no mbarrier any more"
-                            ),
-                        };
-                        self.report_at(cta, thread, at, Check::Mbarrier, message);
-                    }
-                    if let Some(message) = self.count_at_mbarrier(target, address, Step::Complete(bytes)) {
-                        self.report_at(cta, thread, at, Check::Mbarrier, message);
-                    }
+                            )
+                        }
+                    };
+                    self.report_at(cta, thread, at, Check::Mbarrier, message);
+                }
+                if let Some(message) = self.count_at_mbarrier(target, address, Step::Complete(bytes)) {
+                    self.report_at(cta, thread, at, Check::Mbarrier, message);
                 }
             }
             Effect::Multiply { warpgroup } => self.multiply(cta, warpgroup),
@@ -384,7 +384,7 @@ impl Unit<'_> {
                 .collect();
             let phase = self.mbarrier_phase(cta, barrier).unwrap_or(0);
             let transfer = Transfer { from: None, to, bytes: total, read: 0, data };
-            let end = BulkEnd::Barriers(vec![(cta, barrier, total, phase)]);
+            let end = BulkEnd::Barrier { cta, address: barrier, bytes: total, phase };
             self.push(
                 place,
                 lane,

@@ -38,6 +38,8 @@ pub(super) struct Cta {
     pub(super) warpgroups: Vec<Warpgroup>,
     /// Registers that warpgroups have given back.
     pub(super) free_registers: u32,
+    /// Once dependent grids may begin as far as this CTA is concerned: whether it had waited for earlier ones before.
+    pub(super) released_after_wait: Option<bool>,
     pub(super) cleaned: bool,
 }
 
@@ -64,6 +66,7 @@ impl Cta {
             mbarrier_agents: BTreeMap::new(),
             barriers: (0..NAMED_BARRIERS).map(|_| NamedBarrier::default()).collect(),
             free_registers: 0,
+            released_after_wait: None,
             cleaned: false,
         }
     }

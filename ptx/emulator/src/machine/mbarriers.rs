@@ -1,17 +1,15 @@
-//! Memory barriers in shared memory (PTX ISA, "mbarrier").
+//! Memory barriers in shared memory (PTX ISA, "mbarrier"): initialisation and arrivals; see `waits` for the rest.
+
+mod waits;
 
 use std::fmt;
 
 use super::addresses::Location;
 use super::cta::Actor;
-use super::wait::Wait;
-use super::warp::lanes;
 use super::{Place, Unit};
-use crate::arithmetic::LANES;
 use crate::diagnostic::Check;
 use crate::order::{Epoch, Kind, View};
 use crate::program::{Mbarrier as Instruction, MbarrierOperation, Space};
-use rand::RngExt;
 
 /// Bytes of an mbarrier, which are also its alignment.
 const BYTES: u32 = 8;
@@ -34,9 +32,15 @@ pub(super) struct Mbarrier {
     earlier_phases: u32,
     /// Its number among the CTA's barriers, by which it is an agent.
     number: u32,
-    /// What the arrivals of this phase have published, and those of all earlier ones.
+    /// What the CTA's own arrivals of this phase have published, and those of all earlier ones.
     view: View,
     completed: View,
+    /// The same of arrivals from other CTAs. Unless both arrival and wait are of `.cluster` scope, they tell only that what
+    /// came before is over.
+    remote_view: View,
+    remote_completed: View,
+    /// The last arrival of each thread of another CTA, with its instruction.
+    pub(super) remote_arrivals: Vec<(Epoch, u32)>,
     pub(super) initialized: Epoch,
     /// Whether a fence has made the initialisation visible to the asynchronous proxy.
     pub(super) is_visible: bool,
@@ -46,6 +50,13 @@ impl fmt::Display for Mbarrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { expected, pending, transactions, phase, .. } = self;
         write!(f, "in phase {phase}, {pending} of {expected} arrivals and {transactions} bytes are missing")
+    }
+}
+
+impl Mbarrier {
+    /// Where arrivals of this phase publish.
+    fn view_of(&mut self, is_remote: bool) -> &mut View {
+        if is_remote { &mut self.remote_view } else { &mut self.view }
     }
 }
 
@@ -88,6 +99,7 @@ impl Unit<'_> {
                 self.report(place, Some(lane), Check::Mbarrier, message);
                 continue;
             };
+            self.count_mbarrier(place, address, false);
             self.mbarrier_of_lane(place, lane, cta, address, instruction);
         }
         self.advance(place)
@@ -130,11 +142,27 @@ impl Unit<'_> {
                 }
                 let count = count.map_or(1, |count| value(self, count));
                 let expect = expect.map_or(0, |expect| value(self, expect));
-                let Mbarrier { phase, pending, .. } = self.ctas[cta].mbarriers[&address];
+                let (phase, pending) = {
+                    let barrier = &self.ctas[cta].mbarriers[&address];
+                    (barrier.phase, barrier.pending)
+                };
+                let is_remote = cta != place.cta;
+                if is_remote {
+                    let (epoch, at) = (self.epoch(place, lane), self.fiber(place).at);
+                    let known = &mut self.mbarrier_at(cta, address).remote_arrivals;
+                    known.retain(|(known, _)| known.agent != epoch.agent);
+                    known.push((epoch, at));
+                }
                 if !instruction.relaxed {
-                    let mut view = std::mem::take(&mut self.mbarrier_at(cta, address).view);
-                    self.publish(place, 1 << lane, &mut view);
-                    self.mbarrier_at(cta, address).view = view;
+                    let mut view = std::mem::take(self.mbarrier_at(cta, address).view_of(is_remote));
+                    if !is_remote || instruction.for_cluster {
+                        self.publish(place, 1 << lane, &mut view);
+                    } else {
+                        let mut published = View::default();
+                        self.publish(place, 1 << lane, &mut published);
+                        view.join_as_over(&published);
+                    }
+                    *self.mbarrier_at(cta, address).view_of(is_remote) = view;
                 }
                 self.step_mbarrier(
                     place,
@@ -196,6 +224,9 @@ impl Unit<'_> {
             number,
             view: View::default(),
             completed: View::default(),
+            remote_view: View::default(),
+            remote_completed: View::default(),
+            remote_arrivals: Vec::new(),
             initialized: epoch,
             is_visible: false,
         };
@@ -313,6 +344,8 @@ impl Unit<'_> {
             barrier.pending = barrier.expected;
             let view = std::mem::take(&mut barrier.view);
             barrier.completed.join(&view);
+            let remote = std::mem::take(&mut barrier.remote_view);
+            barrier.remote_completed.join(&remote);
             let time = barrier.earlier_phases + barrier.phase;
             barrier.completed.seen.raise(Actor::Mbarrier(barrier.number).at(cta, threads, time));
         }
@@ -322,90 +355,6 @@ impl Unit<'_> {
     fn step_mbarrier(&mut self, place: Place, lane: Option<usize>, cta: usize, address: u32, step: Step) {
         if let Some(message) = self.count_at_mbarrier(cta, address, step) {
             self.report(place, lane, Check::Mbarrier, message);
-        }
-    }
-
-    fn test_mbarrier(&mut self, place: Place, mask: u32, instruction: &Instruction) -> bool {
-        let MbarrierOperation::Test { done, phase, is_parity, waits } = instruction.operation else {
-            return self.advance(place);
-        };
-        let resumed = self.fiber(place).wait.take().is_some();
-        let phases = self.read(place, phase);
-        let locations = self.locations(place, mask, instruction.space, instruction.address);
-        let mut result = [0; LANES];
-        let mut open = Vec::new();
-        for (lane, location) in locations {
-            let Location::Shared { cta, address } = location else {
-                let message = format!("an mbarrier in {} memory; needed is shared memory", location.space());
-                self.report(place, Some(lane), Check::Mbarrier, message);
-                continue;
-            };
-            if !self.check_mbarrier(place, lane, cta, address) {
-                // Whoever waits here would wait for ever.
-                self.stopped = true;
-                continue;
-            }
-            if is_parity {
-                self.check_overrun(place, lane, cta, address, phases[lane]);
-            }
-            let current = self.ctas[cta].mbarriers[&address].phase;
-            let is_done = if is_parity {
-                u64::from(current & 1) != phases[lane] & 1
-            } else {
-                current > Arrival::from_state(phases[lane]).phase
-            };
-            if is_done {
-                result[lane] = 1;
-            } else if !open.contains(&(cta, address, current)) {
-                open.push((cta, address, current));
-            }
-        }
-        // `try_wait` may give up at any time.
-        if waits && !open.is_empty() && !self.random.random_bool(0.125) {
-            if !resumed {
-                self.count_wait(place);
-            }
-            self.fiber(place).wait = Some(Wait::Mbarrier { barriers: open });
-            return false;
-        }
-        if !instruction.relaxed {
-            self.acquire_mbarriers(place, mask, instruction, &result);
-        }
-        self.write(place, done, &result, mask);
-        self.advance(place);
-        // A failed test ends the turn, so that others can do what it waits for.
-        open.is_empty()
-    }
-
-    fn acquire_mbarriers(&mut self, place: Place, mask: u32, instruction: &Instruction, done: &[u64; LANES]) {
-        let addresses = self.addresses(place, instruction.address);
-        let mut left = lanes(mask).filter(|lane| done[*lane] != 0).fold(0_u32, |set, lane| set | 1 << lane);
-        while left != 0 {
-            let address = addresses[left.trailing_zeros() as usize];
-            let same =
-                lanes(left).filter(|lane| addresses[*lane] == address).fold(0, |set, lane| set | 1 << lane);
-            left &= !same;
-            let space = instruction.space;
-            if let Ok(Location::Shared { cta, address }) = self.locate(place.cta, space, address) {
-                let completed = self.ctas[cta].mbarriers[&address].completed.clone();
-                self.take_over(place, same, &completed);
-            }
-        }
-    }
-
-    /// A parity tells a phase from its neighbours only: a thread that is two phases behind cannot wait.
-    fn check_overrun(&mut self, place: Place, lane: usize, cta: usize, address: u32, parity: u64) {
-        let barrier = &self.ctas[cta].mbarriers[&address];
-        let agent = Actor::Mbarrier(barrier.number).agent(cta, self.context.threads());
-        let known = self.ctas[place.cta].warps[place.warp].views[lane].seen.time(agent);
-        let known = known.saturating_sub(barrier.earlier_phases);
-        let phase = barrier.phase;
-        if u64::from(known & 1) == parity & 1 && phase >= known + 2 {
-            let message = format!(
-                "the thread waits for phase {known} of the mbarrier at {address:#x}, which is in phase {phase} already: \
-                 the parity is ambiguous"
-            );
-            self.report(place, Some(lane), Check::Mbarrier, message);
         }
     }
 

@@ -7,7 +7,7 @@
 //! * `warp`, `cta`: state; `wait`: what stops a fiber;
 //! * `step`: one instruction; `lanes`, `addresses`, `access`, `atomics`, `barriers`, `mbarriers`, `copies`, `bulk`,
 //!   `tensor`: the families; `traffic`: what accesses cost;
-//! * `ordering`: publishing and taking over views; `report`: findings.
+//! * `ordering`: publishing and taking over views; `dependency`: grids that this one overlaps; `report`: findings.
 
 mod access;
 mod addresses;
@@ -16,6 +16,7 @@ mod barriers;
 mod bulk;
 mod copies;
 mod cta;
+mod dependency;
 mod lanes;
 mod mbarriers;
 mod ordering;
@@ -26,7 +27,7 @@ mod traffic;
 mod wait;
 mod warp;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -35,12 +36,14 @@ use rand::{RngExt, SeedableRng};
 use crate::diagnostic::{Check, Diagnostic};
 use crate::launch::Options;
 use crate::memory::Allocation;
-use crate::order::GlobalShadow;
-use crate::profile::Counts;
+use crate::order::{GlobalShadow, GroupFootprint, View};
+use crate::profile::{Counts, MbarrierUse};
 use crate::program::Program;
+use crate::stream::Earlier;
 use barriers::ClusterBarrier;
 use copies::Pending;
 use cta::Cta;
+pub(crate) use dependency::Dependency;
 use ordering::Published;
 use wait::Wait;
 
@@ -62,10 +65,14 @@ pub(crate) struct Context<'a> {
     pub(crate) parameters: Vec<u8>,
     /// By address.
     pub(crate) allocations: Vec<Arc<Allocation>>,
+    /// Grids that may still be running.
+    pub(crate) earlier: &'a [Earlier],
 }
 
 /// CTAs that run together.
 pub(crate) struct Unit<'a> {
+    /// Among the units of the launch.
+    number: u32,
     context: &'a Context<'a>,
     random: StdRng,
     ctas: Vec<Cta>,
@@ -76,10 +83,14 @@ pub(crate) struct Unit<'a> {
     /// What was published at addresses in global and shared memory.
     published: HashMap<u64, Vec<Published>>,
     pending: Vec<Pending>,
+    /// What a wait for earlier grids makes known.
+    over_after_wait: View,
+    dependency: Dependency,
     diagnostics: Vec<Diagnostic>,
     reported: HashSet<(Check, u32, u32)>,
     /// Counts by warp of a CTA and instruction.
     profile: Vec<Vec<Counts>>,
+    mbarrier_uses: BTreeMap<u32, MbarrierUse>,
     stopped: bool,
 }
 
@@ -87,7 +98,9 @@ pub(crate) struct Unit<'a> {
 pub(crate) struct Finished {
     pub(crate) diagnostics: Vec<Diagnostic>,
     pub(crate) profile: Vec<Vec<Counts>>,
-    pub(crate) global: GlobalShadow,
+    pub(crate) mbarrier_uses: BTreeMap<u32, MbarrierUse>,
+    pub(crate) footprint: GroupFootprint,
+    pub(crate) dependency: Dependency,
 }
 
 /// One fiber.
@@ -107,6 +120,7 @@ impl<'a> Unit<'a> {
         let instructions =
             if context.options.checks.profile { context.program.instructions.len() } else { 0 };
         Self {
+            number: index as u32,
             context,
             random: StdRng::seed_from_u64(context.options.seed ^ index.wrapping_mul(SPREAD)),
             ctas: Vec::new(),
@@ -115,9 +129,12 @@ impl<'a> Unit<'a> {
             global: GlobalShadow::default(),
             published: HashMap::new(),
             pending: Vec::new(),
+            over_after_wait: dependency::over_after_wait(context.earlier),
+            dependency: Dependency::default(),
             diagnostics: Vec::new(),
             reported: HashSet::new(),
             profile: vec![vec![Counts::default(); instructions]; warps],
+            mbarrier_uses: BTreeMap::new(),
             stopped: false,
         }
     }
@@ -153,7 +170,13 @@ impl<'a> Unit<'a> {
             self.run_fiber(place);
             self.finish_ctas();
         }
-        Finished { diagnostics: self.diagnostics, profile: self.profile, global: self.global }
+        Finished {
+            diagnostics: self.diagnostics,
+            profile: self.profile,
+            mbarrier_uses: self.mbarrier_uses,
+            footprint: GroupFootprint::of(self.number, &self.global),
+            dependency: self.dependency,
+        }
     }
 
     /// Begins the CTAs of one more cluster; false where there is none left.

@@ -19,7 +19,7 @@ impl Unit<'_> {
         self.report_with(place, lane, check, message, NONE, Vec::new());
     }
 
-    fn report_with(
+    pub(super) fn report_with(
         &mut self,
         place: Place,
         lane: Option<usize>,
@@ -212,6 +212,7 @@ impl Unit<'_> {
             self.report_at(number, 0, last, check, message);
         }
         self.check_remote_accesses(number);
+        self.release_at_end(number);
         // What a finished CTA held is not needed any more.
         let cta = &mut self.ctas[number];
         cta.shared = Vec::new();
@@ -221,35 +222,52 @@ impl Unit<'_> {
         cta.warps.iter_mut().for_each(|warp| warp.registers = Vec::new());
     }
 
-    /// Shared memory is there for the rest of the cluster as long as one thread of its CTA is: that thread has to know of
-    /// all accesses by others when it returns.
+    /// Shared memory is there for others as long as one thread of its CTA is: the threads have to know of all that others
+    /// did to it, copies among them, when they return.
     fn check_remote_accesses(&mut self, number: usize) {
-        if self.context.cluster == [1; 3] || !self.context.options.checks.races {
+        if !self.context.options.checks.races {
             return;
         }
         let cta = &self.ctas[number];
         let mut known = View::default();
         cta.warps.iter().flat_map(|warp| &warp.views).for_each(|view| known.join(view));
-        let is_remote = |access: &&Access| usize::from(access.epoch.agent.cta) != number;
-        let Some(access) =
-            cta.shadow.accesses().filter(is_remote).find(|access| !known.seen.includes(access.epoch))
-        else {
-            return;
+        let last = self.context.program.instructions.len() as u32 - 1;
+        let is_by_others = |access: &&Access| {
+            let agent = access.epoch.agent;
+            usize::from(agent.cta) != number || matches!(Actor::of(agent, cta.threads), Actor::Mbarrier(_))
         };
-        let (earlier, last) = (*access, self.context.program.instructions.len() as u32 - 1);
-        let message = format!(
-            "the CTA ends without being ordered after a{} of its shared memory by another CTA; needed is barrier.cluster \
-             before it ends",
-            with_article(earlier.kind)
-        );
-        if self.reported.insert((Check::DataRace, last, earlier.at)) {
-            let related = vec![self.earlier_site(&earlier)];
-            self.note(Diagnostic {
-                check: Check::DataRace,
-                message,
-                site: Some(self.site(number, 0, last)),
-                related,
-            });
+        let access = cta.shadow.accesses().filter(is_by_others).find(|access| !known.is_over(access.epoch));
+        let mut arrivals = cta.mbarriers.iter().flat_map(|(address, barrier)| {
+            barrier.remote_arrivals.iter().map(move |(epoch, at)| (*address, *epoch, *at))
+        });
+        let arrival = arrivals.find(|(_, epoch, _)| !known.is_over(*epoch));
+        let mut findings = Vec::new();
+        if let Some(access) = access.copied() {
+            let (by, needed) = match Actor::of(access.epoch.agent, cta.threads) {
+                Actor::Mbarrier(_) => ("a copy", "a wait at the copy's mbarrier"),
+                _ => ("another CTA", "barrier.cluster"),
+            };
+            let message = format!(
+                "the CTA ends without being ordered after a{} of its shared memory by {by}; needed is {needed} before it \
+                 ends",
+                with_article(access.kind)
+            );
+            findings.push((message, access.at, self.earlier_site(&access)));
+        }
+        if let Some((address, epoch, at)) = arrival {
+            let message = format!(
+                "the CTA ends without being ordered after an arrival at its mbarrier at {address:#x} by another CTA; needed \
+                 is barrier.cluster before it ends"
+            );
+            let thread = Actor::of(epoch.agent, cta.threads).thread().unwrap_or(0);
+            let site = self.site(usize::from(epoch.agent.cta), thread, at);
+            findings.push((message, at, ("arrival at".to_owned(), site)));
+        }
+        for (message, at, related) in findings {
+            if self.reported.insert((Check::DataRace, last, at)) {
+                let site = Some(self.site(number, 0, last));
+                self.note(Diagnostic { check: Check::DataRace, message, site, related: vec![related] });
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::cta::WARPGROUP_WARPS;
 use super::mbarriers::Arrival;
+use super::tensor::IN_FLIGHT;
 use super::wait::Wait;
 use super::warp::{ALL_LANES, Fiber, WARP, Warp, lanes, to_mask};
 use super::{Place, Unit};
@@ -173,8 +174,8 @@ impl Unit<'_> {
                     return self.set_registers(place, *increase, *count);
                 }
             }
-            // A launch begins when all earlier ones have ended, so there is nothing to wait for.
-            Operation::DependencyWait | Operation::DependencyLaunch => {}
+            Operation::DependencyWait => self.wait_for_grids(place, mask),
+            Operation::DependencyLaunch => self.launch_dependents(place, mask),
         }
         self.advance(place)
     }
@@ -196,6 +197,16 @@ impl Unit<'_> {
         if self.context.options.checks.profile {
             let at = self.ctas[place.cta].warps[place.warp].fibers[place.fiber].at;
             add(&mut self.profile[place.warp][at as usize]);
+        }
+    }
+
+    /// Notes which mbarrier the instruction a fiber is at was executed on.
+    pub(super) fn count_mbarrier(&mut self, place: Place, address: u32, waits: bool) {
+        if self.context.options.checks.profile {
+            let at = self.ctas[place.cta].warps[place.warp].fibers[place.fiber].at;
+            let known = self.mbarrier_uses.entry(at).or_default();
+            known.addresses.insert(address);
+            known.waits |= waits;
         }
     }
 
@@ -377,8 +388,7 @@ impl Unit<'_> {
             is_busy |= warp.in_flight[*register as usize] != 0;
         }
         if is_busy {
-            let message = "a register of a wgmma that is still under way; needed is wgmma.wait_group before this access";
-            self.report(place, None, Check::AccumulatorInFlight, message.into());
+            self.report(place, None, Check::AccumulatorInFlight, IN_FLIGHT.into());
         }
     }
 

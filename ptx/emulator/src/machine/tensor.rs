@@ -20,6 +20,10 @@ use crate::program::{Address, Multiply, Operation, Register, Source, Space};
 /// Bytes of a run of a matrix operand in shared memory.
 const CHUNK_BYTES: u32 = 16;
 
+/// What is wrong with an access of a register that a `wgmma` uses.
+pub(super) const IN_FLIGHT: &str =
+    "a register of a wgmma that is still under way; needed is wgmma.wait_group before this access";
+
 /// The `wgmma`s of a warpgroup.
 #[derive(Debug, Default)]
 pub(super) struct Warpgroup {
@@ -76,12 +80,19 @@ impl Unit<'_> {
         let unfenced =
             accumulators.clone().any(|register| warp.unfenced[register] || other_shape(warp, register))
                 || multiply.a_registers.iter().any(|register| warp.unfenced[*register as usize]);
+        // Only accumulating in turn is in order by itself.
+        let is_busy = |warp: &super::warp::Warp, register: usize, accumulates: bool| {
+            warp.in_flight[register] != 0 && (warp.accumulator_shape[register] != 0) != accumulates
+        };
+        let is_any_busy = accumulators.clone().any(|register| is_busy(warp, register, true))
+            || multiply.a_registers.iter().any(|register| is_busy(warp, *register as usize, false));
         for register in accumulators {
             warp.in_flight[register] = group;
             warp.accumulator_shape[register] = n;
         }
         for register in &multiply.a_registers {
             warp.in_flight[*register as usize] = group;
+            warp.accumulator_shape[*register as usize] = 0;
         }
         // What tensor cores work on has to be in registers, whatever the compiler does with the rest.
         let taken = warp.in_flight.iter().filter(|group| **group != 0).count();
@@ -89,6 +100,9 @@ impl Unit<'_> {
         if taken > budget {
             let message = format!("wgmmas under way take {taken} registers, and a thread has {budget} here");
             self.report(place, None, Check::Registers, message);
+        }
+        if is_any_busy {
+            self.report(place, None, Check::AccumulatorInFlight, IN_FLIGHT.into());
         }
         if unfenced {
             let message = "a register of this wgmma was accessed before; needed is wgmma.fence in between";

@@ -99,16 +99,58 @@ impl Clock {
 pub(crate) struct View {
     pub(crate) seen: Clock,
     pub(crate) fenced: Clock,
+    /// What else is over, if anything.
+    pub(crate) over: Option<Rc<Over>>,
+}
+
+/// What has happened at some place and is over, though it need not be visible: enough to write over what was read there, or
+/// what the asynchronous proxy wrote or has been made to see.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Over {
+    pub(crate) seen: Clock,
+    pub(crate) fenced: Clock,
 }
 
 impl View {
     pub(crate) fn join(&mut self, other: &Self) {
         self.seen.join(&other.seen);
         self.fenced.join(&other.fenced);
+        match (&mut self.over, &other.over) {
+            (_, None) => {}
+            (Some(ours), Some(theirs)) if Rc::ptr_eq(ours, theirs) => {}
+            (Some(ours), Some(theirs)) => Rc::make_mut(ours).join(&theirs.seen, &theirs.fenced),
+            (ours @ None, Some(theirs)) => *ours = Some(Rc::clone(theirs)),
+        }
+    }
+
+    /// Includes that all is over that the other includes.
+    pub(crate) fn join_as_over(&mut self, other: &Self) {
+        let over = Rc::make_mut(self.over.get_or_insert_default());
+        over.join(&other.seen, &other.fenced);
+        if let Some(theirs) = &other.over {
+            over.join(&theirs.seen, &theirs.fenced);
+        }
+    }
+
+    /// Whether a moment is over.
+    pub(crate) fn is_over(&self, epoch: Epoch) -> bool {
+        self.seen.includes(epoch) || self.over.as_ref().is_some_and(|over| over.seen.includes(epoch))
     }
 
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.seen.is_same(&other.seen) && self.fenced.is_same(&other.fenced)
+        let same_over = match (&self.over, &other.over) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => Rc::ptr_eq(ours, theirs),
+            _ => false,
+        };
+        same_over && self.seen.is_same(&other.seen) && self.fenced.is_same(&other.fenced)
+    }
+}
+
+impl Over {
+    fn join(&mut self, seen: &Clock, fenced: &Clock) {
+        self.seen.join(seen);
+        self.fenced.join(fenced);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use super::clock::{Clock, Epoch};
+use super::clock::{Clock, Epoch, Over};
 use super::scope::Scope;
 
 /// Bytes of a word, the unit of bookkeeping; accesses of parts of it are told apart by masks.
@@ -46,6 +46,7 @@ pub(crate) struct Access {
 pub(crate) struct Observer<'a> {
     pub(crate) seen: &'a Clock,
     pub(crate) fenced: &'a Clock,
+    pub(crate) over: Option<&'a Over>,
     /// The thread itself, whose accesses are in order anyway, and up to when they are fenced; none for what several
     /// threads do together.
     pub(crate) own: Option<Epoch>,
@@ -134,13 +135,13 @@ impl GlobalShadow {
         conflict
     }
 
-    /// The accesses that are remembered, with the byte address of their words.
-    pub(crate) fn accesses(&self) -> impl Iterator<Item = (u64, &Access)> {
-        self.pages.iter().flat_map(|(number, page)| {
-            page.iter().enumerate().flat_map(move |(index, cell)| {
-                let word = (number * PAGE_WORDS + index as u64) * u64::from(WORD);
-                cell.iter().map(move |access| (word, access))
-            })
+    /// The words that were accessed, by their byte addresses, with the accesses that are remembered.
+    pub(crate) fn words(&self) -> impl Iterator<Item = (u64, &[Access])> {
+        let mut pages: Vec<_> = self.pages.iter().collect();
+        pages.sort_unstable_by_key(|(number, _)| **number);
+        pages.into_iter().flat_map(|(number, page)| {
+            let cells = (number * PAGE_WORDS..).zip(page).filter(|(_, cell)| !cell.is_empty());
+            cells.map(|(word, cell)| (word * u64::from(WORD), cell.as_slice()))
         })
     }
 }
@@ -167,11 +168,19 @@ fn note(cell: &mut Cell, new: Access, observer: Observer<'_>) -> Option<Conflict
     cell.retain(|old| {
         let overlaps = old.mask & new.mask != 0;
         let own = observer.own.filter(|own| own.agent == old.epoch.agent);
-        let ordered = own.is_some() || observer.seen.includes(old.epoch);
+        let is_over = |over: &Over| {
+            let needs_no_fence = !old.kind.writes || old.kind.asynchronous;
+            (if needs_no_fence { &over.seen } else { &over.fenced }).includes(old.epoch)
+        };
+        // Writing over something takes less than reading it.
+        let ordered = own.is_some()
+            || observer.seen.includes(old.epoch)
+            || new.kind.writes && observer.over.is_some_and(is_over);
         if overlaps && (old.kind.writes || new.kind.writes) && conflict.is_none() {
             let needs_fence = new.kind.asynchronous && old.kind.writes && !old.kind.asynchronous;
-            let fenced =
-                own.is_some_and(|own| own.time >= old.epoch.time) || observer.fenced.includes(old.epoch);
+            let fenced = own.is_some_and(|own| own.time >= old.epoch.time)
+                || observer.fenced.includes(old.epoch)
+                || observer.over.is_some_and(|over| over.fenced.includes(old.epoch));
             let proxy_only = ordered && needs_fence && !fenced;
             if !ordered && !morally_strong(old, &new) || proxy_only {
                 conflict = Some(Conflict { earlier: *old, word: 0, proxy_only });
@@ -222,8 +231,12 @@ mod tests {
         ) -> Option<bool> {
             let mut seen = Clock::default();
             knows.iter().for_each(|epoch| seen.raise(*epoch));
-            let observer =
-                Observer { seen: &seen, fenced: &Clock::default(), own: Some(Epoch { agent, time: 0 }) };
+            let observer = Observer {
+                seen: &seen,
+                fenced: &Clock::default(),
+                over: None,
+                own: Some(Epoch { agent, time: 0 }),
+            };
             let conflict = self.0.access(address, bytes, observer, Epoch { agent, time: 1 }, 0, kind);
             conflict.map(|conflict| conflict.proxy_only)
         }

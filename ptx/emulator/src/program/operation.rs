@@ -326,8 +326,9 @@ pub(crate) struct Mbarrier {
     pub(crate) space: Space,
     pub(crate) address: Address,
     pub(crate) operation: MbarrierOperation,
-    /// `.cluster` scope, or none said, orders with every CTA of the cluster.
     pub(crate) relaxed: bool,
+    /// `.cluster`: whether other CTAs of the cluster are to see what was written before.
+    pub(crate) for_cluster: bool,
 }
 
 #[derive(Debug)]

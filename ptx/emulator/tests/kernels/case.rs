@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use ptx_emulator::diagnostic::Diagnostic;
 use ptx_emulator::tensor_map::{ElementType, Swizzle, TensorMap};
-use ptx_emulator::{GlobalMemory, Launch, LaunchError, Module, Options, Report};
+use ptx_emulator::{GlobalMemory, Launch, LaunchError, Module, Options, Report, Start, Stream};
 
 /// A kernel and its header.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,8 @@ pub struct Case {
     pub cluster: [u32; 3],
     pub shared_bytes: u32,
     pub max_steps: u64,
+    /// Entries to launch, each free to begin while those before it run; none for the first entry alone.
+    pub launches: Vec<String>,
     pub parameters: Vec<Parameter>,
     /// Words that the buffers of parameters hold in the end.
     pub results: Vec<(usize, Vec<u32>)>,
@@ -32,9 +35,9 @@ pub enum Parameter {
     Map { dims: Vec<u64>, box_dims: Vec<u32>, swizzle: Swizzle },
 }
 
-/// A launch that has ended: what it reported, and what each parameter's buffer holds.
+/// Launches that have ended: what each reported, and what each parameter's buffer holds.
 pub struct Outcome {
-    pub report: Report,
+    pub reports: Vec<Report>,
     pub buffers: Vec<Vec<u32>>,
 }
 
@@ -66,6 +69,7 @@ impl Case {
         for (key, value) in header.filter_map(|line| line.split_once(": ")) {
             match key {
                 "launch" => value.split(", ").for_each(|setting| case.set(setting)),
+                "launches" => case.launches = value.split(' ').map(str::to_owned).collect(),
                 "parameter" => case.parameters.push(Parameter::read(value)),
                 "result" => {
                     let (index, words) = value.split_once(" = ").unwrap();
@@ -105,29 +109,39 @@ impl Case {
         let placed: Vec<(Vec<u8>, u64, usize)> =
             self.parameters.iter().map(|parameter| parameter.place(&memory)).collect();
         let parameters: Vec<&[u8]> = placed.iter().map(|(bytes, ..)| bytes.as_slice()).collect();
-        let entry = module.entries().next().unwrap_or_default().to_owned();
-        let launch = Launch {
-            entry: &entry,
-            grid: self.grid,
-            block: self.block,
-            cluster: self.cluster,
-            shared_bytes: self.shared_bytes,
-            parameters: &parameters,
+        let first = module.entries().next().unwrap_or_default().to_owned();
+        let entries = if self.launches.is_empty() { std::slice::from_ref(&first) } else { &self.launches };
+        let stream = Stream::new();
+        let launch = |entry: &String| {
+            let launch = Launch {
+                entry,
+                grid: self.grid,
+                block: self.block,
+                cluster: self.cluster,
+                shared_bytes: self.shared_bytes,
+                parameters: &parameters,
+            };
+            stream.launch(&module, &memory, &launch, options, Start::Programmatic)
         };
-        let report = ptx_emulator::launch(&module, &memory, &launch, options)?;
+        let reports = entries.iter().map(launch).collect::<Result<_, _>>()?;
         let buffers = placed.iter().map(|(_, address, words)| {
             let mut bytes = vec![0; words * 4];
             memory.read(*address, &mut bytes).unwrap();
             bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
         });
-        Ok(Outcome { buffers: buffers.collect(), report })
+        Ok(Outcome { buffers: buffers.collect(), reports })
     }
 }
 
 impl Outcome {
+    /// All findings.
+    pub fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.reports.iter().flat_map(|report| &report.diagnostics)
+    }
+
     /// All findings, as they are printed.
     pub fn text(&self) -> String {
-        self.report.diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")).collect()
+        self.diagnostics().map(|diagnostic| format!("{diagnostic}\n")).collect()
     }
 }
 

@@ -38,7 +38,7 @@ fn find(case: &Case) -> Result<Outcome, String> {
     let mut first = None;
     for seed in 0..if *with_luck { LUCKY_SEEDS } else { SEEDS } {
         let outcome = case.run(seed).map_err(|error| error.to_string())?;
-        let finds = outcome.report.diagnostics.iter().any(|diagnostic| diagnostic.check.name() == check);
+        let finds = outcome.diagnostics().any(|diagnostic| diagnostic.check.name() == check);
         match (finds, with_luck) {
             (true, true) => return Ok(outcome),
             (false, false) => return Err(format!("seed {seed} finds no {check}, but:\n{}", outcome.text())),

@@ -1,6 +1,6 @@
 //! Launches that make no sense, and modules that cannot be loaded: errors that name the argument.
 
-use ptx_emulator::{GlobalMemory, Launch, LaunchError, Module, Options, launch};
+use ptx_emulator::{GlobalMemory, Launch, LaunchError, Module, Options, Start, Stream, launch};
 
 const ENTRY: &str = ".visible .entry kernel(.param .u32 a) { .shared .b8 tile[1024]; ret; }";
 
@@ -101,4 +101,48 @@ fn what_cannot_be_run_is_not_loaded() {
             other => panic!("{body}: {other:?}"),
         }
     }
+}
+
+/// Adds 1 to a number without waiting for anything.
+const INCREMENT: &str = "
+    .version 8.0
+    .target sm_90a
+    .address_size 64
+    .visible .entry increment(.param .u64 number)
+    {
+        .reg .b32 %r;
+        .reg .b64 %rd;
+        ld.param.u64 %rd, [number];
+        ld.global.u32 %r, [%rd];
+        add.u32 %r, %r, 1;
+        st.global.u32 [%rd], %r;
+        ret;
+    }";
+
+#[test]
+fn launches_overlap_only_where_they_may() {
+    let module = Module::load(INCREMENT).unwrap();
+    let memory = GlobalMemory::new();
+    let number = memory.allocate(4);
+    memory.write(number, &[0; 4]).unwrap();
+    let parameter = number.to_le_bytes();
+    let call = Launch {
+        entry: "increment",
+        grid: [1; 3],
+        block: [1; 3],
+        cluster: [1; 3],
+        shared_bytes: 0,
+        parameters: &[&parameter],
+    };
+    let stream = Stream::new();
+    let findings =
+        |start| stream.launch(&module, &memory, &call, &Options::default(), start).unwrap().diagnostics.len();
+    assert_eq!(findings(Start::Programmatic), 0, "the first");
+    assert_eq!(findings(Start::AfterAll), 0, "after all that came before");
+    assert!(findings(Start::Programmatic) > 0, "overlaps the one before");
+    stream.synchronize();
+    assert_eq!(findings(Start::Programmatic), 0, "after the host has waited");
+    let mut bytes = [0; 4];
+    memory.read(number, &mut bytes).unwrap();
+    assert_eq!(u32::from_le_bytes(bytes), 4, "each has run to its end");
 }

@@ -135,6 +135,7 @@ impl Decoder<'_> {
             address: self.address(arguments.get(at)?)?,
             operation,
             relaxed: has("relaxed"),
+            for_cluster: has("cluster"),
         }))
     }
 }
