@@ -6,7 +6,7 @@ use oximla::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, DeviceBuffer,
     EmulatedOptions, EmulatedReports, Error, KvFormat, Stream, TensorView, TensorViewMut, Workspace,
 };
-use oximla_types::kernels::combine::CombineParams;
+use oximla_types::kernels::combine::{CombineParams, rows_per_cta};
 use oximla_types::kernels::dense_decode::DenseDecodeParams;
 
 /// The entries and the bytes of their parameters.
@@ -207,7 +207,8 @@ fn the_kernels_compute() {
     let launches = reports.take();
     let [decode, combine] = launches.as_slice() else { panic!("{} launches", launches.len()) };
     assert_eq!((decode.entry, decode.grid), ("dense_decode_sm90_bf16", [1, 132]));
-    assert_eq!((combine.entry, combine.grid), ("combine_bf16", [4, 2]));
+    let rows_per_cta = rows_per_cta(2, 16, 132);
+    assert_eq!((combine.entry, combine.grid), ("combine_bf16", [16 / rows_per_cta, 2]));
     for launch in [decode, combine] {
         assert!(launch.report.diagnostics.is_empty());
         assert!(!launch.report.profile.instructions.is_empty(), "{}", launch.entry);

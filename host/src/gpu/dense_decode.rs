@@ -10,10 +10,11 @@ use crate::{
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord, TILE_COLUMNS,
-    TILE_ROWS,
+    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord,
+    TILE_COLUMNS, TILE_ROWS,
 };
 use oximla_types::schedule::{self, BLOCK_KEYS, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// Alignment of pointers and of the strides of rows that are read or written 16 bytes at a time.
@@ -21,12 +22,6 @@ const ALIGNMENT: u64 = 16;
 
 /// Largest second grid dimension.
 const MAX_GRID_Y: usize = 65_535;
-
-/// CTAs of the combine kernel that a multiprocessor should have at least: as many as run there at a time.
-const COMBINE_CTAS: u32 = 16;
-
-/// Rows that one of them may take at most: where few requests are split, theirs must not take long.
-const MAX_COMBINE_ROWS: u64 = 8;
 
 /// A dense decode planned for a GPU.
 #[derive(Clone, Debug)]
@@ -36,21 +31,8 @@ pub(crate) struct DensePlan {
     format: KvFormat,
     decode: Kernel,
     combine: Kernel,
-    shape: LaunchShape,
+    shape: GridShape,
     workspace: WorkspacePlan,
-}
-
-/// How the grid covers the problem; a pure function of problem and multiprocessors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LaunchShape {
-    /// Rows that share a key/value head.
-    rows: u32,
-    row_tiles: u32,
-    /// Rows of a request.
-    total_rows: u32,
-    partitions: u32,
-    /// Rows of a request that a CTA of the combine kernel takes.
-    combine_rows: u32,
 }
 
 /// Byte offsets in the workspace.
@@ -81,7 +63,7 @@ impl DensePlan {
         if problem.page_size != BLOCK_KEYS as usize {
             return Err(unsupported(format!("page_size {BLOCK_KEYS}"), problem.page_size));
         }
-        let shape = LaunchShape::new(problem, device.multiprocessors)?;
+        let shape = grid_shape(problem, device.multiprocessors)?;
         let workspace = WorkspacePlan::new(problem, &shape)?;
         let (decode, combine) = (Kernel::of(&decode)?, Kernel::of(&combine)?);
         Ok(Self {
@@ -171,10 +153,14 @@ impl DensePlan {
             rows: self.shape.rows,
             group: self.group(),
             total_rows: self.shape.total_rows,
-            rows_per_cta: self.shape.combine_rows,
+            rows_per_cta: combine::rows_per_cta(
+                decode.batch,
+                self.shape.total_rows,
+                self.device.multiprocessors,
+            ),
         };
-        let decode_grid = [self.shape.row_tiles * self.problem.h_kv as u32, self.shape.partitions];
-        let combine_grid = [self.shape.total_rows.div_ceil(self.shape.combine_rows), decode.batch];
+        let decode_grid = [self.shape.columns, self.shape.partitions];
+        let combine_grid = [self.shape.total_rows.div_ceil(combine.rows_per_cta), decode.batch];
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
         // the kernels reach no element outside them; the stream's maker promised a live one.
@@ -213,43 +199,31 @@ impl DensePlan {
     }
 }
 
-impl LaunchShape {
-    /// One CTA a multiprocessor: the rows' tiles side by side, the rest of the GPU split along the keys.
-    fn new(problem: &DenseDecode, multiprocessors: u32) -> Result<Self, Error> {
-        let limits = [
-            ("batch", problem.batch, MAX_GRID_Y),
-            ("num_pages", problem.num_pages, i32::MAX as usize),
-            ("max_pages", problem.max_pages, (i32::MAX as u32 / BLOCK_KEYS) as usize),
-            ("s_q · h_q", problem.s_q.saturating_mul(problem.h_q), i32::MAX as usize / TILE_ROWS as usize),
-        ];
-        for (argument, found, limit) in limits {
-            if found > limit {
-                return Err(InvalidProblem::new(argument, found, format!("at most {limit}")).into());
-            }
+/// How the grid covers the problem, whose numbers the kernels' 32-bit arithmetic must be able to carry.
+fn grid_shape(problem: &DenseDecode, multiprocessors: u32) -> Result<GridShape, Error> {
+    let limits = [
+        ("batch", problem.batch, MAX_GRID_Y),
+        ("num_pages", problem.num_pages, i32::MAX as usize),
+        ("max_pages", problem.max_pages, (i32::MAX as u32 / BLOCK_KEYS) as usize),
+        ("s_q · h_q", problem.s_q.saturating_mul(problem.h_q), i32::MAX as usize / TILE_ROWS as usize),
+    ];
+    for (argument, found, limit) in limits {
+        if found > limit {
+            return Err(InvalidProblem::new(argument, found, format!("at most {limit}")).into());
         }
-        let work = problem.batch as u64 * (problem.max_pages as u64 + u64::from(REQUEST_OVERHEAD) + 1);
-        if work >= MAX_TOTAL_WORK {
-            let found = format!("{} · {}", problem.batch, problem.max_pages);
-            return Err(InvalidProblem::new("batch · max_pages", found, "less than 2³¹ pages").into());
-        }
-        let rows = (problem.s_q * problem.h_q / problem.h_kv) as u32;
-        let row_tiles = rows.div_ceil(TILE_ROWS).max(1);
-        let columns = row_tiles.saturating_mul(problem.h_kv as u32);
-        let total_rows = (problem.s_q * problem.h_q) as u32;
-        let combine_ctas = u64::from(multiprocessors.saturating_mul(COMBINE_CTAS)).max(1);
-        let combine_rows = (problem.batch as u64 * u64::from(total_rows)).div_ceil(combine_ctas);
-        Ok(Self {
-            rows,
-            row_tiles,
-            total_rows,
-            partitions: (multiprocessors / columns).max(1),
-            combine_rows: combine_rows.clamp(1, MAX_COMBINE_ROWS) as u32,
-        })
     }
+    let work = problem.batch as u64 * (problem.max_pages as u64 + u64::from(REQUEST_OVERHEAD) + 1);
+    if work >= MAX_TOTAL_WORK {
+        let found = format!("{} · {}", problem.batch, problem.max_pages);
+        return Err(InvalidProblem::new("batch · max_pages", found, "less than 2³¹ pages").into());
+    }
+    let h_kv = NonZeroU32::new(problem.h_kv as u32)
+        .ok_or_else(|| InvalidProblem::new("h_kv", problem.h_kv, "at least 1"))?;
+    Ok(GridShape::new(problem.s_q as u32, problem.h_q as u32, h_kv, multiprocessors))
 }
 
 impl WorkspacePlan {
-    fn new(problem: &DenseDecode, shape: &LaunchShape) -> Result<Self, Error> {
+    fn new(problem: &DenseDecode, shape: &GridShape) -> Result<Self, Error> {
         let slots = schedule::split_slots(problem.batch as u32, shape.partitions) as usize;
         let partial_rows = slots.checked_mul(shape.total_rows as usize);
         let sizes = partial_rows.and_then(|rows| {
@@ -321,31 +295,26 @@ mod tests {
     }
 
     #[test]
-    fn launch_shape_fills_the_gpu() {
-        let shape = LaunchShape::new(&problem(4, 1, 128, 1), 132).unwrap();
-        assert_eq!(
-            shape,
-            LaunchShape { rows: 128, row_tiles: 2, total_rows: 128, partitions: 66, combine_rows: 1 }
-        );
-        let shape = LaunchShape::new(&problem(4, 2, 9, 3), 132).unwrap();
-        assert_eq!(
-            shape,
-            LaunchShape { rows: 6, row_tiles: 1, total_rows: 18, partitions: 44, combine_rows: 1 }
-        );
-        let shape = LaunchShape::new(&problem(4, 70_000, 128, 1), 132).unwrap();
+    fn the_grid_fills_the_gpu() {
+        let shape = grid_shape(&problem(4, 1, 128, 1), 132).unwrap();
+        let expected = GridShape { rows: 128, row_tiles: 2, total_rows: 128, columns: 2, partitions: 66 };
+        assert_eq!(shape, expected);
+        let shape = grid_shape(&problem(4, 2, 9, 3), 132).unwrap();
+        assert_eq!(shape, GridShape { rows: 6, row_tiles: 1, total_rows: 18, columns: 3, partitions: 44 });
+        let shape = grid_shape(&problem(4, 70_000, 128, 1), 132).unwrap();
         assert_eq!(shape.partitions, 1);
     }
 
     #[test]
     fn limits_name_the_argument() {
-        let error = LaunchShape::new(&problem(70_000, 1, 1, 1), 132).unwrap_err();
+        let error = grid_shape(&problem(70_000, 1, 1, 1), 132).unwrap_err();
         assert!(error.to_string().starts_with("batch is 70000"), "{error}");
     }
 
     #[test]
     fn workspace_parts_are_aligned_and_disjoint() {
         let problem = problem(3, 1, 9, 3);
-        let shape = LaunchShape::new(&problem, 132).unwrap();
+        let shape = grid_shape(&problem, 132).unwrap();
         let plan = WorkspacePlan::new(&problem, &shape).unwrap();
         assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse.is_multiple_of(16));
         assert!(plan.out >= plan.lse + 47 * 9 * 4 && plan.out.is_multiple_of(16));

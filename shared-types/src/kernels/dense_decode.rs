@@ -3,6 +3,7 @@
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARPGROUP_THREADS};
 use crate::schedule::BLOCK_KEYS;
+use core::num::NonZeroU32;
 
 /// Elements of a query and of a key.
 pub const HEAD_DIM: u32 = 576;
@@ -175,6 +176,41 @@ pub struct SplitRecord {
     pub first: u32,
     /// Number of partitions.
     pub count: u32,
+}
+
+/// How the CTAs of a launch cover the query rows and the keys; a pure function of problem and multiprocessors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GridShape {
+    /// Query rows that share a key/value head: `s_q · h_q / h_kv`.
+    pub rows: u32,
+    /// Tiles of those rows.
+    pub row_tiles: u32,
+    /// Query rows of a request.
+    pub total_rows: u32,
+    /// CTAs side by side that take the same keys: a tile of rows each.
+    pub columns: u32,
+    /// Partitions of the work line.
+    pub partitions: u32,
+}
+
+impl GridShape {
+    /// One CTA a multiprocessor: the rows' tiles side by side, the rest of the GPU split along the keys.
+    ///
+    /// `h_q` is a multiple of `h_kv`, and `s_q · h_q` rows can be counted.
+    pub const fn new(s_q: u32, h_q: u32, h_kv: NonZeroU32, multiprocessors: u32) -> Self {
+        let total_rows = s_q * h_q;
+        let rows = total_rows / h_kv.get();
+        let row_tiles = if rows == 0 { 1 } else { rows.div_ceil(TILE_ROWS) };
+        let columns = row_tiles.saturating_mul(h_kv.get());
+        let partitions = multiprocessors / columns;
+        Self {
+            rows,
+            row_tiles,
+            total_rows,
+            columns,
+            partitions: if partitions == 0 { 1 } else { partitions },
+        }
+    }
 }
 
 const fn contract(entry: &'static str) -> LaunchContract {
