@@ -38,12 +38,15 @@ pub use error::{Error, InvalidProblem};
 pub use gpu::DeviceBuffer;
 #[cfg(feature = "emulated")]
 pub use gpu::{EmulatedOptions, EmulatedReport, EmulatedReports};
-pub use ops::dense_decode::{DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan};
+pub use ops::dense_decode::{
+    DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, DenseDecodePlanBuilder,
+};
 pub use ops::sparse_decode::{
     KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan,
 };
 pub use ops::sparse_prefill::{SparsePrefill, SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan};
 pub use oximla_types::kv_cache::KvFormat;
+pub use oximla_types::schedule::Determinism;
 /// The emulator behind [`Device::emulated`]: types of its findings and counts.
 #[cfg(feature = "emulated")]
 pub use ptx_emulator;

@@ -1,8 +1,8 @@
 //! What holds for dense decode on a GPU only, real or emulated: its memory cannot be looked at before a run.
 
-use oximla::{Error, InvalidProblem};
+use oximla::{Determinism, Error, InvalidProblem};
 use oximla_conformance::backend::Backend;
-use oximla_conformance::dense_decode::{Spec, answer, run, run_with_workspace};
+use oximla_conformance::dense_decode::{Settings, Spec, answer, run, run_with};
 use oximla_conformance::strided::Views;
 use oximla_conformance::tolerance::DENSE_DECODE;
 
@@ -69,7 +69,10 @@ fn a_small_workspace_is_refused() {
     for gpu in Backend::gpus() {
         let case = spec().case();
         for less in [|_| 16, |needed| needed - 4] {
-            assert_names(run_with_workspace(&gpu, &case, Views::Contiguous, less), "workspace");
+            for determinism in [Determinism::RunToRun, Determinism::BatchInvariant] {
+                let settings = Settings { determinism, workspace_bytes: less, ..Settings::default() };
+                assert_names(run_with(&gpu, &case, settings), "workspace");
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use half::{bf16, f16};
 use oximla::case_file::{Case, DenseDecodeCase, HalfVec};
-use oximla::{DenseDecode, Device, EmulatedOptions, Error, InvalidProblem, KvFormat};
+use oximla::{DenseDecode, Determinism, Device, EmulatedOptions, Error, InvalidProblem, KvFormat};
 use oximla_types::kernels::dense_decode::{GridShape, HEAD_DIM, HEAD_DIM_V};
 use oximla_types::schedule::{self, BLOCK_KEYS, MIN_PAYLOAD, SplitKv};
 use rand::SeedableRng;
@@ -232,7 +232,7 @@ impl Workload {
             // As many partitions as there can be pieces of the larger run.
             (Operation::Combine, None) => {
                 let blocks = schedule::key_blocks(keys) + GROWTH * MIN_PAYLOAD.get();
-                let pieces = (batch * schedule::request_work(blocks)).div_ceil(MIN_PAYLOAD.get());
+                let pieces = (batch * Determinism::RunToRun.request_work(blocks)).div_ceil(MIN_PAYLOAD.get());
                 (keys + growth * MIN_PAYLOAD.get() * BLOCK_KEYS, self.grid(1).columns.saturating_mul(pieces))
             }
             (Operation::Combine, Some(multiprocessors)) => {
@@ -251,15 +251,20 @@ impl Workload {
 
     /// How requests of `blocks` blocks are divided.
     fn division(&self, blocks: u32, partitions: u32) -> SplitKv {
-        let (batch, longest) = (self.shape.batch, schedule::request_work(blocks));
-        SplitKv::new(schedule::Workload { total: batch * longest, longest, batch }, partitions)
+        let (batch, determinism) = (self.shape.batch, Determinism::RunToRun);
+        let longest = determinism.request_work(blocks);
+        let total = batch * longest;
+        SplitKv::new(
+            schedule::Workload { chunk_slots: determinism.chunk_slots(blocks), total, longest, batch },
+            partitions,
+        )
     }
 
     /// Partial results of each request.
     fn splits(&self, blocks: u32, multiprocessors: u32) -> Vec<u32> {
         let split = self.division(blocks, self.grid(multiprocessors).partitions);
         let start = |request: u32| request * split.request_work(blocks);
-        (0..self.shape.batch).map(|request| split.partitions(start(request), blocks).count).collect()
+        (0..self.shape.batch).map(|request| split.splits(request, start(request), blocks).count).collect()
     }
 
     fn case(&self, keys: u32) -> Case {

@@ -13,7 +13,7 @@ use oximla_types::kernels::dense_decode::{
     self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord,
     TILE_COLUMNS, TILE_ROWS,
 };
-use oximla_types::schedule::{self, BLOCK_KEYS, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
+use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, REQUEST_OVERHEAD};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ pub(crate) struct DensePlan {
     device: Arc<GpuDevice>,
     problem: DenseDecode,
     format: KvFormat,
+    determinism: Determinism,
     decode: Kernel,
     combine: Kernel,
     shape: GridShape,
@@ -48,6 +49,7 @@ impl DensePlan {
     pub(crate) fn new(
         problem: &DenseDecode,
         format: KvFormat,
+        determinism: Determinism,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
         let (decode, combine) = match format {
@@ -64,12 +66,13 @@ impl DensePlan {
             return Err(unsupported(format!("page_size {BLOCK_KEYS}"), problem.page_size));
         }
         let shape = grid_shape(problem, device.multiprocessors)?;
-        let workspace = WorkspacePlan::new(problem, &shape)?;
+        let workspace = WorkspacePlan::new(problem, determinism, &shape)?;
         let (decode, combine) = (Kernel::of(&decode)?, Kernel::of(&combine)?);
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),
             format,
+            determinism,
             decode,
             combine,
             shape,
@@ -142,7 +145,7 @@ impl DensePlan {
             partitions: self.shape.partitions,
             scale_log2: self.problem.softmax_scale * std::f32::consts::LOG2_E,
             causal: u32::from(self.problem.causal),
-            reserved: 0,
+            chunk_slots: self.determinism.chunk_slots(self.problem.max_pages as u32),
         };
         let combine = CombineParams {
             partial,
@@ -166,11 +169,19 @@ impl DensePlan {
         // the kernels reach no element outside them; the stream's maker promised a live one.
         unsafe {
             self.decode.launch(driver, stream.0, decode_grid, &decode)?;
-            if self.shape.partitions > 1 {
+            if self.may_split() {
                 self.combine.launch(driver, stream.0, combine_grid, &combine)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether any request may be split, for the combine kernel to put together again.
+    fn may_split(&self) -> bool {
+        match self.determinism {
+            Determinism::RunToRun => self.shape.partitions > 1,
+            Determinism::BatchInvariant => self.problem.max_pages as u32 > MIN_CHUNK,
+        }
     }
 
     fn group(&self) -> u32 {
@@ -212,10 +223,12 @@ fn grid_shape(problem: &DenseDecode, multiprocessors: u32) -> Result<GridShape, 
             return Err(InvalidProblem::new(argument, found, format!("at most {limit}")).into());
         }
     }
-    let work = problem.batch as u64 * (problem.max_pages as u64 + u64::from(REQUEST_OVERHEAD) + 1);
+    // As chunks are longer than their overhead, no request takes more than twice its blocks and one overhead.
+    const { assert!(MIN_CHUNK >= REQUEST_OVERHEAD) };
+    let work = problem.batch as u64 * (2 * problem.max_pages as u64 + u64::from(REQUEST_OVERHEAD) + 1);
     if work >= MAX_TOTAL_WORK {
         let found = format!("{} · {}", problem.batch, problem.max_pages);
-        return Err(InvalidProblem::new("batch · max_pages", found, "less than 2³¹ pages").into());
+        return Err(InvalidProblem::new("batch · max_pages", found, "less than 2³⁰ pages").into());
     }
     let h_kv = NonZeroU32::new(problem.h_kv as u32)
         .ok_or_else(|| InvalidProblem::new("h_kv", problem.h_kv, "at least 1"))?;
@@ -223,9 +236,10 @@ fn grid_shape(problem: &DenseDecode, multiprocessors: u32) -> Result<GridShape, 
 }
 
 impl WorkspacePlan {
-    fn new(problem: &DenseDecode, shape: &GridShape) -> Result<Self, Error> {
-        let slots = schedule::split_slots(problem.batch as u32, shape.partitions) as usize;
-        let partial_rows = slots.checked_mul(shape.total_rows as usize);
+    fn new(problem: &DenseDecode, determinism: Determinism, shape: &GridShape) -> Result<Self, Error> {
+        let slots = determinism.slots(problem.batch as u32, shape.partitions, problem.max_pages as u32);
+        let partial_rows =
+            usize::try_from(slots).ok().and_then(|slots| slots.checked_mul(shape.total_rows as usize));
         let sizes = partial_rows.and_then(|rows| {
             let splits = (problem.batch * size_of::<SplitRecord>()).next_multiple_of(ALIGNMENT as usize);
             let lse = rows.checked_mul(size_of::<f32>())?.checked_next_multiple_of(ALIGNMENT as usize)?;
@@ -313,11 +327,14 @@ mod tests {
 
     #[test]
     fn workspace_parts_are_aligned_and_disjoint() {
-        let problem = problem(3, 1, 9, 3);
+        let problem = DenseDecode { max_pages: 40, ..problem(3, 1, 9, 3) };
         let shape = grid_shape(&problem, 132).unwrap();
-        let plan = WorkspacePlan::new(&problem, &shape).unwrap();
-        assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse.is_multiple_of(16));
-        assert!(plan.out >= plan.lse + 47 * 9 * 4 && plan.out.is_multiple_of(16));
-        assert_eq!(plan.bytes as u64, plan.out + 47 * 9 * 512 * 4);
+        // A slot for each request and partition; one for each of three chunks of 16 blocks.
+        for (determinism, slots) in [(Determinism::RunToRun, 3 + 44), (Determinism::BatchInvariant, 3 * 3)] {
+            let plan = WorkspacePlan::new(&problem, determinism, &shape).unwrap();
+            assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse.is_multiple_of(16));
+            assert!(plan.out >= plan.lse + slots * 9 * 4 && plan.out.is_multiple_of(16));
+            assert_eq!(plan.bytes as u64, plan.out + slots * 9 * 512 * 4);
+        }
     }
 }

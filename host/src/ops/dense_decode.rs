@@ -6,6 +6,7 @@ use crate::{
     Device, Error, Half, InvalidProblem, KvFormat, Memory, Stream, TensorView, TensorViewMut, Workspace,
 };
 use half::bf16;
+use oximla_types::schedule::Determinism;
 
 /// The shape of a dense decode step.
 ///
@@ -64,7 +65,16 @@ pub struct DenseDecodeOutputs<'a, T> {
 pub struct DenseDecodePlan {
     problem: DenseDecode,
     format: KvFormat,
+    determinism: Determinism,
     backend: BackendPlan,
+}
+
+/// What a [`DenseDecodePlan`] is made from: [`DenseDecodePlan::builder`] starts one.
+#[derive(Clone, Debug)]
+pub struct DenseDecodePlanBuilder {
+    problem: DenseDecode,
+    format: KvFormat,
+    determinism: Determinism,
 }
 
 #[derive(Clone, Debug)]
@@ -133,6 +143,44 @@ impl DenseDecode {
     }
 }
 
+impl DenseDecodePlanBuilder {
+    /// What the bits of a request's result may depend on; [`Determinism::RunToRun`] unless set.
+    ///
+    /// [`Determinism::BatchInvariant`] promises the same bits of `out` and `lse` whatever else is in the batch, wherever
+    /// in it the request is, and whatever `batch`, `num_pages` and `max_pages` are, as long as the request's length,
+    /// queries and keys and the other fields of the problem are the same. It costs some time where few short requests
+    /// leave a GPU partly idle, and memory: see [`DenseDecodePlan::workspace_bytes`].
+    pub fn determinism(mut self, determinism: Determinism) -> Self {
+        self.determinism = determinism;
+        self
+    }
+
+    /// Plans the problem for a device.
+    ///
+    /// # Errors
+    /// [`Error::InvalidProblem`] where the problem contradicts itself, [`Error::Unsupported`] where the device has no
+    /// kernel for it.
+    pub fn build(self, device: &Device) -> Result<DenseDecodePlan, Error> {
+        let Self { problem, format, determinism } = self;
+        problem.validate()?;
+        let dense = matches!(format, KvFormat::Bf16 | KvFormat::Fp16);
+        validate::require(dense, "kv_format", format.name(), "bf16 or fp16")?;
+        let backend = match &device.0 {
+            // How the CPU divides a request follows from its length anyway.
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => BackendPlan::Cpu(crate::cpu::dense_decode::DensePlan::new(&problem)),
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(device) => BackendPlan::Gpu(crate::gpu::dense_decode::DensePlan::new(
+                &problem,
+                format,
+                determinism,
+                device,
+            )?),
+        };
+        Ok(DenseDecodePlan { problem, format, determinism, backend })
+    }
+}
+
 impl DenseDecodePlan {
     /// Plans the problem for a device; `format` is the element type of queries, cache and output.
     ///
@@ -140,18 +188,20 @@ impl DenseDecodePlan {
     /// [`Error::InvalidProblem`] where the problem contradicts itself, [`Error::Unsupported`] where the device has no
     /// kernel for it.
     pub fn new(problem: &DenseDecode, format: KvFormat, device: &Device) -> Result<Self, Error> {
-        problem.validate()?;
-        let dense = matches!(format, KvFormat::Bf16 | KvFormat::Fp16);
-        validate::require(dense, "kv_format", format.name(), "bf16 or fp16")?;
-        let backend = match &device.0 {
-            #[cfg(feature = "cpu")]
-            Backend::Cpu => BackendPlan::Cpu(crate::cpu::dense_decode::DensePlan::new(problem)),
-            #[cfg(feature = "_gpu")]
-            Backend::Gpu(device) => {
-                BackendPlan::Gpu(crate::gpu::dense_decode::DensePlan::new(problem, format, device)?)
-            }
-        };
-        Ok(Self { problem: problem.clone(), format, backend })
+        Self::builder(problem, format).build(device)
+    }
+
+    /// Starts a plan with options. `format` is the element type of queries, cache and output.
+    ///
+    /// ```
+    /// use oximla::{DenseDecode, DenseDecodePlan, Determinism, Device, KvFormat};
+    ///
+    /// # fn plan(problem: &DenseDecode, device: &Device) -> Result<DenseDecodePlan, oximla::Error> {
+    /// DenseDecodePlan::builder(problem, KvFormat::Bf16).determinism(Determinism::BatchInvariant).build(device)
+    /// # }
+    /// ```
+    pub fn builder(problem: &DenseDecode, format: KvFormat) -> DenseDecodePlanBuilder {
+        DenseDecodePlanBuilder { problem: problem.clone(), format, determinism: Determinism::default() }
     }
 
     /// The problem.
@@ -159,7 +209,16 @@ impl DenseDecodePlan {
         &self.problem
     }
 
+    /// What the bits of a result may depend on.
+    pub fn determinism(&self) -> Determinism {
+        self.determinism
+    }
+
     /// Workspace a run needs, in bytes, aligned to 16.
+    ///
+    /// On a GPU it holds the partial results of split requests, of `s_q · h_q` rows of 2 KiB each: one for each request
+    /// and multiprocessor at most; for a batch-invariant plan as many for each request as it may have chunks, one for
+    /// every 1024 of `max_pages · page_size` keys, up to 64.
     pub fn workspace_bytes(&self) -> usize {
         match &self.backend {
             #[cfg(feature = "cpu")]

@@ -9,7 +9,6 @@ use core::num::NonZeroU32;
 use oximla_types::kernels::combine::{BF16, CombineParams};
 use oximla_types::kernels::dense_decode::{HEAD_DIM_V, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
-use oximla_types::schedule::split_slot;
 
 /// Columns of a thread: one 16-byte load.
 const VECTOR: u32 = 4;
@@ -64,7 +63,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
     }
 }
 
-/// Combines one row of a request that is split over `count` partitions from `first` on.
+/// Combines one row of a request whose `count` partial results are in the slots from `first` on.
 ///
 /// # Safety
 /// The whole warp calls it; the row is one of the request's.
@@ -77,7 +76,7 @@ unsafe fn combine_row<E: Element>(
     row: u32,
     thread: u32,
 ) {
-    let slot = |split: u32| split_slot(first + split, request) as u64 * params.total_rows as u64 + row as u64;
+    let slot = |split: u32| (first + split) as u64 * params.total_rows as u64 + row as u64;
     // SAFETY: the decode kernel has left a partial result in each of the slots.
     let partial_lse = |split: u32| unsafe { memory::ld_global_f32(params.partial.lse + 4 * slot(split)) };
     let column = thread * VECTOR;

@@ -2,7 +2,7 @@
 
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARPGROUP_THREADS};
-use crate::schedule::BLOCK_KEYS;
+use crate::schedule::{BLOCK_KEYS, Determinism};
 use core::num::NonZeroU32;
 
 /// Elements of a query and of a key.
@@ -152,8 +152,15 @@ pub struct DenseDecodeParams {
     pub scale_log2: f32,
     /// 1 for causal masking, else 0.
     pub causal: u32,
-    /// Zero; fills the struct to its alignment.
-    pub reserved: u32,
+    /// [`Determinism::chunk_slots`]: 0 for [`Determinism::RunToRun`].
+    pub chunk_slots: u32,
+}
+
+impl DenseDecodeParams {
+    /// What the division of requests may depend on.
+    pub const fn determinism(&self) -> Determinism {
+        if self.chunk_slots == 0 { Determinism::RunToRun } else { Determinism::BatchInvariant }
+    }
 }
 
 /// Where partial results of split requests lie, in the workspace. `rows` counts `h_q · s_q` rows.
@@ -164,17 +171,17 @@ pub struct PartialResults {
     pub out: u64,
     /// Base-2 logarithms of the partial denominators `[slots, h_kv · rows]` f32; −∞ where there was no key.
     pub lse: u64,
-    /// First partition and count of each request's splits `[batch]` of [`SplitRecord`].
+    /// Where each request's partial results are `[batch]` of [`SplitRecord`].
     pub splits: u64,
 }
 
-/// Which partitions a request was split over, as the decode kernel tells the combine kernel.
+/// Where the partial results of a request are, as the decode kernel tells the combine kernel.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct SplitRecord {
-    /// Partition with the first block.
+    /// Slot of the first one; the others follow.
     pub first: u32,
-    /// Number of partitions.
+    /// How many there are; 1 for a request that is not split, whose slot is empty.
     pub count: u32,
 }
 

@@ -2,15 +2,15 @@
 
 use crate::attention::rows::QueryRows;
 use crate::attention::unroll;
-use crate::ptx::{memory, warp};
-use oximla_types::kernels::dense_decode::DenseDecodeParams;
+use crate::ptx::{memory, special, warp};
+use oximla_types::kernels::dense_decode::{DenseDecodeParams, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
-use oximla_types::schedule::{self, BlockRange, PartitionRange, SplitKv, Workload};
+use oximla_types::schedule::{self, BlockRange, Cursor, SplitKv, Workload};
 
 /// A request that no batch has.
 pub const NO_REQUEST: u32 = u32::MAX;
 
-/// The part of one request that a CTA computes.
+/// A part of one request that a CTA computes.
 #[derive(Clone, Copy)]
 pub struct Segment {
     /// The request.
@@ -19,8 +19,10 @@ pub struct Segment {
     pub len: u32,
     /// The blocks to compute; empty where no row of the tile sees any of them.
     pub blocks: BlockRange,
-    /// The partitions that share the request.
-    pub splits: PartitionRange,
+    /// Where the partial result goes, if the request is split.
+    pub slot: u32,
+    /// What the combine kernel must know of the request, as its first segment says.
+    pub splits: SplitRecord,
 }
 
 /// Walks along a partition's piece of the work line.
@@ -28,13 +30,10 @@ pub struct Segment {
 pub struct Segments<'a> {
     params: &'a DenseDecodeParams,
     split: SplitKv,
-    partition: u32,
     /// Last row of the tile: it sees the most keys.
     rows: QueryRows,
     last_row: u32,
-    request: u32,
-    /// Where `request` starts on the work line.
-    start: u32,
+    cursor: Cursor,
 }
 
 impl<'a> Segments<'a> {
@@ -54,7 +53,9 @@ impl<'a> Segments<'a> {
         unsafe {
             let split = SplitKv::new(workload(params, lane), params.partitions);
             let (request, start) = locate(params, split, split.piece_start(partition), lane);
-            Self { params, split, partition, rows, last_row, request, start }
+            let len = if request < params.batch { request_keys(params, request) } else { 0 };
+            let cursor = split.enter(partition, request, start, schedule::key_blocks(len));
+            Self { params, split, rows, last_row, cursor }
         }
     }
 
@@ -64,8 +65,9 @@ impl<'a> Segments<'a> {
     /// As for [`Self::next`].
     #[inline(always)]
     pub unsafe fn peek_request(&self) -> u32 {
-        // SAFETY: as the caller promises.
-        unsafe { self.clone().next() }.map_or(NO_REQUEST, |segment| segment.request)
+        let is_next =
+            self.cursor.request() < self.params.batch && self.split.has(special::cta_y(), self.cursor);
+        if is_next { self.cursor.request() } else { NO_REQUEST }
     }
 
     /// The next segment.
@@ -74,27 +76,23 @@ impl<'a> Segments<'a> {
     /// `cache_seqlens` is readable as the parameters say.
     #[inline(always)]
     pub unsafe fn next(&mut self) -> Option<Segment> {
-        let piece_end = self.split.piece_start(self.partition + 1);
-        while self.request < self.params.batch && self.start + schedule::REQUEST_OVERHEAD < piece_end {
-            let (request, start) = (self.request, self.start);
-            // SAFETY: the request is one of the batch.
-            let len = unsafe { request_keys(self.params, request) };
-            let blocks = schedule::key_blocks(len);
-            self.request += 1;
-            self.start += self.split.request_work(blocks);
-            let scheduled = self.split.blocks(start, blocks, self.partition);
-            if !scheduled.is_empty() {
-                let visible = schedule::key_blocks(self.rows.visible_keys(self.last_row, len));
-                let end = if scheduled.end < visible { scheduled.end } else { visible };
-                return Some(Segment {
-                    request,
-                    len,
-                    blocks: BlockRange { begin: scheduled.begin, end },
-                    splits: self.split.partitions(start, blocks),
-                });
-            }
+        let request = self.cursor.request();
+        if request >= self.params.batch || !self.split.has(special::cta_y(), self.cursor) {
+            return None;
         }
-        None
+        // SAFETY: the request is one of the batch.
+        let len = unsafe { request_keys(self.params, request) };
+        let (chunk, behind) = self.split.take(special::cta_y(), self.cursor, schedule::key_blocks(len));
+        self.cursor = behind;
+        let visible = schedule::key_blocks(self.rows.visible_keys(self.last_row, len));
+        let end = if chunk.blocks.end < visible { chunk.blocks.end } else { visible };
+        Some(Segment {
+            request,
+            len,
+            blocks: BlockRange { begin: chunk.blocks.begin, end },
+            slot: chunk.slot,
+            splits: SplitRecord { first: chunk.slot, count: chunk.splits },
+        })
     }
 }
 
@@ -125,6 +123,7 @@ unsafe fn lane_blocks(params: &DenseDecodeParams, first: u32, lane: u32) -> Opti
 /// What the division of the batch follows from.
 #[inline(always)]
 unsafe fn workload(params: &DenseDecodeParams, lane: u32) -> Workload {
+    let determinism = params.determinism();
     let (mut total, mut longest) = (0, 0);
     let mut first = 0;
     while first < params.batch {
@@ -132,7 +131,7 @@ unsafe fn workload(params: &DenseDecodeParams, lane: u32) -> Workload {
             const { assert!(GO == 4) };
             // SAFETY: lanes past the batch read nothing.
             let blocks = unsafe { lane_blocks(params, first + I as u32 * WARP_THREADS, lane) };
-            let work = blocks.map_or(0, schedule::request_work);
+            let work = blocks.map_or(0, |blocks| determinism.request_work(blocks));
             total += work;
             longest = if work > longest { work } else { longest };
         });
@@ -149,7 +148,7 @@ unsafe fn workload(params: &DenseDecodeParams, lane: u32) -> Workload {
         })* };
     }
     step!(16 8 4 2 1);
-    Workload { total, longest, batch: params.batch }
+    Workload { chunk_slots: params.chunk_slots, total, longest, batch: params.batch }
 }
 
 /// The request that unit `unit` of the work line falls into, and where it starts; `batch` past the line's end.
