@@ -1,6 +1,7 @@
 //! Dense decode on a GPU: which kernels, how many partitions, what memory.
 
 use super::GpuDevice;
+use super::checks::{ALIGNMENT, MAX_GRID_Y, check_alignment, check_element_alignment};
 use super::kernels::Kernel;
 use super::tensor_map::HalfTensor4;
 use crate::{
@@ -16,12 +17,6 @@ use oximla_types::kernels::dense_decode::{
 use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, REQUEST_OVERHEAD};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-
-/// Alignment of pointers and of the strides of rows that are read or written 16 bytes at a time.
-const ALIGNMENT: u64 = 16;
-
-/// Largest second grid dimension.
-const MAX_GRID_Y: usize = 65_535;
 
 /// A dense decode planned for a GPU.
 #[derive(Clone, Debug)]
@@ -256,36 +251,6 @@ impl WorkspacePlan {
 
 fn unsupported(need: impl ToString, have: impl ToString) -> Error {
     Error::Unsupported { what: "dense decode on a GPU", need: need.to_string(), have: have.to_string() }
-}
-
-/// Checks that every row starts at a multiple of 16 bytes.
-fn check_alignment(
-    name: &'static str,
-    address: u64,
-    row_strides: &[i64],
-    element_bytes: usize,
-) -> Result<(), InvalidProblem> {
-    check_element_alignment(name, address, ALIGNMENT)?;
-    let unaligned = |stride: &&i64| !(stride.unsigned_abs() * element_bytes as u64).is_multiple_of(ALIGNMENT);
-    match row_strides.iter().find(unaligned) {
-        None => Ok(()),
-        Some(stride) => {
-            let found = format!("{stride} elements of {element_bytes} bytes");
-            let needed = format!("a multiple of {ALIGNMENT} bytes");
-            Err(InvalidProblem::new(format!("{name} strides"), found, needed))
-        }
-    }
-}
-
-fn check_element_alignment(name: &'static str, address: u64, alignment: u64) -> Result<(), InvalidProblem> {
-    if address.is_multiple_of(alignment) {
-        return Ok(());
-    }
-    Err(InvalidProblem::new(
-        name,
-        format!("at address {address:#x}"),
-        format!("aligned to {alignment} bytes"),
-    ))
 }
 
 #[cfg(test)]

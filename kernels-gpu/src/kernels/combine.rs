@@ -1,10 +1,10 @@
-//! Combines the partial results of split requests: `out = Σ 2^(lse_i − lse)·out_i`, `lse = log₂ Σ 2^lse_i`.
+//! Combines the partial results of split requests.
 //!
 //! A CTA takes some rows one after the other, a thread four columns of each. Unsplit requests were finished by the decode kernel.
 
 use crate::attention::element::{Bf16, Element, Fp16};
-use crate::attention::unroll;
-use crate::ptx::{math, memory, special, warp};
+use crate::attention::merge;
+use crate::ptx::{memory, special};
 use core::num::NonZeroU32;
 use oximla_types::kernels::combine::{BF16, CombineParams};
 use oximla_types::kernels::dense_decode::{HEAD_DIM_V, SplitRecord};
@@ -12,9 +12,6 @@ use oximla_types::launch::WARP_THREADS;
 
 /// Columns of a thread: one 16-byte load.
 const VECTOR: u32 = 4;
-
-/// Splits whose loads are on their way together.
-const SPLITS_AT_ONCE: u32 = 8;
 
 const _: () = assert!(BF16.threads * VECTOR == HEAD_DIM_V);
 
@@ -82,28 +79,12 @@ unsafe fn combine_row<E: Element>(
     let column = thread * VECTOR;
     // SAFETY: as above; output rows are within the tensors.
     unsafe {
-        let log = log_sum_exp2(count, thread % WARP_THREADS, partial_lse);
-        let mut columns: [f32; 4] = core::mem::zeroed();
-        let mut split = 0;
-        while split < count {
-            let mut lse = [f32::NEG_INFINITY; 8];
-            let mut values: [[f32; 4]; 8] = core::mem::zeroed();
-            unroll!(I in 8 => {
-                const { assert!(SPLITS_AT_ONCE == 8) };
-                let split = split + I as u32;
-                if split < count {
-                    lse[I] = partial_lse(split);
-                    let element = slot(split) * HEAD_DIM_V as u64 + column as u64;
-                    values[I] = memory::ld_global_f32x4(params.partial.out + 4 * element);
-                }
-            });
-            unroll!(I in 8 => {
-                // A split without keys has left a row of zeros, and weighs nothing.
-                let weight = if lse[I] == f32::NEG_INFINITY { 0.0 } else { math::ex2(lse[I] - log) };
-                unroll!(J in 4 => { columns[J] += weight * values[I][J]; });
-            });
-            split += SPLITS_AT_ONCE;
-        }
+        let log = merge::log_sum_exp2(count, thread % WARP_THREADS, partial_lse);
+        let [a, b, c, d] = merge::weighted_sum(count, log, partial_lse, |split| {
+            memory::ld_global_f32x4(
+                params.partial.out + 4 * (slot(split) * HEAD_DIM_V as u64 + column as u64),
+            )
+        });
 
         // A launch has at least one row.
         let rows = NonZeroU32::new_unchecked(params.rows);
@@ -116,7 +97,6 @@ unsafe fn combine_row<E: Element>(
             + token as i64 * token_stride
             + head as i64 * head_stride
             + column as i64;
-        let [a, b, c, d] = columns;
         // Rows of `out` are aligned to 16 bytes, and a thread's part to 8.
         let address = params.out.wrapping_add((offset * 2) as u64);
         memory::st_global_u32x2(address, [E::pack(a, b), E::pack(c, d)]);
@@ -129,45 +109,4 @@ unsafe fn combine_row<E: Element>(
             memory::st_global_f32(params.lse.wrapping_add((offset * 4) as u64), lse);
         }
     }
-}
-
-/// `log₂ Σ 2^lse` over the splits, −∞ where none had a key.
-///
-/// # Safety
-/// The whole warp calls it.
-#[inline(always)]
-unsafe fn log_sum_exp2(count: u32, lane: u32, lse: impl Fn(u32) -> f32) -> f32 {
-    let mut max = f32::NEG_INFINITY;
-    let mut split = lane;
-    while split < count {
-        max = math::max(max, lse(split));
-        split += WARP_THREADS;
-    }
-    // SAFETY: the whole warp is here.
-    max = unsafe { warp_reduce(max, math::max) };
-    if max == f32::NEG_INFINITY {
-        return max;
-    }
-    let mut sum = 0.0;
-    let mut split = lane;
-    while split < count {
-        sum += math::ex2(lse(split) - max);
-        split += WARP_THREADS;
-    }
-    // SAFETY: the whole warp is here, as `max` is the same in all lanes.
-    sum = unsafe { warp_reduce(sum, |a, b| a + b) };
-    math::lg2(sum) + max
-}
-
-/// Reduces over the warp; every lane gets the result.
-#[inline(always)]
-unsafe fn warp_reduce(mut value: f32, op: impl Fn(f32, f32) -> f32) -> f32 {
-    macro_rules! step {
-        ($($mask:literal)*) => { $({
-            // SAFETY: the whole warp is here.
-            value = op(value, f32::from_bits(unsafe { warp::shfl_bfly::<$mask>(value.to_bits()) }));
-        })* };
-    }
-    step!(16 8 4 2 1);
-    value
 }
