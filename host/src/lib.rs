@@ -40,6 +40,7 @@ pub use gpu::DeviceBuffer;
 pub use gpu::{EmulatedOptions, EmulatedReport, EmulatedReports};
 pub use ops::dense_decode::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, DenseDecodePlanBuilder,
+    DenseDecodeSchedule,
 };
 pub use ops::merge_states::{MergeStates, MergeStatesPlan, MergedState, PartialState};
 pub use ops::sparse_decode::{

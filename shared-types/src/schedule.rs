@@ -127,6 +127,39 @@ impl Cursor {
     }
 }
 
+/// Where a partition starts, as memory holds it, so that one computation serves the decodes of all layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Place {
+    /// [`Cursor`]: the first chunk.
+    pub chunk: u32,
+    /// [`Cursor`]: its unit.
+    pub start: u32,
+    /// [`SplitKv`]: units of a piece.
+    pub payload: u32,
+    /// [`SplitKv`]: units of a request, or 0.
+    pub width: u32,
+}
+
+impl Place {
+    /// The place of a partition whose first chunk is at `cursor`.
+    pub const fn new(split: SplitKv, cursor: Cursor) -> Self {
+        let SplitKv { payload, width, .. } = split;
+        Self { chunk: cursor.chunk, start: cursor.start, payload: payload.get(), width }
+    }
+
+    /// What the place was made from. Of lengths that have changed since, chunks may come out empty or more than once;
+    /// slots still are some that there are.
+    pub const fn restore(self, chunk_slots: u32) -> (SplitKv, Cursor) {
+        let payload = match NonZeroU32::new(self.payload) {
+            Some(payload) => payload,
+            None => MIN_PAYLOAD,
+        };
+        let split = SplitKv { payload, width: self.width, chunk_slots };
+        (split, Cursor { chunk: self.chunk, start: self.start })
+    }
+}
+
 impl BlockRange {
     /// Whether there is no block.
     pub const fn is_empty(self) -> bool {
@@ -256,7 +289,7 @@ impl SplitKv {
                     slot: request * self.chunk_slots + index,
                     splits: chunks(blocks),
                 },
-                Cursor { chunk, start: first_block + (end - begin) },
+                Cursor { chunk, start: first_block + end.saturating_sub(begin) },
             );
         }
         let range = BlockRange {

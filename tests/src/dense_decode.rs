@@ -200,6 +200,8 @@ pub struct Settings {
     pub views: Views,
     /// What the plan promises.
     pub determinism: Determinism,
+    /// Whether the division of the requests is computed beforehand.
+    pub scheduled: bool,
     /// Bytes of the workspace, from those needed.
     pub workspace_bytes: fn(usize) -> usize,
 }
@@ -209,6 +211,7 @@ impl Default for Settings {
         Self {
             views: Views::Contiguous,
             determinism: Determinism::default(),
+            scheduled: false,
             workspace_bytes: |needed| needed,
         }
     }
@@ -234,7 +237,7 @@ fn run_typed<T: Half + Trap>(
     settings: Settings,
 ) -> Result<Expected, Error> {
     let p = &case.problem;
-    let Settings { views, determinism, workspace_bytes } = settings;
+    let Settings { views, determinism, scheduled, workspace_bytes } = settings;
     let plan = DenseDecodePlan::builder(p, T::FORMAT).determinism(determinism).build(&backend.device)?;
     let q = Input::new(backend, q, [p.batch, p.s_q, p.h_q, p.head_dim], views);
     let kv_cache = Input::new(backend, kv_cache, [p.num_pages, p.page_size, p.h_kv, p.head_dim], views);
@@ -252,7 +255,15 @@ fn run_typed<T: Half + Trap>(
         cache_seqlens: cache_seqlens.view(),
     };
     let mut outputs = DenseDecodeOutputs { out: out.view(), lse: lse.view() };
-    if let Err(why) = plan.run(&backend.stream(), &inputs, &mut outputs, &mut workspace.as_workspace()) {
+    let mut places = backend.workspace(plan.schedule_bytes());
+    let (stream, mut workspace) = (backend.stream(), workspace.as_workspace());
+    let result = if scheduled {
+        let schedule = plan.schedule(&stream, &cache_seqlens.view(), places.as_workspace())?;
+        plan.run_scheduled(&stream, &schedule, &inputs, &mut outputs, &mut workspace)
+    } else {
+        plan.run(&stream, &inputs, &mut outputs, &mut workspace)
+    };
+    if let Err(why) = result {
         assert!(out.is_untouched() && lse.is_untouched(), "outputs touched by a run that failed: {why}");
         return Err(why);
     }

@@ -5,7 +5,7 @@
 
 use half::bf16;
 use oximla::case_file::{DenseDecodeCase, Expected, HalfVec};
-use oximla::{DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Determinism, KvFormat};
+use oximla::{DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Determinism, KvFormat, Workspace};
 use oximla_conformance::backend::{Backend, Buffer};
 use oximla_conformance::dense_decode::{Spec, answer, select};
 use oximla_conformance::strided::{Input, Output, Views};
@@ -21,6 +21,8 @@ struct Decode<'a> {
     cache_seqlens: Input<i32, 1>,
     out: Output<bf16, 4>,
     lse: Output<f32, 3>,
+    /// Memory of a schedule, where the decode is to have one.
+    places: Option<Buffer<f32>>,
     workspace: Buffer<f32>,
 }
 
@@ -32,7 +34,7 @@ fn halves(values: &HalfVec) -> &[bf16] {
 }
 
 impl<'a> Decode<'a> {
-    fn new(backend: &'a Backend, case: &DenseDecodeCase, determinism: Determinism) -> Self {
+    fn new(backend: &'a Backend, case: &DenseDecodeCase, determinism: Determinism, scheduled: bool) -> Self {
         let p = &case.problem;
         let builder = DenseDecodePlan::builder(p, KvFormat::Bf16).determinism(determinism);
         let plan = builder.build(&backend.device).expect("a plan");
@@ -46,6 +48,7 @@ impl<'a> Decode<'a> {
             cache_seqlens: Input::new(backend, &case.cache_seqlens, [p.batch], Views::Contiguous),
             out: Output::new(backend, [p.batch, p.s_q, p.h_q, p.head_dim_v], views),
             lse: Output::new(backend, [p.batch, p.h_q, p.s_q], views),
+            places: scheduled.then(|| backend.workspace(plan.schedule_bytes())),
             workspace: backend.workspace(plan.workspace_bytes()),
             plan,
         }
@@ -73,7 +76,17 @@ impl<'a> Decode<'a> {
         let mut outputs = DenseDecodeOutputs { out: self.out.view(), lse: self.lse.view() };
         let mut workspace = self.workspace.as_workspace();
         let (plan, stream) = (&self.plan, self.backend.stream());
-        enqueue(&mut || plan.run(&stream, &inputs, &mut outputs, &mut workspace).expect("a run"))
+        let places = self.places.as_mut().map(|places| (places.address_mut(), plan.schedule_bytes()));
+        enqueue(&mut || match places {
+            None => plan.run(&stream, &inputs, &mut outputs, &mut workspace).expect("a run"),
+            Some((address, bytes)) => {
+                // SAFETY: the memory is the decode's, which nothing else uses.
+                let memory = unsafe { Workspace::from_raw(address, bytes) };
+                let schedule = plan.schedule(&stream, &inputs.cache_seqlens, memory).expect("a schedule");
+                let run = plan.run_scheduled(&stream, &schedule, &inputs, &mut outputs, &mut workspace);
+                run.expect("a run");
+            }
+        })
     }
 
     fn check(&self, case: &DenseDecodeCase, score_sd: f32) {
@@ -93,8 +106,12 @@ fn a_captured_decode_follows_its_tensors() {
     // The same requests in other places change queries, page table and lengths: all short, one long, two long.
     let cases = [&[1, 3, 2, 1], &[3, 0, 1, 2], &[0, 2, 0, 3]].map(|requests| select(&first, requests));
     for backend in Backend::gpus() {
-        for determinism in [Determinism::RunToRun, Determinism::BatchInvariant] {
-            let mut decode = Decode::new(&backend, &first, determinism);
+        for (determinism, scheduled) in [
+            (Determinism::RunToRun, false),
+            (Determinism::BatchInvariant, false),
+            (Determinism::RunToRun, true),
+        ] {
+            let mut decode = Decode::new(&backend, &first, determinism, scheduled);
             // Once as it is: the driver may load kernels at their first launch, which is no part of a graph.
             decode.prepared(|enqueue| enqueue());
             decode.check(&first, spec.score_sd);

@@ -97,7 +97,9 @@ impl Workload {
     /// to be emulated.
     pub fn new(kernel: &str, shape: &Shape) -> Result<Self, Error> {
         let entries = Device::emulated(EmulatedOptions::default())?.info()?.kernels;
-        let entries: Vec<&'static str> = entries.into_iter().map(|kernel| kernel.entry).collect();
+        let of_format = |entry: &&str| FORMATS.iter().any(|(name, _)| entry.ends_with(name));
+        let entries: Vec<&'static str> =
+            entries.into_iter().map(|kernel| kernel.entry).filter(of_format).collect();
         let wanted = shape.format.as_deref();
         let named = |entry: &str| entry == kernel;
         let of_operation = |entry: &str| {

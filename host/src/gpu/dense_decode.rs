@@ -8,13 +8,14 @@ use crate::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, Error, Half, InvalidProblem, KvFormat, Stream,
     TensorView, Workspace,
 };
+use bytemuck::Zeroable;
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::{
     self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord,
     TILE_COLUMNS, TILE_ROWS,
 };
-use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, REQUEST_OVERHEAD};
+use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub(crate) struct DensePlan {
     determinism: Determinism,
     decode: Kernel,
     combine: Kernel,
+    schedule: Kernel,
     shape: GridShape,
     workspace: WorkspacePlan,
 }
@@ -34,6 +36,8 @@ pub(crate) struct DensePlan {
 /// Byte offsets in the workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct WorkspacePlan {
+    /// Slots of partial results.
+    slots: u32,
     splits: u64,
     lse: u64,
     out: u64,
@@ -62,7 +66,8 @@ impl DensePlan {
         }
         let shape = grid_shape(problem, device.multiprocessors)?;
         let workspace = WorkspacePlan::new(problem, determinism, &shape)?;
-        let (decode, combine) = (Kernel::of(&decode)?, Kernel::of(&combine)?);
+        let (decode, combine, schedule) =
+            (Kernel::of(&decode)?, Kernel::of(&combine)?, Kernel::of(&contract::SCHEDULE)?);
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),
@@ -70,6 +75,7 @@ impl DensePlan {
             determinism,
             decode,
             combine,
+            schedule,
             shape,
             workspace,
         })
@@ -77,6 +83,15 @@ impl DensePlan {
 
     pub(crate) fn workspace_bytes(&self) -> usize {
         self.workspace.bytes
+    }
+
+    /// Partitions of the work line.
+    pub(crate) fn partitions(&self) -> u32 {
+        self.shape.partitions
+    }
+
+    pub(crate) fn schedule_bytes(&self) -> usize {
+        self.shape.partitions as usize * size_of::<Place>()
     }
 
     pub(crate) fn kernel(&self) -> &'static str {
@@ -88,9 +103,40 @@ impl DensePlan {
         self.device.driver.check_stream(stream.0)
     }
 
+    /// Writes each partition's place to `memory`. The view of the lengths is checked.
+    pub(crate) fn schedule(
+        &self,
+        stream: &Stream,
+        cache_seqlens: &TensorView<'_, i32, 1>,
+        memory: &Workspace<'_>,
+    ) -> Result<(), Error> {
+        check_element_alignment("cache_seqlens", cache_seqlens.address, size_of::<i32>() as u64)?;
+        check_memory("schedule", memory, self.schedule_bytes())?;
+        let params = DenseDecodeParams { places: memory.address, ..self.schedule_params(cache_seqlens) };
+        let grid = [1, self.shape.partitions];
+        // SAFETY: the parameters are the kernel's own type; the view and the memory are live, as their makers promise,
+        // and long enough; the stream's maker promised a live one.
+        unsafe { self.schedule.launch(&*self.device.driver, stream.0, grid, &params) }
+    }
+
+    /// What the division of the requests follows from; nothing of the other parameters.
+    fn schedule_params(&self, cache_seqlens: &TensorView<'_, i32, 1>) -> DenseDecodeParams {
+        DenseDecodeParams {
+            cache_seqlens: cache_seqlens.address,
+            cache_seqlens_stride: cache_seqlens.strides[0],
+            batch: self.problem.batch as u32,
+            max_pages: self.problem.max_pages as u32,
+            partitions: self.shape.partitions,
+            chunk_slots: self.determinism.chunk_slots(self.problem.max_pages as u32),
+            ..DenseDecodeParams::zeroed()
+        }
+    }
+
+    /// `places` is the address of what [`Self::schedule`] wrote, 0 without a schedule.
     pub(crate) fn run<T: Half>(
         &self,
         stream: &Stream,
+        places: u64,
         inputs: &DenseDecodeInputs<'_, T>,
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
@@ -106,7 +152,7 @@ impl DensePlan {
         ] {
             check_element_alignment(name, address, size_of::<f32>() as u64)?;
         }
-        self.check_workspace(workspace)?;
+        check_memory("workspace", workspace, self.workspace.bytes)?;
         if self.problem.batch == 0 || self.shape.rows == 0 {
             return Ok(());
         }
@@ -120,7 +166,7 @@ impl DensePlan {
             kv_map: self.kv_map(kv)?,
             q: q.address,
             block_table: inputs.block_table.address,
-            cache_seqlens: inputs.cache_seqlens.address,
+            places,
             out: out.address,
             lse: lse.address,
             partial,
@@ -128,19 +174,15 @@ impl DensePlan {
             out_strides: [out.strides[0], out.strides[1], out.strides[2]],
             lse_strides: lse.strides,
             block_table_stride: inputs.block_table.strides[0],
-            cache_seqlens_stride: inputs.cache_seqlens.strides[0],
-            batch: self.problem.batch as u32,
             s_q: self.problem.s_q as u32,
             group: self.group(),
             rows: self.shape.rows,
             total_rows: self.shape.total_rows,
             row_tiles: self.shape.row_tiles,
             num_pages: self.problem.num_pages as u32,
-            max_pages: self.problem.max_pages as u32,
-            partitions: self.shape.partitions,
             scale_log2: self.problem.softmax_scale * std::f32::consts::LOG2_E,
             causal: u32::from(self.problem.causal),
-            chunk_slots: self.determinism.chunk_slots(self.problem.max_pages as u32),
+            ..self.schedule_params(&inputs.cache_seqlens)
         };
         let combine = CombineParams {
             partial,
@@ -156,6 +198,8 @@ impl DensePlan {
                 self.shape.total_rows,
                 self.device.multiprocessors,
             ),
+            slots: self.workspace.slots,
+            reserved: 0,
         };
         let decode_grid = [self.shape.columns, self.shape.partitions];
         let combine_grid = [self.shape.total_rows.div_ceil(combine.rows_per_cta), decode.batch];
@@ -195,14 +239,14 @@ impl DensePlan {
             box_dims: [TILE_COLUMNS, BLOCK_KEYS, 1, 1],
         })
     }
+}
 
-    fn check_workspace(&self, workspace: &Workspace<'_>) -> Result<(), InvalidProblem> {
-        if workspace.bytes < self.workspace.bytes {
-            let needed = format!("at least {} bytes", self.workspace.bytes);
-            return Err(InvalidProblem::new("workspace", format!("{} bytes", workspace.bytes), needed));
-        }
-        check_element_alignment("workspace", workspace.address, ALIGNMENT)
+fn check_memory(name: &str, memory: &Workspace<'_>, needed_bytes: usize) -> Result<(), InvalidProblem> {
+    if memory.bytes < needed_bytes {
+        let needed = format!("at least {needed_bytes} bytes");
+        return Err(InvalidProblem::new(name, format!("{} bytes", memory.bytes), needed));
     }
+    check_element_alignment(name, memory.address, ALIGNMENT)
 }
 
 /// How the grid covers the problem, whose numbers the kernels' 32-bit arithmetic must be able to carry.
@@ -233,14 +277,13 @@ fn grid_shape(problem: &DenseDecode, multiprocessors: u32) -> Result<GridShape, 
 impl WorkspacePlan {
     fn new(problem: &DenseDecode, determinism: Determinism, shape: &GridShape) -> Result<Self, Error> {
         let slots = determinism.slots(problem.batch as u32, shape.partitions, problem.max_pages as u32);
-        let partial_rows =
-            usize::try_from(slots).ok().and_then(|slots| slots.checked_mul(shape.total_rows as usize));
-        let sizes = partial_rows.and_then(|rows| {
+        let sizes = u32::try_from(slots).ok().and_then(|slots| {
+            let rows = (slots as usize).checked_mul(shape.total_rows as usize)?;
             let splits = (problem.batch * size_of::<SplitRecord>()).next_multiple_of(ALIGNMENT as usize);
             let lse = rows.checked_mul(size_of::<f32>())?.checked_next_multiple_of(ALIGNMENT as usize)?;
             let out = rows.checked_mul(HEAD_DIM_V as usize * size_of::<f32>())?;
             let bytes = splits.checked_add(lse)?.checked_add(out)?;
-            Some(Self { splits: 0, lse: splits as u64, out: (splits + lse) as u64, bytes })
+            Some(Self { slots, splits: 0, lse: splits as u64, out: (splits + lse) as u64, bytes })
         });
         sizes.ok_or_else(|| {
             let found = format!("{slots} slots of {} rows", shape.total_rows);

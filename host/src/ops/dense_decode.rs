@@ -77,6 +77,23 @@ pub struct DenseDecodePlanBuilder {
     determinism: Determinism,
 }
 
+/// How the requests of one step are divided, computed once by [`DenseDecodePlan::schedule`] for the decodes of all layers.
+#[derive(Debug)]
+pub struct DenseDecodeSchedule<'a> {
+    memory: Workspace<'a>,
+    key: ScheduleKey,
+}
+
+/// Plans of which one's schedule serves the other have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ScheduleKey {
+    batch: usize,
+    max_pages: usize,
+    determinism: Determinism,
+    /// 0 on the CPU.
+    partitions: u32,
+}
+
 #[derive(Clone, Debug)]
 enum BackendPlan {
     #[cfg(feature = "cpu")]
@@ -238,6 +255,49 @@ impl DenseDecodePlan {
         }
     }
 
+    /// Memory that [`Self::schedule`] needs, in bytes, aligned to 16; 0 on the CPU.
+    pub fn schedule_bytes(&self) -> usize {
+        match &self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu(_) => 0,
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(plan) => plan.schedule_bytes(),
+        }
+    }
+
+    /// Divides the requests of a step by their lengths, once for the decodes of all layers: [`Self::run_scheduled`] then
+    /// need not do it each time. On a GPU this enqueues one small kernel, which may be captured in a CUDA graph, and
+    /// writes `memory`; on the CPU there is nothing to do, and [`Workspace::none`] will do for memory.
+    ///
+    /// A schedule serves every plan that differs in nothing but heads, query tokens that take as many tiles, scale and
+    /// mask.
+    ///
+    /// # Errors
+    /// As of [`Self::run`].
+    pub fn schedule<'a>(
+        &self,
+        stream: &Stream,
+        cache_seqlens: &TensorView<'_, i32, 1>,
+        memory: Workspace<'a>,
+    ) -> Result<DenseDecodeSchedule<'a>, Error> {
+        let check = |place| validate::input("cache_seqlens", cache_seqlens, [self.problem.batch], place);
+        match &self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu(_) => {
+                stream.0.check_host()?;
+                check(Memory::Host)?;
+            }
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(plan) => {
+                plan.check_stream(stream)?;
+                check(Memory::Device)?;
+                memory.check_memory(Memory::Device)?;
+                plan.schedule(stream, cache_seqlens, &memory)?;
+            }
+        }
+        Ok(DenseDecodeSchedule { memory, key: self.schedule_key() })
+    }
+
     /// Computes the attention. On a GPU this enqueues at most two kernels and returns: nothing is allocated, nothing
     /// waits, and the call can be captured in a CUDA graph. On the CPU and on an emulated GPU the result is there on
     /// return.
@@ -256,6 +316,39 @@ impl DenseDecodePlan {
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
+        self.run_at(stream, 0, inputs, outputs, workspace)
+    }
+
+    /// As [`Self::run`], with the division of the requests computed before: the same bits, a little sooner.
+    ///
+    /// If `cache_seqlens` holds other lengths than when the schedule was computed, the outputs may be anything, but no
+    /// memory outside the tensors and the workspace is touched.
+    ///
+    /// # Errors
+    /// As of [`Self::run`]; also for the schedule of a plan that divides requests otherwise.
+    pub fn run_scheduled<T: Half>(
+        &self,
+        stream: &Stream,
+        schedule: &DenseDecodeSchedule<'_>,
+        inputs: &DenseDecodeInputs<'_, T>,
+        outputs: &mut DenseDecodeOutputs<'_, T>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<(), Error> {
+        let (found, needed) = (format!("for {:?}", schedule.key), format!("for {:?}", self.schedule_key()));
+        validate::require(schedule.key == self.schedule_key(), "schedule", found, needed)?;
+        self.run_at(stream, schedule.memory.address, inputs, outputs, workspace)
+    }
+
+    /// `places` is the address of a schedule, 0 for none.
+    #[cfg_attr(not(feature = "_gpu"), allow(unused_variables))]
+    fn run_at<T: Half>(
+        &self,
+        stream: &Stream,
+        places: u64,
+        inputs: &DenseDecodeInputs<'_, T>,
+        outputs: &mut DenseDecodeOutputs<'_, T>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<(), Error> {
         validate::require(T::FORMAT == self.format, "q", T::NAME, self.format.name())?;
         match &self.backend {
             #[cfg(feature = "cpu")]
@@ -270,9 +363,20 @@ impl DenseDecodePlan {
                 plan.check_stream(stream)?;
                 self.check(inputs, outputs, Memory::Device)?;
                 workspace.check_memory(Memory::Device)?;
-                plan.run(stream, inputs, outputs, workspace)
+                plan.run(stream, places, inputs, outputs, workspace)
             }
         }
+    }
+
+    fn schedule_key(&self) -> ScheduleKey {
+        let partitions = match &self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu(_) => 0,
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(plan) => plan.partitions(),
+        };
+        let DenseDecode { batch, max_pages, .. } = self.problem;
+        ScheduleKey { batch, max_pages, determinism: self.determinism, partitions }
     }
 
     fn check<T: Half>(

@@ -48,7 +48,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
         special::griddepcontrol_wait();
         let first = memory::ld_global_u32(record);
         let count = memory::ld_global_u32(record + 4);
-        if count <= 1 {
+        if count <= 1 || first >= params.slots || count > params.slots - first {
             return;
         }
         let mut row = special::cta_x() * params.rows_per_cta;

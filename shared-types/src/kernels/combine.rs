@@ -28,6 +28,10 @@ pub struct CombineParams {
     pub total_rows: u32,
     /// Query rows that a CTA combines.
     pub rows_per_cta: u32,
+    /// Slots of partial results: after a decode with a schedule of other lengths, records may name others.
+    pub slots: u32,
+    /// Zero; fills the struct to its alignment.
+    pub reserved: u32,
 }
 
 /// CTAs that a multiprocessor should have at least: as many as run there at a time.

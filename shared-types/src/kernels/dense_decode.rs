@@ -1,7 +1,7 @@
 //! Dense MLA decode: what the host passes, and how the CTA uses its shared memory.
 
 use super::{TENSOR_MAP_ALIGN, TensorMap};
-use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARPGROUP_THREADS};
+use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARP_THREADS, WARPGROUP_THREADS};
 use crate::schedule::{BLOCK_KEYS, Determinism};
 use core::num::NonZeroU32;
 
@@ -114,6 +114,9 @@ pub struct DenseDecodeParams {
     pub block_table: u64,
     /// Keys of each request `[batch]` i32.
     pub cache_seqlens: u64,
+    /// Where each partition starts `[partitions]` of [`Place`](crate::schedule::Place), which the schedule kernel writes;
+    /// 0 where each CTA of the decode finds out by itself.
+    pub places: u64,
     /// Output `[batch, s_q, h_q, 512]`.
     pub out: u64,
     /// Natural log of the softmax denominators `[batch, h_q, s_q]` f32.
@@ -234,6 +237,17 @@ const fn contract(entry: &'static str) -> LaunchContract {
     assert!(contract.registers_at_entry() >= 160);
     contract.checked()
 }
+
+/// The kernel that computes the schedule of a step, for the decodes of all layers: a warp a partition.
+pub const SCHEDULE: LaunchContract = LaunchContract {
+    entry: "dense_decode_schedule",
+    threads: WARP_THREADS,
+    min_ctas_per_sm: 1,
+    cluster: 1,
+    shared_bytes: 0,
+    param_align: TENSOR_MAP_ALIGN,
+}
+.checked();
 
 /// The bf16 kernel for Hopper.
 pub const SM90_BF16: LaunchContract = contract("dense_decode_sm90_bf16");

@@ -5,7 +5,7 @@ use crate::attention::unroll;
 use crate::ptx::{memory, special, warp};
 use oximla_types::kernels::dense_decode::{DenseDecodeParams, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
-use oximla_types::schedule::{self, BlockRange, Cursor, SplitKv, Workload};
+use oximla_types::schedule::{self, BlockRange, Cursor, Place, SplitKv, Workload};
 
 /// A request that no batch has.
 pub const NO_REQUEST: u32 = u32::MAX;
@@ -40,7 +40,7 @@ impl<'a> Segments<'a> {
     /// The segments of `partition` for the tile of rows that ends with `last_row`.
     ///
     /// # Safety
-    /// The whole warp calls it; `cache_seqlens` is readable as the parameters say.
+    /// The whole warp calls it; `cache_seqlens` and `places` are readable as the parameters say.
     #[inline(always)]
     pub unsafe fn new(
         params: &'a DenseDecodeParams,
@@ -51,10 +51,16 @@ impl<'a> Segments<'a> {
     ) -> Self {
         // SAFETY: as the caller promises.
         unsafe {
-            let split = SplitKv::new(workload(params, lane), params.partitions);
-            let (request, start) = locate(params, split, split.piece_start(partition), lane);
-            let len = if request < params.batch { request_keys(params, request) } else { 0 };
-            let cursor = split.enter(partition, request, start, schedule::key_blocks(len));
+            let place =
+                if params.places == 0 { find(params, partition, lane) } else { look_up(params, partition) };
+            let uniform = |word| warp::shfl_idx(word, 0);
+            let place = Place {
+                chunk: uniform(place.chunk),
+                start: uniform(place.start),
+                payload: uniform(place.payload),
+                width: uniform(place.width),
+            };
+            let (split, cursor) = place.restore(params.chunk_slots);
             Self { params, split, rows, last_row, cursor }
         }
     }
@@ -94,6 +100,33 @@ impl<'a> Segments<'a> {
             splits: SplitRecord { first: chunk.slot, count: chunk.splits },
         })
     }
+}
+
+/// Finds out how the work line is divided and where `partition` starts.
+///
+/// # Safety
+/// The whole warp calls it; `cache_seqlens` is readable as the parameters say.
+#[inline(always)]
+pub unsafe fn find(params: &DenseDecodeParams, partition: u32, lane: u32) -> Place {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let split = SplitKv::new(workload(params, lane), params.partitions);
+        let (request, start) = locate(params, split, split.piece_start(partition), lane);
+        let len = if request < params.batch { request_keys(params, request) } else { 0 };
+        Place::new(split, split.enter(partition, request, start, schedule::key_blocks(len)))
+    }
+}
+
+/// What [`find`] found when the schedule was computed.
+///
+/// # Safety
+/// `places` is readable as the parameters say.
+#[inline(always)]
+unsafe fn look_up(params: &DenseDecodeParams, partition: u32) -> Place {
+    let address = params.places + partition as u64 * size_of::<Place>() as u64;
+    // SAFETY: as the caller promises.
+    let word = |index: u64| unsafe { memory::ld_global_u32(address + 4 * index) };
+    Place { chunk: word(0), start: word(1), payload: word(2), width: word(3) }
 }
 
 /// Keys of a request, never more than its row of the page table can name.
