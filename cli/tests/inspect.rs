@@ -3,12 +3,15 @@
 mod common;
 
 use common::{Ended, folder, objects, oximla};
+use oximla_types::kernels::dense_decode::{REGISTER_QUERY_TILES, TILE_COLUMNS};
 use serde_json::Value;
 
 const TILE_ROWS: f64 = 64.0;
 const BLOCK_KEYS: f64 = 64.0;
 const HEAD_DIM: f64 = 576.0;
 const HEAD_DIM_V: f64 = 512.0;
+/// Columns of the queries that stay in registers.
+const REGISTER_COLUMNS: f64 = (REGISTER_QUERY_TILES * TILE_COLUMNS) as f64;
 
 fn inspect(arguments: &[&str]) -> Ended {
     oximla(&[&["inspect"], arguments].concat())
@@ -60,11 +63,12 @@ fn a_key_block_is_what_the_shapes_say() {
     assert_eq!(sum(&record, "per_unit", "global_bytes", tiles), bytes);
     assert_eq!(sum(&record, "per_unit", "sectors", tiles), bytes / 32.0);
     assert_eq!(sum(&record, "per_unit", "shared_bytes", tiles), bytes);
-    // The queries come once a request.
-    assert_eq!(sum(&record, "fixed", "global_bytes", "cp.async.cg"), TILE_ROWS * HEAD_DIM * 2.0);
+    // The queries come once a request, those that stay in registers past shared memory.
+    let shared_columns = HEAD_DIM - REGISTER_COLUMNS;
+    assert_eq!(sum(&record, "fixed", "global_bytes", "cp.async.cg"), TILE_ROWS * shared_columns * 2.0);
 
     // Operands of 16 columns: Q and K tiles of 64 rows, P of 64 rows for each half with 256 columns of values.
-    let scores = HEAD_DIM / 16.0 * (TILE_ROWS + BLOCK_KEYS) * 32.0;
+    let scores = (HEAD_DIM * BLOCK_KEYS + shared_columns * TILE_ROWS) * 2.0;
     let values = 2.0 * BLOCK_KEYS / 16.0 * (TILE_ROWS + HEAD_DIM_V / 2.0) * 32.0;
     assert_eq!(sum(&record, "per_unit", "shared_bytes", "wgmma.mma_async"), scores + values);
     // Probabilities are stored as 16-bit elements, in a layout without conflicts.
@@ -88,11 +92,11 @@ fn the_roofline_is_work_over_rate() {
     // 8 912 896 FLOP on a 132nd of 989 TFLOP/s; more than 73 728 bytes on a 132nd of 3.35 TB/s.
     let us = |index: usize| number(&resources[index]["cycles"]) / number(&record["gpu"]["clock"]) * 1e6;
     assert!((us(0) - 1.190).abs() < 0.001, "{}", us(0));
-    assert!((2.905..2.92).contains(&us(2)), "{}", us(2));
+    assert!((2.905..2.93).contains(&us(2)), "{}", us(2));
     assert_eq!(record["bound"], "global memory");
     // Four blocks on one SM, which may have all of the bandwidth: at least the products' time.
     assert_eq!(record["launch"]["ctas"], 1);
-    assert!(number(&record["launch"]["us"]) > 4.0 * 1.190);
+    assert!(number(&record["launch"]["us"]) > 4.0 * 1.189);
 }
 
 #[test]
@@ -112,10 +116,10 @@ fn a_split_is_a_row_of_partial_output() {
     assert_eq!((&record["kernel"], &record["unit"]), (&"combine_bf16".into(), &"split".into()));
     assert_eq!(record["units"], serde_json::json!([2.0, 6.0]));
     assert_eq!(record["threads"], 128);
-    // Four rows of f32.
-    assert_eq!(sum(&record, "per_unit", "global_bytes", "ld.global.v4.b32"), 4.0 * HEAD_DIM_V * 4.0);
-    // Four rows of bf16, whatever the splits.
-    assert_eq!(sum(&record, "fixed", "global_bytes", "st.global.v2.b32"), 4.0 * HEAD_DIM_V * 2.0);
+    assert_eq!(sum(&record, "per_unit", "global_bytes", "ld.global.v4.b32"), HEAD_DIM_V * 4.0);
+    // A row of bf16 for each of a CTA's, whatever the splits: this one has one.
+    assert_eq!(record["launch"]["ctas"], 64);
+    assert_eq!(sum(&record, "fixed", "global_bytes", "st.global.v2.b32"), HEAD_DIM_V * 2.0);
     assert_eq!(sum(&record, "per_unit", "global_bytes", "st.global"), 0.0);
     assert_eq!(number(&record["all"]["per_unit"]["tensor_flop"]), 0.0);
 }

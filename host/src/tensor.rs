@@ -27,6 +27,37 @@ pub trait Half: Element {
     fn widen(from: &[Self], to: &mut [f32]);
 }
 
+/// The element types of attention outputs, be they final or still to be merged.
+pub trait StateElement: Element {
+    /// This type.
+    const FORMAT: StateFormat;
+    /// The value in f32, exactly.
+    fn to_f32(self) -> f32;
+    /// The nearest value, ties to even.
+    fn from_f32(value: f32) -> Self;
+}
+
+/// A [`StateElement`] by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateFormat {
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    Fp16,
+    /// IEEE single precision.
+    F32,
+}
+
+impl std::fmt::Display for StateFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bf16 => bf16::NAME,
+            Self::Fp16 => f16::NAME,
+            Self::F32 => f32::NAME,
+        })
+    }
+}
+
 /// Whose memory a tensor lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -260,6 +291,25 @@ impl Half for f16 {
     fn widen(from: &[Self], to: &mut [f32]) {
         from.convert_to_f32_slice(to);
     }
+}
+
+macro_rules! state_elements {
+    ($($ty:ty => $format:ident, $to_f32:expr, $from_f32:expr;)+) => {
+        $(impl StateElement for $ty {
+            const FORMAT: StateFormat = StateFormat::$format;
+            fn to_f32(self) -> f32 {
+                $to_f32(self)
+            }
+            fn from_f32(value: f32) -> Self {
+                $from_f32(value)
+            }
+        })+
+    };
+}
+state_elements! {
+    bf16 => Bf16, bf16::to_f32, bf16::from_f32;
+    f16 => Fp16, f16::to_f32, f16::from_f32;
+    f32 => F32, std::convert::identity, std::convert::identity;
 }
 
 mod sealed {

@@ -6,15 +6,20 @@ use oximla::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, DeviceBuffer,
     EmulatedOptions, EmulatedReports, Error, KvFormat, Stream, TensorView, TensorViewMut, Workspace,
 };
-use oximla_types::kernels::combine::CombineParams;
+use oximla_types::kernels::combine::{CombineParams, rows_per_cta};
 use oximla_types::kernels::dense_decode::DenseDecodeParams;
+use oximla_types::kernels::merge_states::MergeStatesParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 4] = [
+const ENTRIES: [(&str, usize); 8] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
+    ("dense_decode_schedule", size_of::<DenseDecodeParams>()),
     ("combine_bf16", size_of::<CombineParams>()),
     ("combine_fp16", size_of::<CombineParams>()),
+    ("merge_states_bf16", size_of::<MergeStatesParams>()),
+    ("merge_states_fp16", size_of::<MergeStatesParams>()),
+    ("merge_states_f32", size_of::<MergeStatesParams>()),
 ];
 
 fn emulated() -> Device {
@@ -207,7 +212,8 @@ fn the_kernels_compute() {
     let launches = reports.take();
     let [decode, combine] = launches.as_slice() else { panic!("{} launches", launches.len()) };
     assert_eq!((decode.entry, decode.grid), ("dense_decode_sm90_bf16", [1, 132]));
-    assert_eq!((combine.entry, combine.grid), ("combine_bf16", [4, 2]));
+    let rows_per_cta = rows_per_cta(2, 16, 132);
+    assert_eq!((combine.entry, combine.grid), ("combine_bf16", [16 / rows_per_cta, 2]));
     for launch in [decode, combine] {
         assert!(launch.report.diagnostics.is_empty());
         assert!(!launch.report.profile.instructions.is_empty(), "{}", launch.entry);

@@ -9,7 +9,7 @@
 //! For any other target the crate is empty, so that the workspace builds with stable Rust.
 #![cfg(target_arch = "nvptx64")]
 #![no_std]
-#![feature(abi_ptx, asm_experimental_arch, link_llvm_intrinsics, stdarch_nvptx)]
+#![feature(abi_ptx, asm_experimental_arch, link_llvm_intrinsics)]
 #![allow(internal_features)]
 
 pub mod attention;

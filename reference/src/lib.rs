@@ -9,8 +9,9 @@
 //! | [`DenseDecode`] | paged bf16/fp16 cache | a prefix of the request, through its page table |
 //! | [`SparseDecode`] | paged FP8 cache ([`v32`] or [`model1`]), perhaps two | listed slots |
 //! | [`SparsePrefill`] | contiguous bf16 keys | listed rows |
+//! | [`MergeStates`] | results over disjoint keys | those of all |
 //!
-//! Conventions common to all three:
+//! Conventions common to all:
 //! - The value of a key is its first `head_dim_v` elements.
 //! - `lse` and `max_logits` are natural-log units and do not include the attention sink.
 //! - A query without a key has `out` 0, `lse` +inf and `max_logits` -inf, with or without a sink.
@@ -22,6 +23,7 @@
 mod attention;
 mod dense_decode;
 pub mod fp8;
+mod merge_states;
 pub mod model1;
 mod sparse_decode;
 mod sparse_prefill;
@@ -29,5 +31,6 @@ pub mod v32;
 
 pub use attention::Attention;
 pub use dense_decode::DenseDecode;
+pub use merge_states::{MergeStates, State};
 pub use sparse_decode::{Fp8Format, Scope, SparseDecode};
 pub use sparse_prefill::SparsePrefill;

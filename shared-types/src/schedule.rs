@@ -13,8 +13,14 @@
 //! Where requests are about as long as each other, all are given the length of the longest and pieces hold whole
 //! requests, if that takes hardly longer than equal pieces: nothing is left to combine then.
 //!
-//! Where a request starts on the line follows from a prefix sum of [`SplitKv::request_work`], so that a CTA finds its own piece
-//! without a schedule in memory. Host and device call the same functions. All ranges are half-open.
+//! So where a request is split follows from the whole batch, and with it the order of its sums. Under
+//! [`Determinism::BatchInvariant`] it follows from the request's own length: it is cut into *chunks* of
+//! [`chunk_blocks`], each of which takes its own overhead on the line and leaves a partial result of its own. A
+//! partition computes the chunks whose first block lies in its piece, which may be several of one request.
+//!
+//! Where a request starts on the line follows from a prefix sum of [`SplitKv::request_work`], so that a CTA finds its
+//! own piece without a schedule in memory: [`SplitKv::enter`], then [`SplitKv::take`] chunk by chunk. Host and device
+//! call the same functions. All ranges are half-open.
 
 use core::num::NonZeroU32;
 
@@ -33,21 +39,42 @@ pub const COMBINE_COST: u32 = 8;
 /// Of how many parts of a piece this may be one.
 const COMBINE_SHARE: u32 = 16;
 
+/// Blocks of a chunk at least: long enough that starting it and combining its result cost little beside it.
+pub const MIN_CHUNK: u32 = 16;
+
+/// Chunks of a request at most: enough for one long request to keep a GPU busy, few enough that partial results do not
+/// take much memory.
+pub const MAX_CHUNKS: u32 = 64;
+
 /// Longest work line that the 32-bit arithmetic carries without overflow.
 pub const MAX_TOTAL_WORK: u64 = 1 << 31;
 
-/// The division of a work line into equal pieces.
+/// What the bits of a result may depend on. They never depend on the order of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Determinism {
+    /// The same call gives the same bits: those of a request may depend on the other requests of its batch.
+    #[default]
+    RunToRun,
+    /// A request gives the same bits in every batch and at every place in it.
+    BatchInvariant,
+}
+
+/// The division of a work line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitKv {
     payload: NonZeroU32,
     /// Units that every request takes, where pieces hold whole requests; else 0.
     width: u32,
+    /// As of [`Workload`].
+    chunk_slots: u32,
 }
 
 /// What the division follows from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
-    /// Sum of [`request_work`] over the requests.
+    /// [`Determinism::chunk_slots`].
+    pub chunk_slots: u32,
+    /// Sum of [`Determinism::request_work`] over the requests.
     pub total: u32,
     /// The largest of them.
     pub longest: u32,
@@ -64,19 +91,108 @@ pub struct BlockRange {
     pub end: u32,
 }
 
-/// Partitions `first..first + count` that share a request.
+/// Slots `first..first + count`, which hold the partial results of a request in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartitionRange {
-    /// The partition with the request's first block.
+pub struct SlotRange {
+    /// Slot of the request's first blocks.
     pub first: u32,
-    /// How many partitions the request is split over; 1 for an unsplit request.
+    /// How many there are; 1 for an unsplit request, whose slot stays empty.
     pub count: u32,
+}
+
+/// What a partition computes of a request at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The blocks, never none.
+    pub blocks: BlockRange,
+    /// Where their partial result goes, if the request is split; its others are in the slots before and behind.
+    pub slot: u32,
+    /// How many parts the request is split into; 1 for an unsplit request, whose slot stays empty.
+    pub splits: u32,
+}
+
+/// How far along the line a partition is. Two words, as kernels keep several in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The next chunk: its request times [`MAX_CHUNKS`] plus its index; where pieces cut requests, the index is 0.
+    chunk: u32,
+    /// Unit where the chunk, with its overhead, starts; where pieces cut requests, where the request does.
+    start: u32,
+}
+
+impl Cursor {
+    /// The request of the next chunk.
+    pub const fn request(self) -> u32 {
+        self.chunk / MAX_CHUNKS
+    }
+}
+
+/// Where a partition starts, as memory holds it, so that one computation serves the decodes of all layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Place {
+    /// [`Cursor`]: the first chunk.
+    pub chunk: u32,
+    /// [`Cursor`]: its unit.
+    pub start: u32,
+    /// [`SplitKv`]: units of a piece.
+    pub payload: u32,
+    /// [`SplitKv`]: units of a request, or 0.
+    pub width: u32,
+}
+
+impl Place {
+    /// The place of a partition whose first chunk is at `cursor`.
+    pub const fn new(split: SplitKv, cursor: Cursor) -> Self {
+        let SplitKv { payload, width, .. } = split;
+        Self { chunk: cursor.chunk, start: cursor.start, payload: payload.get(), width }
+    }
+
+    /// What the place was made from. Of lengths that have changed since, chunks may come out empty or more than once;
+    /// slots still are some that there are.
+    pub const fn restore(self, chunk_slots: u32) -> (SplitKv, Cursor) {
+        let payload = match NonZeroU32::new(self.payload) {
+            Some(payload) => payload,
+            None => MIN_PAYLOAD,
+        };
+        let split = SplitKv { payload, width: self.width, chunk_slots };
+        (split, Cursor { chunk: self.chunk, start: self.start })
+    }
 }
 
 impl BlockRange {
     /// Whether there is no block.
     pub const fn is_empty(self) -> bool {
         self.begin >= self.end
+    }
+}
+
+impl Determinism {
+    /// Units that a request of `blocks` blocks takes by itself. One without keys counts as one block, so that exactly
+    /// one partition writes its (empty) result.
+    pub const fn request_work(self, blocks: u32) -> u32 {
+        let overheads = match self {
+            Self::RunToRun => 1,
+            Self::BatchInvariant => chunks(blocks),
+        };
+        overheads * REQUEST_OVERHEAD + at_least_one(blocks)
+    }
+
+    /// Slots set aside for each request, of up to `max_blocks` blocks, where requests are cut into chunks; else 0.
+    pub const fn chunk_slots(self, max_blocks: u32) -> u32 {
+        match self {
+            Self::RunToRun => 0,
+            // Not the chunks of the longest request, as fewer blocks may make more chunks.
+            Self::BatchInvariant => min(at_least_one(max_blocks).div_ceil(MIN_CHUNK), MAX_CHUNKS),
+        }
+    }
+
+    /// Slots that partial results may need.
+    pub const fn slots(self, batch: u32, partitions: u32, max_blocks: u32) -> u64 {
+        match self {
+            Self::RunToRun => batch as u64 + partitions as u64,
+            Self::BatchInvariant => batch as u64 * self.chunk_slots(max_blocks) as u64,
+        }
     }
 }
 
@@ -87,20 +203,27 @@ impl SplitKv {
         let even = max(workload.total.div_ceil(partitions), MIN_PAYLOAD.get());
         let whole = workload.batch.div_ceil(partitions) * workload.longest;
         let longer = whole.saturating_sub(even);
-        let (payload, width) = if longer <= COMBINE_COST && longer <= even / COMBINE_SHARE && whole >= even {
-            (whole, workload.longest)
-        } else {
-            (even, 0)
+        let keeps_whole = workload.chunk_slots == 0
+            && longer <= COMBINE_COST
+            && longer <= even / COMBINE_SHARE
+            && whole >= even;
+        let (payload, width) = if keeps_whole { (whole, workload.longest) } else { (even, 0) };
+        let payload = match NonZeroU32::new(payload) {
+            Some(payload) => payload,
+            None => MIN_PAYLOAD,
         };
-        match NonZeroU32::new(payload) {
-            Some(payload) => Self { payload, width },
-            None => Self { payload: MIN_PAYLOAD, width },
-        }
+        Self { payload, width, chunk_slots: workload.chunk_slots }
     }
 
     /// Units of the line that a request of `blocks` blocks takes.
     pub const fn request_work(self, blocks: u32) -> u32 {
-        if self.width > 0 { self.width } else { request_work(blocks) }
+        if self.chunk_slots > 0 {
+            Determinism::BatchInvariant.request_work(blocks)
+        } else if self.width > 0 {
+            self.width
+        } else {
+            Determinism::RunToRun.request_work(blocks)
+        }
     }
 
     /// Units of the line in each piece.
@@ -113,23 +236,72 @@ impl SplitKv {
         partition.saturating_mul(self.payload.get())
     }
 
-    /// The blocks that `partition` computes of a request of `blocks` blocks that starts at unit `request_start`.
-    ///
-    /// A request without keys counts as one block, so that exactly one partition writes its (empty) result.
-    pub const fn blocks(self, request_start: u32, blocks: u32, partition: u32) -> BlockRange {
-        let first_block = request_start + REQUEST_OVERHEAD;
-        let blocks = at_least_one(blocks);
-        let begin = self.piece_start(partition).saturating_sub(first_block);
-        let end = self.piece_start(partition + 1).saturating_sub(first_block);
-        BlockRange { begin: min(begin, blocks), end: min(end, blocks) }
-    }
-
-    /// The partitions that share a request of `blocks` blocks that starts at unit `request_start`.
-    pub const fn partitions(self, request_start: u32, blocks: u32) -> PartitionRange {
+    /// The slots of `request`, which has `blocks` blocks and starts at unit `request_start`.
+    pub const fn splits(self, request: u32, request_start: u32, blocks: u32) -> SlotRange {
+        if self.chunk_slots > 0 {
+            return SlotRange { first: request * self.chunk_slots, count: chunks(blocks) };
+        }
         let first_block = request_start + REQUEST_OVERHEAD;
         let first = first_block / self.payload.get();
         let last = (first_block + at_least_one(blocks) - 1) / self.payload.get();
-        PartitionRange { first, count: last - first + 1 }
+        SlotRange { first: split_slot(first, request), count: last - first + 1 }
+    }
+
+    /// The first chunk of `partition`, or of a later one. The first unit of the partition's piece falls into `request`,
+    /// which has `blocks` blocks and starts at unit `request_start`.
+    pub const fn enter(self, partition: u32, request: u32, request_start: u32, blocks: u32) -> Cursor {
+        let before = self.piece_start(partition).saturating_sub(request_start + REQUEST_OVERHEAD);
+        let is_past = if self.chunk_slots > 0 {
+            let chunk = REQUEST_OVERHEAD + chunk_blocks(blocks);
+            let index = before.div_ceil(chunk);
+            if index < chunks(blocks) {
+                return Cursor { chunk: request * MAX_CHUNKS + index, start: request_start + index * chunk };
+            }
+            true
+        } else {
+            before >= at_least_one(blocks)
+        };
+        if is_past {
+            let start = request_start + self.request_work(blocks);
+            return Cursor { chunk: (request + 1) * MAX_CHUNKS, start };
+        }
+        Cursor { chunk: request * MAX_CHUNKS, start: request_start }
+    }
+
+    /// Whether the chunk at `cursor` is `partition`'s, or one of a partition before it: its first block lies in its
+    /// piece.
+    pub const fn has(self, partition: u32, cursor: Cursor) -> bool {
+        cursor.start + REQUEST_OVERHEAD < self.piece_start(partition + 1)
+    }
+
+    /// The chunk of `partition` at `cursor`, whose request has `blocks` blocks, and the cursor behind it.
+    pub const fn take(self, partition: u32, cursor: Cursor, blocks: u32) -> (Chunk, Cursor) {
+        let (request, all) = (cursor.request(), at_least_one(blocks));
+        let first_block = cursor.start + REQUEST_OVERHEAD;
+        if self.chunk_slots > 0 {
+            let (index, length) = (cursor.chunk % MAX_CHUNKS, chunk_blocks(blocks));
+            let begin = index * length;
+            let end = min(begin + length, all);
+            let chunk = if end < all { cursor.chunk + 1 } else { (request + 1) * MAX_CHUNKS };
+            return (
+                Chunk {
+                    blocks: BlockRange { begin, end },
+                    slot: request * self.chunk_slots + index,
+                    splits: chunks(blocks),
+                },
+                Cursor { chunk, start: first_block + end.saturating_sub(begin) },
+            );
+        }
+        let range = BlockRange {
+            begin: self.piece_start(partition).saturating_sub(first_block),
+            end: min(self.piece_start(partition + 1) - first_block, all),
+        };
+        let splits = self.splits(request, cursor.start, blocks).count;
+        let start = cursor.start + self.request_work(blocks);
+        (
+            Chunk { blocks: range, slot: split_slot(partition, request), splits },
+            Cursor { chunk: (request + 1) * MAX_CHUNKS, start },
+        )
     }
 }
 
@@ -138,22 +310,23 @@ pub const fn key_blocks(keys: u32) -> u32 {
     keys.div_ceil(BLOCK_KEYS)
 }
 
-/// Units that a request of `blocks` blocks takes by itself.
-pub const fn request_work(blocks: u32) -> u32 {
-    REQUEST_OVERHEAD + at_least_one(blocks)
+/// Blocks of each chunk of a request of `blocks` blocks, but for the last, which may be shorter: a function of nothing
+/// else.
+pub const fn chunk_blocks(blocks: u32) -> u32 {
+    max(MIN_CHUNK, blocks.div_ceil(MAX_CHUNKS))
 }
 
-/// Where `partition` leaves its partial result of `request`.
+/// Chunks of a request of `blocks` blocks.
+const fn chunks(blocks: u32) -> u32 {
+    at_least_one(blocks).div_ceil(chunk_blocks(blocks))
+}
+
+/// Where `partition` leaves its partial result of `request`, of which it computes one part.
 ///
 /// From one piece-of-a-request to the next along the line, the partition or the request advances, and neither ever
 /// goes back: the sum tells all of them apart.
-pub const fn split_slot(partition: u32, request: u32) -> u32 {
+const fn split_slot(partition: u32, request: u32) -> u32 {
     partition + request
-}
-
-/// Slots that partial results may need.
-pub const fn split_slots(batch: u32, partitions: u32) -> u32 {
-    batch + partitions
 }
 
 const fn at_least_one(blocks: u32) -> u32 {
@@ -169,75 +342,4 @@ const fn min(a: u32, b: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    extern crate std;
-    use super::*;
-    use proptest::prelude::*;
-    use std::{vec, vec::Vec};
-
-    proptest! {
-        /// Every block of every request is computed exactly once, in order, by the partitions the request says it has,
-        /// and no two partial results share a slot.
-        #[test]
-        fn every_block_once(
-            lengths in prop::collection::vec(0_u32..2000, 1..60),
-            partitions in 1_u32..140,
-        ) {
-            let blocks: Vec<u32> = lengths.iter().map(|&keys| key_blocks(keys)).collect();
-            let split = SplitKv::new(workload(&blocks), partitions);
-            let total: u32 = blocks.iter().map(|&n| split.request_work(n)).sum();
-            prop_assert!(u64::from(split.payload()) * u64::from(partitions) >= u64::from(total));
-            let mut used = vec![false; split_slots(blocks.len() as u32, partitions) as usize];
-            let mut start = 0;
-            for (request, &n) in blocks.iter().enumerate() {
-                let owners = split.partitions(start, n);
-                prop_assert!(owners.first + owners.count <= partitions);
-                let mut next = 0;
-                for partition in 0..partitions {
-                    let range = split.blocks(start, n, partition);
-                    let owner = (owners.first..owners.first + owners.count).contains(&partition);
-                    prop_assert_eq!(owner, !range.is_empty());
-                    if !owner {
-                        continue;
-                    }
-                    prop_assert_eq!(range.begin, next);
-                    next = range.end;
-                    let slot = split_slot(partition, request as u32) as usize;
-                    prop_assert!(!used[slot]);
-                    used[slot] = true;
-                }
-                prop_assert_eq!(next, n.max(1));
-                start += split.request_work(n);
-            }
-        }
-    }
-
-    fn workload(blocks: &[u32]) -> Workload {
-        let works = blocks.iter().map(|&n| request_work(n));
-        Workload { total: works.clone().sum(), longest: works.max().unwrap_or(0), batch: blocks.len() as u32 }
-    }
-
-    #[test]
-    fn requests_of_one_length_stay_whole_where_that_costs_little() {
-        // 128 requests of 64 blocks: 66 partitions would have 128 units each, whole requests take 132 of 64.
-        let split = SplitKv::new(workload(&[64; 128]), 66);
-        assert_eq!(split.payload(), 2 * 66);
-        assert_eq!(split.partitions(3 * 66, 64), PartitionRange { first: 1, count: 1 });
-        // Of 256 blocks: 501 units or 516, more than combining costs.
-        assert_eq!(SplitKv::new(workload(&[256; 128]), 66).payload(), 501);
-        // A request much longer than the others would make all pieces long.
-        assert_eq!(SplitKv::new(workload(&[5, 5, 50]), 3).payload(), 22);
-    }
-
-    #[test]
-    fn a_line_cut_by_hand() {
-        // Requests of 5, 0 and 7 blocks: 7 + 3 + 9 = 19 units, in three pieces of 7.
-        let split = SplitKv::new(workload(&[5, 0, 7]), 3);
-        assert_eq!(split.payload(), 7);
-        assert_eq!(split.partitions(0, 5), PartitionRange { first: 0, count: 1 });
-        assert_eq!(split.partitions(7, 0), PartitionRange { first: 1, count: 1 });
-        assert_eq!(split.partitions(10, 7), PartitionRange { first: 1, count: 2 });
-        assert_eq!(split.blocks(10, 7, 1), BlockRange { begin: 0, end: 2 });
-        assert_eq!(split.blocks(10, 7, 2), BlockRange { begin: 2, end: 7 });
-    }
-}
+mod tests;

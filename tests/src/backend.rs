@@ -5,7 +5,8 @@ use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytemuck::Pod;
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
 use oximla::{Device, DeviceBuffer, EmulatedOptions, Error, Memory, Stream, Workspace};
 
 use crate::strided::Trap;
@@ -140,6 +141,20 @@ impl Backend {
         }
     }
 
+    /// Records what `enqueue` puts on [`Self::stream`] as a CUDA graph, without doing it; none where the backend is not
+    /// CUDA. Meanwhile nothing else may use the stream, which all tests of a process share.
+    ///
+    /// # Panics
+    /// If the driver refuses to record it.
+    pub fn capture(&self, enqueue: impl FnOnce()) -> Option<CudaGraph> {
+        let Kind::Cuda(stream) = &self.kind else { return None };
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        stream.begin_capture(mode).expect("the start of a capture");
+        enqueue();
+        let graph = stream.end_capture(CUgraphInstantiate_flags(0)).expect("work that a graph can hold");
+        Some(graph.expect("a graph"))
+    }
+
     /// Workspace of `bytes` bytes full of traps.
     pub fn workspace(&self, bytes: usize) -> Buffer<f32> {
         self.upload(vec![f32::TRAP; bytes.div_ceil(size_of::<f32>())])
@@ -173,6 +188,20 @@ impl<T: Pod> Buffer<T> {
                 bytes.device_ptr_mut(&stream).0
             }
             Self::Emulated(bytes) => bytes.address(),
+        }
+    }
+
+    /// Overwrites the elements, as many as there are, once all work on the backend's stream is done; they stay where they
+    /// are.
+    pub fn write(&mut self, elements: &[T]) {
+        let bytes = bytemuck::cast_slice(elements);
+        match self {
+            Self::Host(own) => own.copy_from_slice(elements),
+            Self::Cuda(own) => {
+                let stream = Arc::clone(own.stream());
+                stream.memcpy_htod(bytes, own).expect("a copy to the GPU");
+            }
+            Self::Emulated(own) => own.copy_from_slice(bytes).expect("a copy to the emulated GPU"),
         }
     }
 

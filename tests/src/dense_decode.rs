@@ -3,8 +3,8 @@
 use half::{bf16, f16};
 use oximla::case_file::{DenseDecodeCase, Expected, HalfVec};
 use oximla::{
-    DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Error, Half, InvalidProblem,
-    KvFormat,
+    DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Determinism, Error, Half,
+    InvalidProblem, KvFormat,
 };
 
 use crate::backend::Backend;
@@ -190,22 +190,41 @@ pub fn answer(case: &DenseDecodeCase) -> Answer {
 /// # Errors
 /// What planning or running says; the outputs were untouched then.
 pub fn run(backend: &Backend, case: &DenseDecodeCase, views: Views) -> Result<Expected, Error> {
-    run_with_workspace(backend, case, views, |needed| needed)
+    run_with(backend, case, Settings { views, ..Settings::default() })
 }
 
-/// As [`run`], with a workspace of as many bytes as `workspace_bytes` makes of those needed.
+/// How to run a case.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How the tensors lie.
+    pub views: Views,
+    /// What the plan promises.
+    pub determinism: Determinism,
+    /// Whether the division of the requests is computed beforehand.
+    pub scheduled: bool,
+    /// Bytes of the workspace, from those needed.
+    pub workspace_bytes: fn(usize) -> usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            views: Views::Contiguous,
+            determinism: Determinism::default(),
+            scheduled: false,
+            workspace_bytes: |needed| needed,
+        }
+    }
+}
+
+/// As [`run`], with more to choose.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with_workspace(
-    backend: &Backend,
-    case: &DenseDecodeCase,
-    views: Views,
-    workspace_bytes: fn(usize) -> usize,
-) -> Result<Expected, Error> {
+pub fn run_with(backend: &Backend, case: &DenseDecodeCase, settings: Settings) -> Result<Expected, Error> {
     match (&case.q, &case.kv_cache) {
-        (HalfVec::Bf16(q), HalfVec::Bf16(kv)) => run_typed(backend, case, q, kv, views, workspace_bytes),
-        (HalfVec::Fp16(q), HalfVec::Fp16(kv)) => run_typed(backend, case, q, kv, views, workspace_bytes),
+        (HalfVec::Bf16(q), HalfVec::Bf16(kv)) => run_typed(backend, case, q, kv, settings),
+        (HalfVec::Fp16(q), HalfVec::Fp16(kv)) => run_typed(backend, case, q, kv, settings),
         _ => Err(InvalidProblem::new("kv_cache", "of another type than q", "the type of q").into()),
     }
 }
@@ -215,11 +234,11 @@ fn run_typed<T: Half + Trap>(
     case: &DenseDecodeCase,
     q: &[T],
     kv_cache: &[T],
-    views: Views,
-    workspace_bytes: fn(usize) -> usize,
+    settings: Settings,
 ) -> Result<Expected, Error> {
     let p = &case.problem;
-    let plan = DenseDecodePlan::new(p, T::FORMAT, &backend.device)?;
+    let Settings { views, determinism, scheduled, workspace_bytes } = settings;
+    let plan = DenseDecodePlan::builder(p, T::FORMAT).determinism(determinism).build(&backend.device)?;
     let q = Input::new(backend, q, [p.batch, p.s_q, p.h_q, p.head_dim], views);
     let kv_cache = Input::new(backend, kv_cache, [p.num_pages, p.page_size, p.h_kv, p.head_dim], views);
     let block_table = Input::new(backend, &case.block_table, [p.batch, p.max_pages], views);
@@ -236,7 +255,15 @@ fn run_typed<T: Half + Trap>(
         cache_seqlens: cache_seqlens.view(),
     };
     let mut outputs = DenseDecodeOutputs { out: out.view(), lse: lse.view() };
-    if let Err(why) = plan.run(&backend.stream(), &inputs, &mut outputs, &mut workspace.as_workspace()) {
+    let mut places = backend.workspace(plan.schedule_bytes());
+    let (stream, mut workspace) = (backend.stream(), workspace.as_workspace());
+    let result = if scheduled {
+        let schedule = plan.schedule(&stream, &cache_seqlens.view(), places.as_workspace())?;
+        plan.run_scheduled(&stream, &schedule, &inputs, &mut outputs, &mut workspace)
+    } else {
+        plan.run(&stream, &inputs, &mut outputs, &mut workspace)
+    };
+    if let Err(why) = result {
         assert!(out.is_untouched() && lse.is_untouched(), "outputs touched by a run that failed: {why}");
         return Err(why);
     }
@@ -311,6 +338,22 @@ impl Part {
             part.lse.extend(&outputs.lse[(self.request * h_q + head) * s_q..][..s_q]);
         }
         part
+    }
+}
+
+/// The case with these of its requests, in this order, over the same cache.
+pub fn select(case: &DenseDecodeCase, requests: &[usize]) -> DenseDecodeCase {
+    let p = &case.problem;
+    let rows = p.s_q * p.h_q;
+    let q_rows = requests.iter().flat_map(|request| request * rows..(request + 1) * rows);
+    let pages = requests.iter().flat_map(|request| &case.block_table[request * p.max_pages..][..p.max_pages]);
+    DenseDecodeCase {
+        problem: DenseDecode { batch: requests.len(), ..p.clone() },
+        q: take_rows(&case.q, q_rows, p.head_dim),
+        kv_cache: case.kv_cache.clone(),
+        block_table: pages.copied().collect(),
+        cache_seqlens: requests.iter().map(|&request| case.cache_seqlens[request]).collect(),
+        expected: None,
     }
 }
 

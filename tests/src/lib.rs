@@ -13,6 +13,7 @@
 pub mod backend;
 pub mod dense_decode;
 pub mod instructions;
+pub mod merge_states;
 pub mod mutation;
 pub mod noise;
 pub mod sparse_decode;

@@ -104,6 +104,16 @@ impl<const RANK: usize> Layout<RANK> {
         })
     }
 
+    /// A buffer with `data`, row-major, in its places, and traps around it.
+    fn spread<T: Trap>(&self, data: &[T]) -> Vec<T> {
+        assert_eq!(data.len(), self.shape.iter().product::<usize>(), "elements of {:?}", self.shape);
+        let mut elements = vec![T::TRAP; self.len];
+        for (row, at) in data.chunks(self.row_len().max(1)).zip(self.rows()) {
+            elements[at..at + row.len()].copy_from_slice(row);
+        }
+        elements
+    }
+
     fn row_len(&self) -> usize {
         self.shape[RANK - 1]
     }
@@ -129,12 +139,12 @@ impl<T: Trap, const RANK: usize> Input<T, RANK> {
 
     /// Lays `data`, row-major, out.
     pub fn with_layout(backend: &Backend, data: &[T], layout: Layout<RANK>) -> Self {
-        assert_eq!(data.len(), layout.shape.iter().product::<usize>(), "elements of {:?}", layout.shape);
-        let mut elements = vec![T::TRAP; layout.len];
-        for (row, at) in data.chunks(layout.row_len().max(1)).zip(layout.rows()) {
-            elements[at..at + row.len()].copy_from_slice(row);
-        }
-        Self { layout, buffer: backend.upload(elements) }
+        Self { layout, buffer: backend.upload(layout.spread(data)) }
+    }
+
+    /// Puts other data in place of what is there.
+    pub fn write(&mut self, data: &[T]) {
+        self.buffer.write(&self.layout.spread(data));
     }
 
     /// The tensor.
@@ -183,6 +193,11 @@ impl<T: Trap, const RANK: usize> Output<T, RANK> {
         let outside = elements.iter().position(|element| !is_trap(element));
         assert_eq!(outside, None, "{name}: position of the buffer written outside the tensor");
         data
+    }
+
+    /// Makes it full of traps again.
+    pub fn reset(&mut self) {
+        self.buffer.write(&vec![T::TRAP; self.layout.len]);
     }
 
     /// Whether nothing was written.

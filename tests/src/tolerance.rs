@@ -43,6 +43,12 @@ pub const SPARSE_PREFILL: Tolerances = Tolerances {
     lse: Tolerance { abs: 1e-6, rel: 2.01 / 65536.0, cosine: 1e-7 },
 };
 
+/// Merging states: little more than the rounding of the result to bf16.
+pub const MERGE_STATES: Tolerances = Tolerances {
+    out: Tolerance { abs: 1e-5, rel: 1.01 / 256.0, cosine: 5e-6 },
+    lse: Tolerance { abs: 1e-6, rel: 1e-6, cosine: 1e-7 },
+};
+
 /// Keeps the relative error of an expected 0 finite.
 const REL_FLOOR: f64 = 1e-6;
 

@@ -1,8 +1,10 @@
 //! What holds for dense decode on a GPU only, real or emulated: its memory cannot be looked at before a run.
 
-use oximla::{Error, InvalidProblem};
+use half::bf16;
+use oximla::case_file::HalfVec;
+use oximla::{Determinism, Error, InvalidProblem};
 use oximla_conformance::backend::Backend;
-use oximla_conformance::dense_decode::{Spec, answer, run, run_with_workspace};
+use oximla_conformance::dense_decode::{Settings, Spec, answer, run, run_with};
 use oximla_conformance::strided::Views;
 use oximla_conformance::tolerance::DENSE_DECODE;
 
@@ -57,6 +59,23 @@ fn lengths_are_clamped_to_the_page_table() {
     }
 }
 
+/// Split or not, a NaN shows in all that its query gives, and nowhere else.
+#[test]
+fn nan_in_a_query_spreads() {
+    for gpu in Backend::gpus() {
+        let mut case = Spec { lengths: vec![900, 3], h_q: 2, ..Spec::default() }.case();
+        let HalfVec::Bf16(q) = &mut case.q else { panic!("the default format") };
+        q[7] = bf16::NAN;
+        q[2 * case.problem.head_dim + 1] = bf16::NAN;
+        let actual = run(&gpu, &case, Views::Contiguous).unwrap();
+        let head_dim_v = case.problem.head_dim_v;
+        for (row, is_nan) in [true, false, true, false].into_iter().enumerate() {
+            assert!(actual.out[row * head_dim_v..][..head_dim_v].iter().all(|x| x.is_nan() == is_nan));
+            assert_eq!(actual.lse[row].is_nan(), is_nan, "{}: row {row}", gpu.name());
+        }
+    }
+}
+
 #[test]
 fn unaligned_rows_are_refused() {
     for gpu in Backend::gpus() {
@@ -69,7 +88,10 @@ fn a_small_workspace_is_refused() {
     for gpu in Backend::gpus() {
         let case = spec().case();
         for less in [|_| 16, |needed| needed - 4] {
-            assert_names(run_with_workspace(&gpu, &case, Views::Contiguous, less), "workspace");
+            for determinism in [Determinism::RunToRun, Determinism::BatchInvariant] {
+                let settings = Settings { determinism, workspace_bytes: less, ..Settings::default() };
+                assert_names(run_with(&gpu, &case, settings), "workspace");
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ const PTX: &str = include_str!("../../host/ptx/sm_90a.ptx");
 
 /// Mbarriers of dense decode that only pace the work: nothing is protected by them. They are taken out before anything else,
 /// which would show if that were not so.
-const PACING: [Range<u32>; 2] = [slots(SharedPlan::LEFT_MAY), slots(SharedPlan::RIGHT_MAY)];
+const PACING: [Range<u32>; 1] = [slots(SharedPlan::P_MAY)];
 
 /// Few enough that each CTA has several requests, and some requests are split.
 const MULTIPROCESSORS: u32 = 2;

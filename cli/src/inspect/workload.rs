@@ -3,10 +3,13 @@
 use clap::Args;
 use half::{bf16, f16};
 use oximla::case_file::{Case, DenseDecodeCase, HalfVec};
-use oximla::{DenseDecode, Device, EmulatedOptions, Error, InvalidProblem, KvFormat};
+use oximla::{DenseDecode, Determinism, Device, EmulatedOptions, Error, InvalidProblem, KvFormat};
+use oximla_types::kernels::dense_decode::{GridShape, HEAD_DIM, HEAD_DIM_V};
+use oximla_types::schedule::{self, BLOCK_KEYS, MIN_PAYLOAD, SplitKv};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, StandardNormal};
+use std::num::NonZeroU32;
 
 /// The problem.
 #[derive(Args, Clone, Debug)]
@@ -56,19 +59,8 @@ const OPERATIONS: [(&str, Operation); 2] =
 
 const FORMATS: [(&str, KvFormat); 2] = [("bf16", KvFormat::Bf16), ("fp16", KvFormat::Fp16)];
 
-/// The kernels' sizes: keys of a block, query rows of a tile, rows that a CTA combines.
-const BLOCK_KEYS: u32 = 64;
-const TILE_ROWS: u32 = 64;
-const HEAD_DIM: u32 = 576;
-const HEAD_DIM_V: u32 = 512;
-
-/// How the library cuts a batch into pieces: a request takes two units of the line and one a block, and a piece has at
-/// least four units.
-const REQUEST_OVERHEAD: u64 = 2;
-const MIN_PIECE: u64 = 4;
-
 /// How many units the second run has more, for each request.
-const GROWTH: u64 = 4;
+const GROWTH: u32 = 4;
 
 /// Elements of the largest tensor: 256 MiB.
 const MAX_ELEMENTS: u64 = 1 << 27;
@@ -105,7 +97,9 @@ impl Workload {
     /// to be emulated.
     pub fn new(kernel: &str, shape: &Shape) -> Result<Self, Error> {
         let entries = Device::emulated(EmulatedOptions::default())?.info()?.kernels;
-        let entries: Vec<&'static str> = entries.into_iter().map(|kernel| kernel.entry).collect();
+        let of_format = |entry: &&str| FORMATS.iter().any(|(name, _)| entry.ends_with(name));
+        let entries: Vec<&'static str> =
+            entries.into_iter().map(|kernel| kernel.entry).filter(of_format).collect();
         let wanted = shape.format.as_deref();
         let named = |entry: &str| entry == kernel;
         let of_operation = |entry: &str| {
@@ -143,14 +137,14 @@ impl Workload {
     pub fn unit_description(&self) -> &'static str {
         match self.operation {
             Operation::DenseDecode => "64 keys of one CTA",
-            Operation::Combine => "one more partial result of each of a CTA's rows",
+            Operation::Combine => "one more partial result of a row",
         }
     }
 
     /// CTAs that read the same keys, and so share what comes from memory.
     pub fn sharers(&self) -> u32 {
         match self.operation {
-            Operation::DenseDecode => self.row_tiles() as u32,
+            Operation::DenseDecode => self.grid(1).row_tiles,
             Operation::Combine => 1,
         }
     }
@@ -167,14 +161,14 @@ impl Workload {
 
     /// Units of work that all CTAs of a run did together.
     ///
-    /// A column of a decode's grid computes all blocks of all requests for its rows; each CTA of the combination merges
-    /// the partial results of one request.
-    pub fn units(&self, run: &Run, [width, height]: [u32; 2]) -> f64 {
-        let requests = match self.operation {
-            Operation::DenseDecode => self.shape.batch,
-            Operation::Combine => height,
+    /// A column of a decode's grid computes all blocks of all requests for its rows; the combination merges the partial
+    /// results of every row of every request.
+    pub fn units(&self, run: &Run, [width, _]: [u32; 2]) -> f64 {
+        let columns = match self.operation {
+            Operation::DenseDecode => width,
+            Operation::Combine => self.grid(run.multiprocessors).total_rows,
         };
-        run.units * f64::from(width) * f64::from(requests)
+        run.units * f64::from(columns) * f64::from(self.shape.batch)
     }
 
     /// The smaller run and the larger.
@@ -182,101 +176,103 @@ impl Workload {
     /// A decode gets more key blocks. The combination gets more partial results: blocks and multiprocessors grow
     /// together, which leaves the pieces' length what it was, and adds as many pieces to each request.
     pub fn runs(&self) -> [Run; 2] {
-        let (partitions, piece) = (self.partitions(), self.piece());
-        let (blocks, batch) = (self.blocks(), u64::from(self.shape.batch));
-        [0, GROWTH].map(|more| {
-            let (more_blocks, more_partitions, units) = match self.operation {
-                Operation::DenseDecode => (more, 0, blocks + more),
-                Operation::Combine => (more * piece, more * batch, more),
+        [0, GROWTH].map(|growth| {
+            let (keys, multiprocessors) = self.size(growth);
+            let blocks = schedule::key_blocks(keys);
+            let units = match self.operation {
+                Operation::DenseDecode => f64::from(blocks),
+                Operation::Combine => mean(&self.splits(blocks, multiprocessors)),
             };
-            let splits: u64 = (0..batch).map(|request| self.splits(request)).sum();
-            let before =
-                if self.operation == Operation::Combine { splits as f64 / batch as f64 } else { 0.0 };
-            let multiprocessors = match self.operation {
-                Operation::DenseDecode => u64::from(self.shape.multiprocessors.unwrap_or(1)),
-                Operation::Combine => self.columns() * (partitions + more_partitions),
-            };
-            let keys = u64::from(self.shape.keys) + more_blocks * u64::from(BLOCK_KEYS);
-            Run {
-                case: self.case(keys),
-                multiprocessors: multiprocessors.min(u64::from(u32::MAX)) as u32,
-                units: before + units as f64,
-            }
+            Run { case: self.case(keys), multiprocessors, units }
         })
     }
 
     fn check(&self) -> Result<(), Error> {
-        let Shape { batch, heads, kv_heads, queries, keys, .. } = self.shape;
+        let Shape { heads, kv_heads, keys, .. } = self.shape;
         if !heads.is_multiple_of(kv_heads) {
             return Err(invalid("--heads", heads, format!("a multiple of --kv-heads {kv_heads}")));
         }
-        let product =
-            |factors: [u64; 4]| factors.into_iter().try_fold(1_u64, u64::checked_mul).unwrap_or(u64::MAX);
-        let added = match self.operation {
-            Operation::DenseDecode => GROWTH,
-            Operation::Combine => GROWTH.saturating_mul(self.piece()),
-        };
-        let most_keys = u64::from(keys).saturating_add(added.saturating_mul(u64::from(BLOCK_KEYS)));
-        let [batch, heads, kv_heads, queries] = [batch, heads, kv_heads, queries].map(u64::from);
-        let sizes = [
-            ("--batch · --queries · --heads · 576", product([batch, queries, heads, u64::from(HEAD_DIM)])),
-            (
-                "--batch · --keys · --kv-heads · 576",
-                product([batch, most_keys, kv_heads, u64::from(HEAD_DIM)]),
-            ),
-        ];
-        if let Some((name, elements)) = sizes.into_iter().find(|(_, elements)| *elements > MAX_ELEMENTS) {
-            return Err(invalid(name, elements, format!("at most {MAX_ELEMENTS} in the emulator")));
-        }
-        let unsplit = || (0..batch).find(|request| self.splits(*request) < 2);
-        if self.operation == Operation::Combine && (self.partitions() < 2 || unsplit().is_some()) {
-            let needed = "enough keys and multiprocessors that every request is split: at least 3 blocks of 64 keys, and \
-                          no --multiprocessors";
-            return Err(invalid("--keys", keys, needed));
+        self.check_elements(keys)?;
+        self.check_elements(self.size(GROWTH).0)?;
+        if self.operation == Operation::Combine {
+            let [few, many] = [0, GROWTH].map(|growth| {
+                let (keys, multiprocessors) = self.size(growth);
+                self.splits(schedule::key_blocks(keys), multiprocessors)
+            });
+            if few.iter().chain(&many).any(|splits| *splits < 2) || mean(&few) >= mean(&many) {
+                let needed = "enough keys and multiprocessors that every request is split: at least 3 blocks of 64 keys, \
+                              and no --multiprocessors";
+                return Err(invalid("--keys", keys, needed));
+            }
         }
         Ok(())
     }
 
-    fn blocks(&self) -> u64 {
-        u64::from(self.shape.keys.div_ceil(BLOCK_KEYS))
-    }
-
-    /// Tiles of the query rows that share a key/value head.
-    fn row_tiles(&self) -> u64 {
-        let rows = u64::from(self.shape.queries) * u64::from(self.shape.heads / self.shape.kv_heads);
-        rows.div_ceil(u64::from(TILE_ROWS))
-    }
-
-    /// CTAs of a partition.
-    fn columns(&self) -> u64 {
-        self.row_tiles() * u64::from(self.shape.kv_heads)
-    }
-
-    fn total_work(&self) -> u64 {
-        u64::from(self.shape.batch) * (REQUEST_OVERHEAD + self.blocks())
-    }
-
-    fn partitions(&self) -> u64 {
-        match self.shape.multiprocessors {
-            Some(multiprocessors) => (u64::from(multiprocessors) / self.columns()).max(1),
-            None => self.total_work().div_ceil(MIN_PIECE),
+    /// Checks that requests of `keys` keys are not too many elements to be emulated.
+    fn check_elements(&self, keys: u32) -> Result<(), Error> {
+        let Shape { batch, heads, kv_heads, queries, .. } = self.shape;
+        let product = |factors: [u32; 4]| {
+            factors.into_iter().map(u64::from).try_fold(1, u64::checked_mul).unwrap_or(u64::MAX)
+        };
+        let sizes = [
+            ("--batch · --queries · --heads · 576", product([batch, queries, heads, HEAD_DIM])),
+            ("--batch · --keys · --kv-heads · 576", product([batch, keys, kv_heads, HEAD_DIM])),
+        ];
+        match sizes.into_iter().find(|(_, elements)| *elements > MAX_ELEMENTS) {
+            Some((name, elements)) => {
+                Err(invalid(name, elements, format!("at most {MAX_ELEMENTS} in the emulator")))
+            }
+            None => Ok(()),
         }
     }
 
-    fn piece(&self) -> u64 {
-        self.total_work().div_ceil(self.partitions()).max(MIN_PIECE)
+    /// Keys of a request and multiprocessors, where each request has `growth` units more than was asked for.
+    fn size(&self, growth: u32) -> (u32, u32) {
+        let Shape { batch, keys, multiprocessors, .. } = self.shape;
+        match (self.operation, multiprocessors) {
+            (Operation::DenseDecode, _) => (keys + growth * BLOCK_KEYS, multiprocessors.unwrap_or(1)),
+            // As many partitions as there can be pieces of the larger run.
+            (Operation::Combine, None) => {
+                let blocks = schedule::key_blocks(keys) + GROWTH * MIN_PAYLOAD.get();
+                let pieces = (batch * Determinism::RunToRun.request_work(blocks)).div_ceil(MIN_PAYLOAD.get());
+                (keys + growth * MIN_PAYLOAD.get() * BLOCK_KEYS, self.grid(1).columns.saturating_mul(pieces))
+            }
+            (Operation::Combine, Some(multiprocessors)) => {
+                let GridShape { columns, partitions, .. } = self.grid(multiprocessors);
+                let piece = self.division(schedule::key_blocks(keys), partitions).payload();
+                (keys + growth * piece * BLOCK_KEYS, columns.saturating_mul(partitions + growth * batch))
+            }
+        }
     }
 
-    /// Pieces that a request lies in.
-    fn splits(&self, request: u64) -> u64 {
-        let first = request * (REQUEST_OVERHEAD + self.blocks()) + REQUEST_OVERHEAD;
-        (first + self.blocks() - 1) / self.piece() - first / self.piece() + 1
+    fn grid(&self, multiprocessors: u32) -> GridShape {
+        let Shape { heads, kv_heads, queries, .. } = self.shape;
+        let kv_heads = NonZeroU32::new(kv_heads).unwrap_or(NonZeroU32::MIN);
+        GridShape::new(queries, heads, kv_heads, multiprocessors)
     }
 
-    fn case(&self, keys: u64) -> Case {
+    /// How requests of `blocks` blocks are divided.
+    fn division(&self, blocks: u32, partitions: u32) -> SplitKv {
+        let (batch, determinism) = (self.shape.batch, Determinism::RunToRun);
+        let longest = determinism.request_work(blocks);
+        let total = batch * longest;
+        SplitKv::new(
+            schedule::Workload { chunk_slots: determinism.chunk_slots(blocks), total, longest, batch },
+            partitions,
+        )
+    }
+
+    /// Partial results of each request.
+    fn splits(&self, blocks: u32, multiprocessors: u32) -> Vec<u32> {
+        let split = self.division(blocks, self.grid(multiprocessors).partitions);
+        let start = |request: u32| request * split.request_work(blocks);
+        (0..self.shape.batch).map(|request| split.splits(request, start(request), blocks).count).collect()
+    }
+
+    fn case(&self, keys: u32) -> Case {
         let Shape { batch, heads, kv_heads, queries, causal, seed, .. } = self.shape;
         let [batch, heads, kv_heads, queries] = [batch, heads, kv_heads, queries].map(|size| size as usize);
-        let max_pages = keys.div_ceil(u64::from(BLOCK_KEYS)) as usize;
+        let max_pages = schedule::key_blocks(keys) as usize;
         let problem = DenseDecode {
             batch,
             s_q: queries,
@@ -302,6 +298,10 @@ impl Workload {
             expected: None,
         })
     }
+}
+
+fn mean(counts: &[u32]) -> f64 {
+    counts.iter().map(|&count| f64::from(count)).sum::<f64>() / counts.len() as f64
 }
 
 fn normal(random: &mut StdRng, format: KvFormat, sd: f32, count: usize) -> HalfVec {

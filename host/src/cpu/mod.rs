@@ -17,6 +17,7 @@ mod schedule;
 mod toy;
 
 pub(crate) mod dense_decode;
+pub(crate) mod merge_states;
 pub(crate) mod sparse_decode;
 pub(crate) mod sparse_prefill;
 

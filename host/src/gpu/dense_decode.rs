@@ -1,32 +1,23 @@
 //! Dense decode on a GPU: which kernels, how many partitions, what memory.
 
 use super::GpuDevice;
+use super::checks::{ALIGNMENT, MAX_GRID_Y, check_alignment, check_element_alignment};
 use super::kernels::{Grid, Kernel};
 use super::tensor_map::HalfTensor4;
 use crate::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, Error, Half, InvalidProblem, KvFormat, Stream,
     TensorView, Workspace,
 };
+use bytemuck::Zeroable;
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_V, MAX_CLUSTER, PartialResults, SplitRecord, TILE_COLUMNS,
-    TILE_ROWS,
+    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord,
+    TILE_COLUMNS, TILE_ROWS,
 };
-use oximla_types::schedule::{self, BLOCK_KEYS, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
+use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD};
+use std::num::NonZeroU32;
 use std::sync::Arc;
-
-/// Alignment of pointers and of the strides of rows that are read or written 16 bytes at a time.
-const ALIGNMENT: u64 = 16;
-
-/// Largest second grid dimension.
-const MAX_GRID_Y: usize = 65_535;
-
-/// CTAs of the combine kernel that a multiprocessor should have at least: as many as run there at a time.
-const COMBINE_CTAS: u32 = 16;
-
-/// Rows that one of them may take at most: where few requests are split, theirs must not take long.
-const MAX_COMBINE_ROWS: u64 = 8;
 
 /// A dense decode planned for a GPU.
 #[derive(Clone, Debug)]
@@ -34,30 +25,19 @@ pub(crate) struct DensePlan {
     device: Arc<GpuDevice>,
     problem: DenseDecode,
     format: KvFormat,
+    determinism: Determinism,
     decode: Kernel,
     combine: Kernel,
-    shape: LaunchShape,
+    schedule: Kernel,
+    shape: GridShape,
     workspace: WorkspacePlan,
-}
-
-/// How the grid covers the problem; a pure function of problem and multiprocessors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LaunchShape {
-    /// Rows that share a key/value head.
-    rows: u32,
-    row_tiles: u32,
-    /// Neighbouring row tiles whose CTAs fetch the keys together.
-    cluster: u32,
-    /// Rows of a request.
-    total_rows: u32,
-    partitions: u32,
-    /// Rows of a request that a CTA of the combine kernel takes.
-    combine_rows: u32,
 }
 
 /// Byte offsets in the workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct WorkspacePlan {
+    /// Slots of partial results.
+    slots: u32,
     splits: u64,
     lse: u64,
     out: u64,
@@ -68,6 +48,7 @@ impl DensePlan {
     pub(crate) fn new(
         problem: &DenseDecode,
         format: KvFormat,
+        determinism: Determinism,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
         let (decode, combine) = match format {
@@ -83,15 +64,18 @@ impl DensePlan {
         if problem.page_size != BLOCK_KEYS as usize {
             return Err(unsupported(format!("page_size {BLOCK_KEYS}"), problem.page_size));
         }
-        let shape = LaunchShape::new(problem, device.multiprocessors)?;
-        let workspace = WorkspacePlan::new(problem, &shape)?;
-        let (decode, combine) = (Kernel::of(&decode)?, Kernel::of(&combine)?);
+        let shape = grid_shape(problem, device.multiprocessors)?;
+        let workspace = WorkspacePlan::new(problem, determinism, &shape)?;
+        let (decode, combine, schedule) =
+            (Kernel::of(&decode)?, Kernel::of(&combine)?, Kernel::of(&contract::SCHEDULE)?);
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),
             format,
+            determinism,
             decode,
             combine,
+            schedule,
             shape,
             workspace,
         })
@@ -99,6 +83,15 @@ impl DensePlan {
 
     pub(crate) fn workspace_bytes(&self) -> usize {
         self.workspace.bytes
+    }
+
+    /// Partitions of the work line.
+    pub(crate) fn partitions(&self) -> u32 {
+        self.shape.partitions
+    }
+
+    pub(crate) fn schedule_bytes(&self) -> usize {
+        self.shape.partitions as usize * size_of::<Place>()
     }
 
     pub(crate) fn kernel(&self) -> &'static str {
@@ -110,9 +103,40 @@ impl DensePlan {
         self.device.driver.check_stream(stream.0)
     }
 
+    /// Writes each partition's place to `memory`. The view of the lengths is checked.
+    pub(crate) fn schedule(
+        &self,
+        stream: &Stream,
+        cache_seqlens: &TensorView<'_, i32, 1>,
+        memory: &Workspace<'_>,
+    ) -> Result<(), Error> {
+        check_element_alignment("cache_seqlens", cache_seqlens.address, size_of::<i32>() as u64)?;
+        check_memory("schedule", memory, self.schedule_bytes())?;
+        let params = DenseDecodeParams { places: memory.address, ..self.schedule_params(cache_seqlens) };
+        let grid = [1, self.shape.partitions];
+        // SAFETY: the parameters are the kernel's own type; the view and the memory are live, as their makers promise,
+        // and long enough; the stream's maker promised a live one.
+        unsafe { self.schedule.launch(&*self.device.driver, stream.0, Grid::of(grid), &params) }
+    }
+
+    /// What the division of the requests follows from; nothing of the other parameters.
+    fn schedule_params(&self, cache_seqlens: &TensorView<'_, i32, 1>) -> DenseDecodeParams {
+        DenseDecodeParams {
+            cache_seqlens: cache_seqlens.address,
+            cache_seqlens_stride: cache_seqlens.strides[0],
+            batch: self.problem.batch as u32,
+            max_pages: self.problem.max_pages as u32,
+            partitions: self.shape.partitions,
+            chunk_slots: self.determinism.chunk_slots(self.problem.max_pages as u32),
+            ..DenseDecodeParams::zeroed()
+        }
+    }
+
+    /// `places` is the address of what [`Self::schedule`] wrote, 0 without a schedule.
     pub(crate) fn run<T: Half>(
         &self,
         stream: &Stream,
+        places: u64,
         inputs: &DenseDecodeInputs<'_, T>,
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
@@ -128,7 +152,7 @@ impl DensePlan {
         ] {
             check_element_alignment(name, address, size_of::<f32>() as u64)?;
         }
-        self.check_workspace(workspace)?;
+        check_memory("workspace", workspace, self.workspace.bytes)?;
         if self.problem.batch == 0 || self.shape.rows == 0 {
             return Ok(());
         }
@@ -142,7 +166,7 @@ impl DensePlan {
             kv_map: self.kv_map(kv)?,
             q: q.address,
             block_table: inputs.block_table.address,
-            cache_seqlens: inputs.cache_seqlens.address,
+            places,
             out: out.address,
             lse: lse.address,
             partial,
@@ -150,19 +174,15 @@ impl DensePlan {
             out_strides: [out.strides[0], out.strides[1], out.strides[2]],
             lse_strides: lse.strides,
             block_table_stride: inputs.block_table.strides[0],
-            cache_seqlens_stride: inputs.cache_seqlens.strides[0],
-            batch: self.problem.batch as u32,
             s_q: self.problem.s_q as u32,
             group: self.group(),
             rows: self.shape.rows,
             total_rows: self.shape.total_rows,
             row_tiles: self.shape.row_tiles,
             num_pages: self.problem.num_pages as u32,
-            max_pages: self.problem.max_pages as u32,
-            partitions: self.shape.partitions,
             scale_log2: self.problem.softmax_scale * std::f32::consts::LOG2_E,
             causal: u32::from(self.problem.causal),
-            reserved: 0,
+            ..self.schedule_params(&inputs.cache_seqlens)
         };
         let combine = CombineParams {
             partial,
@@ -173,23 +193,37 @@ impl DensePlan {
             rows: self.shape.rows,
             group: self.group(),
             total_rows: self.shape.total_rows,
-            rows_per_cta: self.shape.combine_rows,
+            rows_per_cta: combine::rows_per_cta(
+                decode.batch,
+                self.shape.total_rows,
+                self.device.multiprocessors,
+            ),
+            slots: self.workspace.slots,
+            reserved: 0,
         };
         let decode_grid = Grid {
-            ctas: [self.shape.row_tiles * self.problem.h_kv as u32, self.shape.partitions],
-            cluster: self.shape.cluster,
+            ctas: [self.shape.columns, self.shape.partitions],
+            cluster: self.shape.cluster(),
         };
-        let combine_grid = Grid::of([self.shape.total_rows.div_ceil(self.shape.combine_rows), decode.batch]);
+        let combine_grid = Grid::of([self.shape.total_rows.div_ceil(combine.rows_per_cta), decode.batch]);
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
         // the kernels reach no element outside them; the stream's maker promised a live one.
         unsafe {
             self.decode.launch(driver, stream.0, decode_grid, &decode)?;
-            if self.shape.partitions > 1 {
+            if self.may_split() {
                 self.combine.launch(driver, stream.0, combine_grid, &combine)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether any request may be split, for the combine kernel to put together again.
+    fn may_split(&self) -> bool {
+        match self.determinism {
+            Determinism::RunToRun => self.shape.partitions > 1,
+            Determinism::BatchInvariant => self.problem.max_pages as u32 > MIN_CHUNK,
+        }
     }
 
     fn group(&self) -> u32 {
@@ -208,62 +242,51 @@ impl DensePlan {
             box_dims: [TILE_COLUMNS, BLOCK_KEYS, 1, 1],
         })
     }
-
-    fn check_workspace(&self, workspace: &Workspace<'_>) -> Result<(), InvalidProblem> {
-        if workspace.bytes < self.workspace.bytes {
-            let needed = format!("at least {} bytes", self.workspace.bytes);
-            return Err(InvalidProblem::new("workspace", format!("{} bytes", workspace.bytes), needed));
-        }
-        check_element_alignment("workspace", workspace.address, ALIGNMENT)
-    }
 }
 
-impl LaunchShape {
-    /// One CTA a multiprocessor: the rows' tiles side by side, the rest of the GPU split along the keys.
-    fn new(problem: &DenseDecode, multiprocessors: u32) -> Result<Self, Error> {
-        let limits = [
-            ("batch", problem.batch, MAX_GRID_Y),
-            ("num_pages", problem.num_pages, i32::MAX as usize),
-            ("max_pages", problem.max_pages, (i32::MAX as u32 / BLOCK_KEYS) as usize),
-            ("s_q · h_q", problem.s_q.saturating_mul(problem.h_q), i32::MAX as usize / TILE_ROWS as usize),
-        ];
-        for (argument, found, limit) in limits {
-            if found > limit {
-                return Err(InvalidProblem::new(argument, found, format!("at most {limit}")).into());
-            }
-        }
-        let work = problem.batch as u64 * (problem.max_pages as u64 + u64::from(REQUEST_OVERHEAD) + 1);
-        if work >= MAX_TOTAL_WORK {
-            let found = format!("{} · {}", problem.batch, problem.max_pages);
-            return Err(InvalidProblem::new("batch · max_pages", found, "less than 2³¹ pages").into());
-        }
-        let rows = (problem.s_q * problem.h_q / problem.h_kv) as u32;
-        let row_tiles = rows.div_ceil(TILE_ROWS).max(1);
-        let columns = row_tiles.saturating_mul(problem.h_kv as u32);
-        let total_rows = (problem.s_q * problem.h_q) as u32;
-        let combine_ctas = u64::from(multiprocessors.saturating_mul(COMBINE_CTAS)).max(1);
-        let combine_rows = (problem.batch as u64 * u64::from(total_rows)).div_ceil(combine_ctas);
-        Ok(Self {
-            rows,
-            row_tiles,
-            cluster: if row_tiles.is_multiple_of(MAX_CLUSTER) { MAX_CLUSTER } else { 1 },
-            total_rows,
-            partitions: (multiprocessors / columns).max(1),
-            combine_rows: combine_rows.clamp(1, MAX_COMBINE_ROWS) as u32,
-        })
+fn check_memory(name: &str, memory: &Workspace<'_>, needed_bytes: usize) -> Result<(), InvalidProblem> {
+    if memory.bytes < needed_bytes {
+        let needed = format!("at least {needed_bytes} bytes");
+        return Err(InvalidProblem::new(name, format!("{} bytes", memory.bytes), needed));
     }
+    check_element_alignment(name, memory.address, ALIGNMENT)
+}
+
+/// How the grid covers the problem, whose numbers the kernels' 32-bit arithmetic must be able to carry.
+fn grid_shape(problem: &DenseDecode, multiprocessors: u32) -> Result<GridShape, Error> {
+    let limits = [
+        ("batch", problem.batch, MAX_GRID_Y),
+        ("num_pages", problem.num_pages, i32::MAX as usize),
+        ("max_pages", problem.max_pages, (i32::MAX as u32 / BLOCK_KEYS) as usize),
+        ("s_q · h_q", problem.s_q.saturating_mul(problem.h_q), i32::MAX as usize / TILE_ROWS as usize),
+    ];
+    for (argument, found, limit) in limits {
+        if found > limit {
+            return Err(InvalidProblem::new(argument, found, format!("at most {limit}")).into());
+        }
+    }
+    // As chunks are longer than their overhead, no request takes more than twice its blocks and one overhead.
+    const { assert!(MIN_CHUNK >= REQUEST_OVERHEAD) };
+    let work = problem.batch as u64 * (2 * problem.max_pages as u64 + u64::from(REQUEST_OVERHEAD) + 1);
+    if work >= MAX_TOTAL_WORK {
+        let found = format!("{} · {}", problem.batch, problem.max_pages);
+        return Err(InvalidProblem::new("batch · max_pages", found, "less than 2³⁰ pages").into());
+    }
+    let h_kv = NonZeroU32::new(problem.h_kv as u32)
+        .ok_or_else(|| InvalidProblem::new("h_kv", problem.h_kv, "at least 1"))?;
+    Ok(GridShape::new(problem.s_q as u32, problem.h_q as u32, h_kv, multiprocessors))
 }
 
 impl WorkspacePlan {
-    fn new(problem: &DenseDecode, shape: &LaunchShape) -> Result<Self, Error> {
-        let slots = schedule::split_slots(problem.batch as u32, shape.partitions) as usize;
-        let partial_rows = slots.checked_mul(shape.total_rows as usize);
-        let sizes = partial_rows.and_then(|rows| {
+    fn new(problem: &DenseDecode, determinism: Determinism, shape: &GridShape) -> Result<Self, Error> {
+        let slots = determinism.slots(problem.batch as u32, shape.partitions, problem.max_pages as u32);
+        let sizes = u32::try_from(slots).ok().and_then(|slots| {
+            let rows = (slots as usize).checked_mul(shape.total_rows as usize)?;
             let splits = (problem.batch * size_of::<SplitRecord>()).next_multiple_of(ALIGNMENT as usize);
             let lse = rows.checked_mul(size_of::<f32>())?.checked_next_multiple_of(ALIGNMENT as usize)?;
             let out = rows.checked_mul(HEAD_DIM_V as usize * size_of::<f32>())?;
             let bytes = splits.checked_add(lse)?.checked_add(out)?;
-            Some(Self { splits: 0, lse: splits as u64, out: (splits + lse) as u64, bytes })
+            Some(Self { slots, splits: 0, lse: splits as u64, out: (splits + lse) as u64, bytes })
         });
         sizes.ok_or_else(|| {
             let found = format!("{slots} slots of {} rows", shape.total_rows);
@@ -274,36 +297,6 @@ impl WorkspacePlan {
 
 fn unsupported(need: impl ToString, have: impl ToString) -> Error {
     Error::Unsupported { what: "dense decode on a GPU", need: need.to_string(), have: have.to_string() }
-}
-
-/// Checks that every row starts at a multiple of 16 bytes.
-fn check_alignment(
-    name: &'static str,
-    address: u64,
-    row_strides: &[i64],
-    element_bytes: usize,
-) -> Result<(), InvalidProblem> {
-    check_element_alignment(name, address, ALIGNMENT)?;
-    let unaligned = |stride: &&i64| !(stride.unsigned_abs() * element_bytes as u64).is_multiple_of(ALIGNMENT);
-    match row_strides.iter().find(unaligned) {
-        None => Ok(()),
-        Some(stride) => {
-            let found = format!("{stride} elements of {element_bytes} bytes");
-            let needed = format!("a multiple of {ALIGNMENT} bytes");
-            Err(InvalidProblem::new(format!("{name} strides"), found, needed))
-        }
-    }
-}
-
-fn check_element_alignment(name: &'static str, address: u64, alignment: u64) -> Result<(), InvalidProblem> {
-    if address.is_multiple_of(alignment) {
-        return Ok(());
-    }
-    Err(InvalidProblem::new(
-        name,
-        format!("at address {address:#x}"),
-        format!("aligned to {alignment} bytes"),
-    ))
 }
 
 #[cfg(test)]
@@ -327,34 +320,32 @@ mod tests {
     }
 
     #[test]
-    fn launch_shape_fills_the_gpu() {
-        let shape = LaunchShape::new(&problem(4, 1, 128, 1), 132).unwrap();
-        assert_eq!(
-            shape,
-            LaunchShape { rows: 128, row_tiles: 2, cluster: 2, total_rows: 128, partitions: 66, combine_rows: 1 }
-        );
-        let shape = LaunchShape::new(&problem(4, 2, 9, 3), 132).unwrap();
-        assert_eq!(
-            shape,
-            LaunchShape { rows: 6, row_tiles: 1, cluster: 1, total_rows: 18, partitions: 44, combine_rows: 1 }
-        );
-        let shape = LaunchShape::new(&problem(4, 70_000, 128, 1), 132).unwrap();
+    fn the_grid_fills_the_gpu() {
+        let shape = grid_shape(&problem(4, 1, 128, 1), 132).unwrap();
+        let expected = GridShape { rows: 128, row_tiles: 2, total_rows: 128, columns: 2, partitions: 66 };
+        assert_eq!(shape, expected);
+        let shape = grid_shape(&problem(4, 2, 9, 3), 132).unwrap();
+        assert_eq!(shape, GridShape { rows: 6, row_tiles: 1, total_rows: 18, columns: 3, partitions: 44 });
+        let shape = grid_shape(&problem(4, 70_000, 128, 1), 132).unwrap();
         assert_eq!(shape.partitions, 1);
     }
 
     #[test]
     fn limits_name_the_argument() {
-        let error = LaunchShape::new(&problem(70_000, 1, 1, 1), 132).unwrap_err();
+        let error = grid_shape(&problem(70_000, 1, 1, 1), 132).unwrap_err();
         assert!(error.to_string().starts_with("batch is 70000"), "{error}");
     }
 
     #[test]
     fn workspace_parts_are_aligned_and_disjoint() {
-        let problem = problem(3, 1, 9, 3);
-        let shape = LaunchShape::new(&problem, 132).unwrap();
-        let plan = WorkspacePlan::new(&problem, &shape).unwrap();
-        assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse.is_multiple_of(16));
-        assert!(plan.out >= plan.lse + 47 * 9 * 4 && plan.out.is_multiple_of(16));
-        assert_eq!(plan.bytes as u64, plan.out + 47 * 9 * 512 * 4);
+        let problem = DenseDecode { max_pages: 40, ..problem(3, 1, 9, 3) };
+        let shape = grid_shape(&problem, 132).unwrap();
+        // A slot for each request and partition; one for each of three chunks of 16 blocks.
+        for (determinism, slots) in [(Determinism::RunToRun, 3 + 44), (Determinism::BatchInvariant, 3 * 3)] {
+            let plan = WorkspacePlan::new(&problem, determinism, &shape).unwrap();
+            assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse.is_multiple_of(16));
+            assert!(plan.out >= plan.lse + slots * 9 * 4 && plan.out.is_multiple_of(16));
+            assert_eq!(plan.bytes as u64, plan.out + slots * 9 * 512 * 4);
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! The GPU back end: one path from plan to launch, over a [`Driver`] that is CUDA's or stands in for it.
 
 mod buffer;
+mod checks;
 pub(crate) mod dense_decode;
 mod driver;
 mod kernels;
+pub(crate) mod merge_states;
 mod tensor_map;
 
 pub use buffer::DeviceBuffer;

@@ -6,6 +6,7 @@ use crate::{
     Device, Error, Half, InvalidProblem, KvFormat, Memory, Stream, TensorView, TensorViewMut, Workspace,
 };
 use half::bf16;
+use oximla_types::schedule::Determinism;
 
 /// The shape of a dense decode step.
 ///
@@ -64,7 +65,33 @@ pub struct DenseDecodeOutputs<'a, T> {
 pub struct DenseDecodePlan {
     problem: DenseDecode,
     format: KvFormat,
+    determinism: Determinism,
     backend: BackendPlan,
+}
+
+/// What a [`DenseDecodePlan`] is made from: [`DenseDecodePlan::builder`] starts one.
+#[derive(Clone, Debug)]
+pub struct DenseDecodePlanBuilder {
+    problem: DenseDecode,
+    format: KvFormat,
+    determinism: Determinism,
+}
+
+/// How the requests of one step are divided, computed once by [`DenseDecodePlan::schedule`] for the decodes of all layers.
+#[derive(Debug)]
+pub struct DenseDecodeSchedule<'a> {
+    memory: Workspace<'a>,
+    key: ScheduleKey,
+}
+
+/// Plans of which one's schedule serves the other have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ScheduleKey {
+    batch: usize,
+    max_pages: usize,
+    determinism: Determinism,
+    /// 0 on the CPU.
+    partitions: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -133,6 +160,44 @@ impl DenseDecode {
     }
 }
 
+impl DenseDecodePlanBuilder {
+    /// What the bits of a request's result may depend on; [`Determinism::RunToRun`] unless set.
+    ///
+    /// [`Determinism::BatchInvariant`] promises the same bits of `out` and `lse` whatever else is in the batch, wherever
+    /// in it the request is, and whatever `batch`, `num_pages` and `max_pages` are, as long as the request's length,
+    /// queries and keys and the other fields of the problem are the same. It costs some time where few short requests
+    /// leave a GPU partly idle, and memory: see [`DenseDecodePlan::workspace_bytes`].
+    pub fn determinism(mut self, determinism: Determinism) -> Self {
+        self.determinism = determinism;
+        self
+    }
+
+    /// Plans the problem for a device.
+    ///
+    /// # Errors
+    /// [`Error::InvalidProblem`] where the problem contradicts itself, [`Error::Unsupported`] where the device has no
+    /// kernel for it.
+    pub fn build(self, device: &Device) -> Result<DenseDecodePlan, Error> {
+        let Self { problem, format, determinism } = self;
+        problem.validate()?;
+        let dense = matches!(format, KvFormat::Bf16 | KvFormat::Fp16);
+        validate::require(dense, "kv_format", format.name(), "bf16 or fp16")?;
+        let backend = match &device.0 {
+            // How the CPU divides a request follows from its length anyway.
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => BackendPlan::Cpu(crate::cpu::dense_decode::DensePlan::new(&problem)),
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(device) => BackendPlan::Gpu(crate::gpu::dense_decode::DensePlan::new(
+                &problem,
+                format,
+                determinism,
+                device,
+            )?),
+        };
+        Ok(DenseDecodePlan { problem, format, determinism, backend })
+    }
+}
+
 impl DenseDecodePlan {
     /// Plans the problem for a device; `format` is the element type of queries, cache and output.
     ///
@@ -140,18 +205,20 @@ impl DenseDecodePlan {
     /// [`Error::InvalidProblem`] where the problem contradicts itself, [`Error::Unsupported`] where the device has no
     /// kernel for it.
     pub fn new(problem: &DenseDecode, format: KvFormat, device: &Device) -> Result<Self, Error> {
-        problem.validate()?;
-        let dense = matches!(format, KvFormat::Bf16 | KvFormat::Fp16);
-        validate::require(dense, "kv_format", format.name(), "bf16 or fp16")?;
-        let backend = match &device.0 {
-            #[cfg(feature = "cpu")]
-            Backend::Cpu => BackendPlan::Cpu(crate::cpu::dense_decode::DensePlan::new(problem)),
-            #[cfg(feature = "_gpu")]
-            Backend::Gpu(device) => {
-                BackendPlan::Gpu(crate::gpu::dense_decode::DensePlan::new(problem, format, device)?)
-            }
-        };
-        Ok(Self { problem: problem.clone(), format, backend })
+        Self::builder(problem, format).build(device)
+    }
+
+    /// Starts a plan with options. `format` is the element type of queries, cache and output.
+    ///
+    /// ```
+    /// use oximla::{DenseDecode, DenseDecodePlan, Determinism, Device, KvFormat};
+    ///
+    /// # fn plan(problem: &DenseDecode, device: &Device) -> Result<DenseDecodePlan, oximla::Error> {
+    /// DenseDecodePlan::builder(problem, KvFormat::Bf16).determinism(Determinism::BatchInvariant).build(device)
+    /// # }
+    /// ```
+    pub fn builder(problem: &DenseDecode, format: KvFormat) -> DenseDecodePlanBuilder {
+        DenseDecodePlanBuilder { problem: problem.clone(), format, determinism: Determinism::default() }
     }
 
     /// The problem.
@@ -159,7 +226,16 @@ impl DenseDecodePlan {
         &self.problem
     }
 
+    /// What the bits of a result may depend on.
+    pub fn determinism(&self) -> Determinism {
+        self.determinism
+    }
+
     /// Workspace a run needs, in bytes, aligned to 16.
+    ///
+    /// On a GPU it holds the partial results of split requests, of `s_q · h_q` rows of 2 KiB each: one for each request
+    /// and multiprocessor at most; for a batch-invariant plan as many for each request as it may have chunks, one for
+    /// every 1024 of `max_pages · page_size` keys, up to 64.
     pub fn workspace_bytes(&self) -> usize {
         match &self.backend {
             #[cfg(feature = "cpu")]
@@ -177,6 +253,49 @@ impl DenseDecodePlan {
             #[cfg(feature = "_gpu")]
             BackendPlan::Gpu(plan) => plan.kernel(),
         }
+    }
+
+    /// Memory that [`Self::schedule`] needs, in bytes, aligned to 16; 0 on the CPU.
+    pub fn schedule_bytes(&self) -> usize {
+        match &self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu(_) => 0,
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(plan) => plan.schedule_bytes(),
+        }
+    }
+
+    /// Divides the requests of a step by their lengths, once for the decodes of all layers: [`Self::run_scheduled`] then
+    /// need not do it each time. On a GPU this enqueues one small kernel, which may be captured in a CUDA graph, and
+    /// writes `memory`; on the CPU there is nothing to do, and [`Workspace::none`] will do for memory.
+    ///
+    /// A schedule serves every plan that differs in nothing but heads, query tokens that take as many tiles, scale and
+    /// mask.
+    ///
+    /// # Errors
+    /// As of [`Self::run`].
+    pub fn schedule<'a>(
+        &self,
+        stream: &Stream,
+        cache_seqlens: &TensorView<'_, i32, 1>,
+        memory: Workspace<'a>,
+    ) -> Result<DenseDecodeSchedule<'a>, Error> {
+        let check = |place| validate::input("cache_seqlens", cache_seqlens, [self.problem.batch], place);
+        match &self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu(_) => {
+                stream.0.check_host()?;
+                check(Memory::Host)?;
+            }
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(plan) => {
+                plan.check_stream(stream)?;
+                check(Memory::Device)?;
+                memory.check_memory(Memory::Device)?;
+                plan.schedule(stream, cache_seqlens, &memory)?;
+            }
+        }
+        Ok(DenseDecodeSchedule { memory, key: self.schedule_key() })
     }
 
     /// Computes the attention. On a GPU this enqueues at most two kernels and returns: nothing is allocated, nothing
@@ -197,6 +316,39 @@ impl DenseDecodePlan {
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
+        self.run_at(stream, 0, inputs, outputs, workspace)
+    }
+
+    /// As [`Self::run`], with the division of the requests computed before: the same bits, a little sooner.
+    ///
+    /// If `cache_seqlens` holds other lengths than when the schedule was computed, the outputs may be anything, but no
+    /// memory outside the tensors and the workspace is touched.
+    ///
+    /// # Errors
+    /// As of [`Self::run`]; also for the schedule of a plan that divides requests otherwise.
+    pub fn run_scheduled<T: Half>(
+        &self,
+        stream: &Stream,
+        schedule: &DenseDecodeSchedule<'_>,
+        inputs: &DenseDecodeInputs<'_, T>,
+        outputs: &mut DenseDecodeOutputs<'_, T>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<(), Error> {
+        let (found, needed) = (format!("for {:?}", schedule.key), format!("for {:?}", self.schedule_key()));
+        validate::require(schedule.key == self.schedule_key(), "schedule", found, needed)?;
+        self.run_at(stream, schedule.memory.address, inputs, outputs, workspace)
+    }
+
+    /// `places` is the address of a schedule, 0 for none.
+    #[cfg_attr(not(feature = "_gpu"), allow(unused_variables))]
+    fn run_at<T: Half>(
+        &self,
+        stream: &Stream,
+        places: u64,
+        inputs: &DenseDecodeInputs<'_, T>,
+        outputs: &mut DenseDecodeOutputs<'_, T>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<(), Error> {
         validate::require(T::FORMAT == self.format, "q", T::NAME, self.format.name())?;
         match &self.backend {
             #[cfg(feature = "cpu")]
@@ -211,9 +363,20 @@ impl DenseDecodePlan {
                 plan.check_stream(stream)?;
                 self.check(inputs, outputs, Memory::Device)?;
                 workspace.check_memory(Memory::Device)?;
-                plan.run(stream, inputs, outputs, workspace)
+                plan.run(stream, places, inputs, outputs, workspace)
             }
         }
+    }
+
+    fn schedule_key(&self) -> ScheduleKey {
+        let partitions = match &self.backend {
+            #[cfg(feature = "cpu")]
+            BackendPlan::Cpu(_) => 0,
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(plan) => plan.partitions(),
+        };
+        let DenseDecode { batch, max_pages, .. } = self.problem;
+        ScheduleKey { batch, max_pages, determinism: self.determinism, partitions }
     }
 
     fn check<T: Half>(

@@ -1,6 +1,7 @@
 //! The operations: problem, plan, run.
 
 pub mod dense_decode;
+pub mod merge_states;
 // Without the CPU nothing computes the sparse operations yet: their plans cannot be made, nor what they call be used.
 #[cfg_attr(not(feature = "cpu"), allow(unused, unreachable_code))]
 pub mod sparse_decode;

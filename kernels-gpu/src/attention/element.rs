@@ -8,6 +8,9 @@ pub trait Element {
     /// Two values rounded to this type, `low` in the lower half.
     fn pack(low: f32, high: f32) -> u32;
 
+    /// Two values of this type, the lower half first.
+    fn unpack(pair: u32) -> [f32; 2];
+
     /// `scores += A·Bᵀ` for 64 query rows, 64 keys and 16 columns, both operands K-major in shared memory.
     ///
     /// # Safety
@@ -38,11 +41,16 @@ pub struct Bf16;
 pub struct Fp16;
 
 macro_rules! element {
-    ($ty:ty, $pack:ident, $scores:ident, $scores_registers:ident, $values:ident) => {
+    ($ty:ty, $pack:ident, $unpack:expr, $scores:ident, $scores_registers:ident, $values:ident) => {
         impl Element for $ty {
             #[inline(always)]
             fn pack(low: f32, high: f32) -> u32 {
                 math::$pack(low, high)
+            }
+
+            #[inline(always)]
+            fn unpack(pair: u32) -> [f32; 2] {
+                [$unpack(pair as u16), $unpack((pair >> 16) as u16)]
             }
 
             #[inline(always)]
@@ -78,5 +86,25 @@ macro_rules! element {
     };
 }
 
-element!(Bf16, cvt_bf16x2, wgmma_m64n64k16_bf16, wgmma_m64n64k16_bf16_ra, wgmma_m64n128k16_bf16_bt);
-element!(Fp16, cvt_f16x2, wgmma_m64n64k16_f16, wgmma_m64n64k16_f16_ra, wgmma_m64n128k16_f16_bt);
+element!(
+    Bf16,
+    cvt_bf16x2,
+    bf16_value,
+    wgmma_m64n64k16_bf16,
+    wgmma_m64n64k16_bf16_ra,
+    wgmma_m64n128k16_bf16_bt
+);
+element!(
+    Fp16,
+    cvt_f16x2,
+    math::cvt_f32_f16,
+    wgmma_m64n64k16_f16,
+    wgmma_m64n64k16_f16_ra,
+    wgmma_m64n128k16_f16_bt
+);
+
+/// A bf16 is the upper half of an f32.
+#[inline(always)]
+fn bf16_value(bits: u16) -> f32 {
+    f32::from_bits((bits as u32) << 16)
+}

@@ -1,6 +1,7 @@
 //! The pieces of attention that kernels share.
 
 pub mod element;
+pub mod merge;
 pub mod rows;
 pub mod softmax;
 

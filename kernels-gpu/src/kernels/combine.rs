@@ -1,21 +1,17 @@
-//! Combines the partial results of split requests: `out = Σ 2^(lse_i − lse)·out_i`, `lse = log₂ Σ 2^lse_i`.
+//! Combines the partial results of split requests.
 //!
 //! A CTA takes some rows one after the other, a thread four columns of each. Unsplit requests were finished by the decode kernel.
 
 use crate::attention::element::{Bf16, Element, Fp16};
-use crate::attention::unroll;
-use crate::ptx::{math, memory, special, warp};
+use crate::attention::merge;
+use crate::ptx::{memory, special};
 use core::num::NonZeroU32;
 use oximla_types::kernels::combine::{BF16, CombineParams};
 use oximla_types::kernels::dense_decode::{HEAD_DIM_V, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
-use oximla_types::schedule::split_slot;
 
 /// Columns of a thread: one 16-byte load.
 const VECTOR: u32 = 4;
-
-/// Splits whose loads are on their way together.
-const SPLITS_AT_ONCE: u32 = 8;
 
 const _: () = assert!(BF16.threads * VECTOR == HEAD_DIM_V);
 
@@ -52,7 +48,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
         special::griddepcontrol_wait();
         let first = memory::ld_global_u32(record);
         let count = memory::ld_global_u32(record + 4);
-        if count <= 1 {
+        if count <= 1 || first >= params.slots || count > params.slots - first {
             return;
         }
         let mut row = special::cta_x() * params.rows_per_cta;
@@ -64,7 +60,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
     }
 }
 
-/// Combines one row of a request that is split over `count` partitions from `first` on.
+/// Combines one row of a request whose `count` partial results are in the slots from `first` on.
 ///
 /// # Safety
 /// The whole warp calls it; the row is one of the request's.
@@ -77,34 +73,18 @@ unsafe fn combine_row<E: Element>(
     row: u32,
     thread: u32,
 ) {
-    let slot = |split: u32| split_slot(first + split, request) as u64 * params.total_rows as u64 + row as u64;
+    let slot = |split: u32| (first + split) as u64 * params.total_rows as u64 + row as u64;
     // SAFETY: the decode kernel has left a partial result in each of the slots.
     let partial_lse = |split: u32| unsafe { memory::ld_global_f32(params.partial.lse + 4 * slot(split)) };
     let column = thread * VECTOR;
     // SAFETY: as above; output rows are within the tensors.
     unsafe {
-        let log = log_sum_exp2(count, thread % WARP_THREADS, partial_lse);
-        let mut columns: [f32; 4] = core::mem::zeroed();
-        let mut split = 0;
-        while split < count {
-            let mut lse = [f32::NEG_INFINITY; 8];
-            let mut values: [[f32; 4]; 8] = core::mem::zeroed();
-            unroll!(I in 8 => {
-                const { assert!(SPLITS_AT_ONCE == 8) };
-                let split = split + I as u32;
-                if split < count {
-                    lse[I] = partial_lse(split);
-                    let element = slot(split) * HEAD_DIM_V as u64 + column as u64;
-                    values[I] = memory::ld_global_f32x4(params.partial.out + 4 * element);
-                }
-            });
-            unroll!(I in 8 => {
-                // A split without keys has left a row of zeros, and weighs nothing.
-                let weight = if lse[I] == f32::NEG_INFINITY { 0.0 } else { math::ex2(lse[I] - log) };
-                unroll!(J in 4 => { columns[J] += weight * values[I][J]; });
-            });
-            split += SPLITS_AT_ONCE;
-        }
+        let log = merge::log_sum_exp2(count, thread % WARP_THREADS, partial_lse);
+        let [a, b, c, d] = merge::weighted_sum(count, log, partial_lse, |split| {
+            memory::ld_global_f32x4(
+                params.partial.out + 4 * (slot(split) * HEAD_DIM_V as u64 + column as u64),
+            )
+        });
 
         // A launch has at least one row.
         let rows = NonZeroU32::new_unchecked(params.rows);
@@ -117,7 +97,6 @@ unsafe fn combine_row<E: Element>(
             + token as i64 * token_stride
             + head as i64 * head_stride
             + column as i64;
-        let [a, b, c, d] = columns;
         // Rows of `out` are aligned to 16 bytes, and a thread's part to 8.
         let address = params.out.wrapping_add((offset * 2) as u64);
         memory::st_global_u32x2(address, [E::pack(a, b), E::pack(c, d)]);
@@ -130,45 +109,4 @@ unsafe fn combine_row<E: Element>(
             memory::st_global_f32(params.lse.wrapping_add((offset * 4) as u64), lse);
         }
     }
-}
-
-/// `log₂ Σ 2^lse` over the splits, −∞ where none had a key.
-///
-/// # Safety
-/// The whole warp calls it.
-#[inline(always)]
-unsafe fn log_sum_exp2(count: u32, lane: u32, lse: impl Fn(u32) -> f32) -> f32 {
-    let mut max = f32::NEG_INFINITY;
-    let mut split = lane;
-    while split < count {
-        max = math::max(max, lse(split));
-        split += WARP_THREADS;
-    }
-    // SAFETY: the whole warp is here.
-    max = unsafe { warp_reduce(max, math::max) };
-    if max == f32::NEG_INFINITY {
-        return max;
-    }
-    let mut sum = 0.0;
-    let mut split = lane;
-    while split < count {
-        sum += math::ex2(lse(split) - max);
-        split += WARP_THREADS;
-    }
-    // SAFETY: the whole warp is here, as `max` is the same in all lanes.
-    sum = unsafe { warp_reduce(sum, |a, b| a + b) };
-    math::lg2(sum) + max
-}
-
-/// Reduces over the warp; every lane gets the result.
-#[inline(always)]
-unsafe fn warp_reduce(mut value: f32, op: impl Fn(f32, f32) -> f32) -> f32 {
-    macro_rules! step {
-        ($($mask:literal)*) => { $({
-            // SAFETY: the whole warp is here.
-            value = op(value, f32::from_bits(unsafe { warp::shfl_bfly::<$mask>(value.to_bits()) }));
-        })* };
-    }
-    step!(16 8 4 2 1);
-    value
 }

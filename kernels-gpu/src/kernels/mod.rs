@@ -2,3 +2,4 @@
 
 pub mod combine;
 pub mod dense_decode;
+pub mod merge_states;

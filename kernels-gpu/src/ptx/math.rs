@@ -77,3 +77,12 @@ pub fn cvt_f16x2(low: f32, high: f32) -> u32 {
     }
     y
 }
+
+/// `cvt.f32.f16`: the value of an fp16, exactly.
+#[inline(always)]
+pub fn cvt_f32_f16(x: u16) -> f32 {
+    let y: f32;
+    // SAFETY: pure arithmetic.
+    unsafe { asm!("cvt.f32.f16 {}, {};", out(reg32) y, in(reg16) x, options(pure, nomem, nostack)) }
+    y
+}

@@ -1,6 +1,6 @@
 //! Special registers, the shared-memory window, parameters, `trap`.
 
-use core::arch::{asm, global_asm, nvptx};
+use core::arch::{asm, global_asm};
 
 // Rust has no extern shared array; the module declares one, aligned for 128-byte swizzled tiles.
 global_asm!(".extern .shared .align 1024 .b8 dynamic_shared[];");
@@ -57,10 +57,14 @@ pub fn cluster_ctas() -> u32 {
 }
 
 /// `%ctaid.y`
+///
+/// Not `pure`, so that what is computed from it can be computed anew instead of being kept in registers.
 #[inline(always)]
 pub fn cta_y() -> u32 {
+    let y: u32;
     // SAFETY: it reads a special register.
-    unsafe { nvptx::_block_idx_y() as u32 }
+    unsafe { asm!("mov.u32 {}, %ctaid.y;", out(reg32) y, options(nomem, nostack)) }
+    y
 }
 
 /// `setmaxnreg.inc`: waits for and takes more registers for each thread of the warpgroup.

@@ -31,3 +31,6 @@ unary!(wrapper_rcp, math::rcp);
 binary!(wrapper_max, math::max, f32::to_bits);
 binary!(wrapper_cvt_bf16x2, math::cvt_bf16x2, u32::from);
 binary!(wrapper_cvt_f16x2, math::cvt_f16x2, u32::from);
+kernel!(wrapper_cvt_f32_f16, |lane, input, output| {
+    *output.add(lane) = math::cvt_f32_f16(*input.add(lane) as u16).to_bits()
+});

@@ -1,8 +1,9 @@
 //! Dense MLA decode: what the host passes, and how the CTA uses its shared memory.
 
 use super::{TENSOR_MAP_ALIGN, TensorMap};
-use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARPGROUP_THREADS};
-use crate::schedule::BLOCK_KEYS;
+use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARP_THREADS, WARPGROUP_THREADS};
+use crate::schedule::{BLOCK_KEYS, Determinism};
+use core::num::NonZeroU32;
 
 /// Elements of a query and of a key.
 pub const HEAD_DIM: u32 = 576;
@@ -140,6 +141,9 @@ pub struct DenseDecodeParams {
     pub block_table: u64,
     /// Keys of each request `[batch]` i32.
     pub cache_seqlens: u64,
+    /// Where each partition starts `[partitions]` of [`Place`](crate::schedule::Place), which the schedule kernel writes;
+    /// 0 where each CTA of the decode finds out by itself.
+    pub places: u64,
     /// Output `[batch, s_q, h_q, 512]`.
     pub out: u64,
     /// Natural log of the softmax denominators `[batch, h_q, s_q]` f32.
@@ -178,8 +182,15 @@ pub struct DenseDecodeParams {
     pub scale_log2: f32,
     /// 1 for causal masking, else 0.
     pub causal: u32,
-    /// Zero; fills the struct to its alignment.
-    pub reserved: u32,
+    /// [`Determinism::chunk_slots`]: 0 for [`Determinism::RunToRun`].
+    pub chunk_slots: u32,
+}
+
+impl DenseDecodeParams {
+    /// What the division of requests may depend on.
+    pub const fn determinism(&self) -> Determinism {
+        if self.chunk_slots == 0 { Determinism::RunToRun } else { Determinism::BatchInvariant }
+    }
 }
 
 /// Where partial results of split requests lie, in the workspace. `rows` counts `h_q · s_q` rows.
@@ -190,18 +201,58 @@ pub struct PartialResults {
     pub out: u64,
     /// Base-2 logarithms of the partial denominators `[slots, h_kv · rows]` f32; −∞ where there was no key.
     pub lse: u64,
-    /// First partition and count of each request's splits `[batch]` of [`SplitRecord`].
+    /// Where each request's partial results are `[batch]` of [`SplitRecord`].
     pub splits: u64,
 }
 
-/// Which partitions a request was split over, as the decode kernel tells the combine kernel.
+/// Where the partial results of a request are, as the decode kernel tells the combine kernel.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct SplitRecord {
-    /// Partition with the first block.
+    /// Slot of the first one; the others follow.
     pub first: u32,
-    /// Number of partitions.
+    /// How many there are; 1 for a request that is not split, whose slot is empty.
     pub count: u32,
+}
+
+/// How the CTAs of a launch cover the query rows and the keys; a pure function of problem and multiprocessors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GridShape {
+    /// Query rows that share a key/value head: `s_q · h_q / h_kv`.
+    pub rows: u32,
+    /// Tiles of those rows.
+    pub row_tiles: u32,
+    /// Query rows of a request.
+    pub total_rows: u32,
+    /// CTAs side by side that take the same keys: a tile of rows each.
+    pub columns: u32,
+    /// Partitions of the work line.
+    pub partitions: u32,
+}
+
+impl GridShape {
+    /// One CTA a multiprocessor: the rows' tiles side by side, the rest of the GPU split along the keys.
+    ///
+    /// `h_q` is a multiple of `h_kv`, and `s_q · h_q` rows can be counted.
+    pub const fn new(s_q: u32, h_q: u32, h_kv: NonZeroU32, multiprocessors: u32) -> Self {
+        let total_rows = s_q * h_q;
+        let rows = total_rows / h_kv.get();
+        let row_tiles = if rows == 0 { 1 } else { rows.div_ceil(TILE_ROWS) };
+        let columns = row_tiles.saturating_mul(h_kv.get());
+        let partitions = multiprocessors / columns;
+        Self {
+            rows,
+            row_tiles,
+            total_rows,
+            columns,
+            partitions: if partitions == 0 { 1 } else { partitions },
+        }
+    }
+
+    /// Neighbouring tiles of rows whose CTAs fetch the keys together, as a cluster.
+    pub const fn cluster(&self) -> u32 {
+        if self.row_tiles.is_multiple_of(MAX_CLUSTER) { MAX_CLUSTER } else { 1 }
+    }
 }
 
 const fn contract(entry: &'static str) -> LaunchContract {
@@ -217,6 +268,17 @@ const fn contract(entry: &'static str) -> LaunchContract {
     assert!(registers <= WARPGROUPS * contract.registers_at_entry());
     contract.checked()
 }
+
+/// The kernel that computes the schedule of a step, for the decodes of all layers: a warp a partition.
+pub const SCHEDULE: LaunchContract = LaunchContract {
+    entry: "dense_decode_schedule",
+    threads: WARP_THREADS,
+    min_ctas_per_sm: 1,
+    cluster: 1,
+    shared_bytes: 0,
+    param_align: TENSOR_MAP_ALIGN,
+}
+.checked();
 
 /// The bf16 kernel for Hopper.
 pub const SM90_BF16: LaunchContract = contract("dense_decode_sm90_bf16");

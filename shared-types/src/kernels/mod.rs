@@ -2,6 +2,7 @@
 
 pub mod combine;
 pub mod dense_decode;
+pub mod merge_states;
 #[cfg(feature = "wrapper-tests")]
 pub mod wrapper_tests;
 
@@ -16,5 +17,13 @@ pub struct TensorMap(pub [u64; 16]);
 pub const TENSOR_MAP_ALIGN: u32 = 64;
 
 /// Every entry of the sm_90a module.
-pub const SM90A_CONTRACTS: &[LaunchContract] =
-    &[dense_decode::SM90_BF16, dense_decode::SM90_FP16, combine::BF16, combine::FP16];
+pub const SM90A_CONTRACTS: &[LaunchContract] = &[
+    dense_decode::SM90_BF16,
+    dense_decode::SM90_FP16,
+    dense_decode::SCHEDULE,
+    combine::BF16,
+    combine::FP16,
+    merge_states::BF16,
+    merge_states::FP16,
+    merge_states::F32,
+];

@@ -18,6 +18,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
     WARP_THREADS, 8 => [
         "wrapper_cp_async_16" "wrapper_cp_async_wait_all"
         "wrapper_ex2" "wrapper_lg2" "wrapper_rcp" "wrapper_fma" "wrapper_max" "wrapper_cvt_bf16x2" "wrapper_cvt_f16x2"
+        "wrapper_cvt_f32_f16"
         "wrapper_stmatrix_x4"
         "wrapper_ld_global_i32" "wrapper_ld_global_u32" "wrapper_ld_global_f32" "wrapper_ld_global_f32x4"
         "wrapper_st_global_u32" "wrapper_st_global_f32" "wrapper_st_global_f32x2" "wrapper_st_global_u32x2"

@@ -44,7 +44,7 @@ wrappers! {
     barrier: barrier_cta_sync;
     copy: cp_async_16 cp_async_wait_all cp_async_bulk_tensor_4d;
     fence: fence_proxy_async_shared fence_mbarrier_init;
-    math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2;
+    math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16;
     matrix: stmatrix_x4;
     mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity;
     memory: ld_global_i32 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_f32

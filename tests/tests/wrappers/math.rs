@@ -114,6 +114,26 @@ pub fn cvt_f16x2(kernel: &Kernel) {
     );
 }
 
+pub fn cvt_f32_f16(kernel: &Kernel) {
+    let smallest = 1.0 / (1 << 24) as f32;
+    let cases = [
+        (0x3c00, 1.0),
+        (0xc001, -2.0 - 1.0 / 512.0),
+        (0x7bff, 65_504.0),
+        (0x0001, smallest),
+        (0x83ff, -1023.0 * smallest),
+        (0x8000, -0.0),
+        (0xfc00, -INFINITY),
+    ];
+    let mut input = vec![0x7e00; 32];
+    cases.iter().zip(&mut input).for_each(|((bits, _), input)| *input = *bits);
+    let found = kernel.run(&Work::new(input, 32));
+    for ((bits, expected), found) in cases.iter().zip(&found) {
+        assert_eq!(*found, f32::to_bits(*expected), "{bits:#06x}");
+    }
+    assert!(found[cases.len()..].iter().all(|bits| f32::from_bits(*bits).is_nan()));
+}
+
 /// A function of up to 32 numbers.
 fn unary(kernel: &Kernel, mut arguments: Vec<f32>) -> Vec<f32> {
     arguments.resize(32, 1.0);

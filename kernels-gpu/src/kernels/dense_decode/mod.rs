@@ -1,4 +1,5 @@
 //! Dense MLA decode over a paged cache.
 
+mod schedule;
 mod segments;
 pub mod sm90;

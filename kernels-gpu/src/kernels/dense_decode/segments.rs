@@ -2,12 +2,12 @@
 
 use crate::attention::rows::QueryRows;
 use crate::attention::unroll;
-use crate::ptx::{memory, warp};
-use oximla_types::kernels::dense_decode::DenseDecodeParams;
+use crate::ptx::{memory, special, warp};
+use oximla_types::kernels::dense_decode::{DenseDecodeParams, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
-use oximla_types::schedule::{self, BlockRange, PartitionRange, SplitKv, Workload};
+use oximla_types::schedule::{self, BlockRange, Cursor, Place, SplitKv, Workload};
 
-/// The part of one request that a CTA computes.
+/// A part of one request that a CTA computes.
 #[derive(Clone, Copy)]
 pub struct Segment {
     /// The request.
@@ -16,8 +16,10 @@ pub struct Segment {
     pub len: u32,
     /// The blocks to compute; empty where no row of the tile sees any of them.
     pub blocks: BlockRange,
-    /// The partitions that share the request.
-    pub splits: PartitionRange,
+    /// Where the partial result goes, if the request is split.
+    pub slot: u32,
+    /// What the combine kernel must know of the request, as its first segment says.
+    pub splits: SplitRecord,
 }
 
 /// Walks along a partition's piece of the work line.
@@ -25,20 +27,17 @@ pub struct Segment {
 pub struct Segments<'a> {
     params: &'a DenseDecodeParams,
     split: SplitKv,
-    partition: u32,
     /// Last row of the tile: it sees the most keys.
     rows: QueryRows,
     last_row: u32,
-    request: u32,
-    /// Where `request` starts on the work line.
-    start: u32,
+    cursor: Cursor,
 }
 
 impl<'a> Segments<'a> {
     /// The segments of `partition` for the tile of rows that ends with `last_row`.
     ///
     /// # Safety
-    /// The whole warp calls it; `cache_seqlens` is readable as the parameters say.
+    /// The whole warp calls it; `cache_seqlens` and `places` are readable as the parameters say.
     #[inline(always)]
     pub unsafe fn new(
         params: &'a DenseDecodeParams,
@@ -49,9 +48,17 @@ impl<'a> Segments<'a> {
     ) -> Self {
         // SAFETY: as the caller promises.
         unsafe {
-            let split = SplitKv::new(workload(params, lane), params.partitions);
-            let (request, start) = locate(params, split, split.piece_start(partition), lane);
-            Self { params, split, partition, rows, last_row, request, start }
+            let place =
+                if params.places == 0 { find(params, partition, lane) } else { look_up(params, partition) };
+            let uniform = |word| warp::shfl_idx(word, 0);
+            let place = Place {
+                chunk: uniform(place.chunk),
+                start: uniform(place.start),
+                payload: uniform(place.payload),
+                width: uniform(place.width),
+            };
+            let (split, cursor) = place.restore(params.chunk_slots);
+            Self { params, split, rows, last_row, cursor }
         }
     }
 
@@ -61,28 +68,51 @@ impl<'a> Segments<'a> {
     /// `cache_seqlens` is readable as the parameters say.
     #[inline(always)]
     pub unsafe fn next(&mut self) -> Option<Segment> {
-        let piece_end = self.split.piece_start(self.partition + 1);
-        while self.request < self.params.batch && self.start + schedule::REQUEST_OVERHEAD < piece_end {
-            let (request, start) = (self.request, self.start);
-            // SAFETY: the request is one of the batch.
-            let len = unsafe { request_keys(self.params, request) };
-            let blocks = schedule::key_blocks(len);
-            self.request += 1;
-            self.start += self.split.request_work(blocks);
-            let scheduled = self.split.blocks(start, blocks, self.partition);
-            if !scheduled.is_empty() {
-                let visible = schedule::key_blocks(self.rows.visible_keys(self.last_row, len));
-                let end = if scheduled.end < visible { scheduled.end } else { visible };
-                return Some(Segment {
-                    request,
-                    len,
-                    blocks: BlockRange { begin: scheduled.begin, end },
-                    splits: self.split.partitions(start, blocks),
-                });
-            }
+        let request = self.cursor.request();
+        if request >= self.params.batch || !self.split.has(special::cta_y(), self.cursor) {
+            return None;
         }
-        None
+        // SAFETY: the request is one of the batch.
+        let len = unsafe { request_keys(self.params, request) };
+        let (chunk, behind) = self.split.take(special::cta_y(), self.cursor, schedule::key_blocks(len));
+        self.cursor = behind;
+        let visible = schedule::key_blocks(self.rows.visible_keys(self.last_row, len));
+        let end = if chunk.blocks.end < visible { chunk.blocks.end } else { visible };
+        Some(Segment {
+            request,
+            len,
+            blocks: BlockRange { begin: chunk.blocks.begin, end },
+            slot: chunk.slot,
+            splits: SplitRecord { first: chunk.slot, count: chunk.splits },
+        })
     }
+}
+
+/// Finds out how the work line is divided and where `partition` starts.
+///
+/// # Safety
+/// The whole warp calls it; `cache_seqlens` is readable as the parameters say.
+#[inline(always)]
+pub unsafe fn find(params: &DenseDecodeParams, partition: u32, lane: u32) -> Place {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let split = SplitKv::new(workload(params, lane), params.partitions);
+        let (request, start) = locate(params, split, split.piece_start(partition), lane);
+        let len = if request < params.batch { request_keys(params, request) } else { 0 };
+        Place::new(split, split.enter(partition, request, start, schedule::key_blocks(len)))
+    }
+}
+
+/// What [`find`] found when the schedule was computed.
+///
+/// # Safety
+/// `places` is readable as the parameters say.
+#[inline(always)]
+unsafe fn look_up(params: &DenseDecodeParams, partition: u32) -> Place {
+    let address = params.places + partition as u64 * size_of::<Place>() as u64;
+    // SAFETY: as the caller promises.
+    let word = |index: u64| unsafe { memory::ld_global_u32(address + 4 * index) };
+    Place { chunk: word(0), start: word(1), payload: word(2), width: word(3) }
 }
 
 /// Keys of a request, never more than its row of the page table can name.
@@ -112,6 +142,7 @@ unsafe fn lane_blocks(params: &DenseDecodeParams, first: u32, lane: u32) -> Opti
 /// What the division of the batch follows from.
 #[inline(always)]
 unsafe fn workload(params: &DenseDecodeParams, lane: u32) -> Workload {
+    let determinism = params.determinism();
     let (mut total, mut longest) = (0, 0);
     let mut first = 0;
     while first < params.batch {
@@ -119,7 +150,7 @@ unsafe fn workload(params: &DenseDecodeParams, lane: u32) -> Workload {
             const { assert!(GO == 4) };
             // SAFETY: lanes past the batch read nothing.
             let blocks = unsafe { lane_blocks(params, first + I as u32 * WARP_THREADS, lane) };
-            let work = blocks.map_or(0, schedule::request_work);
+            let work = blocks.map_or(0, |blocks| determinism.request_work(blocks));
             total += work;
             longest = if work > longest { work } else { longest };
         });
@@ -136,7 +167,7 @@ unsafe fn workload(params: &DenseDecodeParams, lane: u32) -> Workload {
         })* };
     }
     step!(16 8 4 2 1);
-    Workload { total, longest, batch: params.batch }
+    Workload { chunk_slots: params.chunk_slots, total, longest, batch: params.batch }
 }
 
 /// The request that unit `unit` of the work line falls into, and where it starts; `batch` past the line's end.

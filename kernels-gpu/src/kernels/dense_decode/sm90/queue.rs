@@ -3,8 +3,8 @@
 use super::super::segments::{Segment, Segments};
 use super::keys::Phase;
 use crate::ptx::{memory, special};
-use oximla_types::kernels::dense_decode::{SEGMENT_BYTES, SEGMENT_SLOTS, SharedPlan};
-use oximla_types::schedule::{BlockRange, PartitionRange};
+use oximla_types::kernels::dense_decode::{SEGMENT_BYTES, SEGMENT_SLOTS, SharedPlan, SplitRecord};
+use oximla_types::schedule::BlockRange;
 
 /// Words of a segment after the last one.
 const END: [u32; 4] = [u32::MAX; 4];
@@ -47,8 +47,8 @@ impl<'a> Writer<'a> {
             let segment = self.segments.next();
             self.place.free().wait_for_last();
             let (first, second) = match segment {
-                Some(Segment { request, len, blocks, splits }) => {
-                    ([request, len, blocks.begin, blocks.end], [splits.first, splits.count, 0, 0])
+                Some(Segment { request, len, blocks, slot, splits }) => {
+                    ([request, len, blocks.begin, blocks.end], [slot, splits.first, splits.count, 0])
                 }
                 None => (END, END),
             };
@@ -85,12 +85,13 @@ impl Reader {
             (first, second)
         };
         self.place.number += 1;
-        let ([request, len, begin, end], [first, count, ..]) = words;
+        let ([request, len, begin, end], [slot, first, count, _]) = words;
         (request != END[0]).then_some(Segment {
             request,
             len,
             blocks: BlockRange { begin, end },
-            splits: PartitionRange { first, count },
+            slot,
+            splits: SplitRecord { first, count },
         })
     }
 }

@@ -17,7 +17,7 @@ use oximla_types::kernels::dense_decode::{
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment::{self, A_REGISTERS};
 use oximla_types::layout::tile::Position;
-use oximla_types::schedule::{BLOCK_KEYS, split_slot};
+use oximla_types::schedule::BLOCK_KEYS;
 
 /// The named barrier of this warpgroup; the value warpgroups have the next two.
 const BARRIER: u32 = 1;
@@ -315,8 +315,7 @@ impl Cta<'_> {
     /// Index of a row's partial result.
     #[inline(always)]
     pub(super) fn partial_row(&self, segment: &Segment, row: u32) -> u64 {
-        let slot = split_slot(self.partition, segment.request) as u64;
         let total_rows = self.params.total_rows as u64;
-        slot * total_rows + (self.kv_head * self.rows.count + row) as u64
+        segment.slot as u64 * total_rows + (self.kv_head * self.rows.count + row) as u64
     }
 }

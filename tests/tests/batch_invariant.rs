@@ -1,0 +1,83 @@
+//! A batch-invariant dense decode gives a request the same bits alone, first, last and among others.
+
+use oximla::case_file::{DenseDecodeCase, Expected};
+use oximla::{Determinism, KvFormat};
+use oximla_conformance::backend::Backend;
+use oximla_conformance::dense_decode::{Part, Settings, Spec, answer, run_with, select};
+use oximla_conformance::strided::Views;
+use oximla_conformance::tolerance::DENSE_DECODE;
+
+/// Orders of the requests of [`spec`]: the long ones first, last and in between, with other neighbours.
+const BATCHES: [&[usize]; 3] = [&[0, 1, 2, 3], &[3, 2, 0], &[2, 0, 2]];
+
+/// Requests of two chunks, of no key, of two chunks whose last is short, and of one key.
+fn spec() -> Spec {
+    Spec { lengths: vec![1200, 0, 1030, 1], h_q: 4, score_sd: 1.0, ..Spec::default() }
+}
+
+fn run(backend: &Backend, case: &DenseDecodeCase, determinism: Determinism, views: Views) -> Expected {
+    let settings = Settings { determinism, views, ..Settings::default() };
+    run_with(backend, case, settings).unwrap_or_else(|why| panic!("{}: {why}", backend.name()))
+}
+
+fn bits(answer: &Expected) -> Vec<u32> {
+    [&answer.out, &answer.lse].into_iter().flatten().map(|x| x.to_bits()).collect()
+}
+
+/// Requests whose bits differ between a run alone and a run in one of [`BATCHES`].
+fn differing(backend: &Backend, spec: &Spec, determinism: Determinism) -> Vec<usize> {
+    let case = spec.case();
+    let part = |request| Part { request, kv_head: 0, heads: (0..spec.h_q).collect() };
+    let alone: Vec<Vec<u32>> = (0..spec.lengths.len())
+        // A cache and a page table of its own, no larger than it needs, or it has no keys.
+        .map(|request| {
+            let alone = if spec.lengths[request] > 0 && spec.h_kv == 1 {
+                part(request).of_case(&case)
+            } else {
+                select(&case, &[request])
+            };
+            bits(&run(backend, &alone, determinism, Views::Contiguous))
+        })
+        .collect();
+    let mut differing = Vec::new();
+    for requests in BATCHES {
+        let batch = select(&case, requests);
+        let outputs = run(backend, &batch, determinism, Views::Padded);
+        DENSE_DECODE.for_scores(spec.score_sd).check(&outputs, &answer(&batch)).unwrap();
+        for (place, &request) in requests.iter().enumerate() {
+            let here = Part { request: place, ..part(request) }.of_outputs(&batch.problem, &outputs);
+            if bits(&here) != alone[request] {
+                differing.push(request);
+            }
+        }
+    }
+    differing
+}
+
+fn assert_same_bits(backend: &Backend, spec: &Spec) {
+    let differing = differing(backend, spec, Determinism::BatchInvariant);
+    assert!(differing.is_empty(), "{}: requests {differing:?} of {spec:?}", backend.name());
+}
+
+#[test]
+fn a_request_has_the_same_bits_in_every_batch() {
+    for backend in Backend::all() {
+        assert_same_bits(&backend, &Spec { s_q: 2, causal: true, format: KvFormat::Fp16, ..spec() });
+        // The emulator takes its time.
+        if !backend.is_emulated() {
+            assert_same_bits(&backend, &Spec { h_q: 6, h_kv: 3, ..spec() });
+            // Chunks are longer than the shortest ones.
+            let lengths = vec![131_072, 0, 65_537, 5000];
+            assert_same_bits(&backend, &Spec { lengths, full_pages: 64, ..spec() });
+        }
+    }
+}
+
+/// The other mode makes no such promise on a GPU: if bits never differed there, the tests above would show nothing.
+#[test]
+fn otherwise_bits_depend_on_the_batch() {
+    for gpu in Backend::gpus() {
+        let differing = differing(&gpu, &spec(), Determinism::RunToRun);
+        assert!(differing.contains(&0) && differing.contains(&2), "{}: only {differing:?}", gpu.name());
+    }
+}
