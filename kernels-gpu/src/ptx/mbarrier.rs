@@ -37,19 +37,20 @@ pub unsafe fn mbarrier_arrive_expect_tx(barrier: u32, bytes: u32) {
     }
 }
 
-/// `mbarrier.try_wait.parity`: whether the phase of this parity is complete; may wait a while before it says no.
+/// `mbarrier.try_wait.parity`: whether the phase of this parity is complete; may wait up to `nanoseconds` before it says no,
+/// and takes no issue slots meanwhile.
 ///
 /// # Safety
 /// `barrier` is an initialised barrier.
 #[inline(always)]
-pub unsafe fn mbarrier_try_wait_parity(barrier: u32, parity: u32) -> bool {
+pub unsafe fn mbarrier_try_wait_parity(barrier: u32, parity: u32, nanoseconds: u32) -> bool {
     let done: u32;
     // SAFETY: as the caller promises.
     unsafe {
         asm!("{{ .reg .pred complete; \
-              mbarrier.try_wait.parity.shared::cta.b64 complete, [{}], {}; \
+              mbarrier.try_wait.parity.shared::cta.b64 complete, [{}], {}, {}; \
               selp.b32 {}, 1, 0, complete; }}",
-            in(reg32) barrier, in(reg32) parity, out(reg32) done, options(nostack))
+            in(reg32) barrier, in(reg32) parity, in(reg32) nanoseconds, out(reg32) done, options(nostack))
     }
     done != 0
 }

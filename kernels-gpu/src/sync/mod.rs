@@ -3,6 +3,10 @@
 use crate::ptx::{barrier, mbarrier};
 use oximla_types::launch::WARPGROUP_THREADS;
 
+/// How long a thread sleeps at an mbarrier before it looks by itself, in nanoseconds: longer than any phase takes, as looking
+/// takes issue slots and power from the warps that work.
+const PATIENCE: u32 = 10_000_000;
+
 /// An mbarrier in the CTA's shared memory.
 #[derive(Clone, Copy)]
 pub struct Barrier(u32);
@@ -61,7 +65,7 @@ impl Barrier {
     #[inline(always)]
     pub fn wait(self, parity: u32) {
         // SAFETY: a `Barrier` stands for an initialised one.
-        while unsafe { !mbarrier::mbarrier_try_wait_parity(self.0, parity) } {}
+        while unsafe { !mbarrier::mbarrier_try_wait_parity(self.0, parity, PATIENCE) } {}
     }
 
     /// The shared-memory address, for copies that complete on the barrier.

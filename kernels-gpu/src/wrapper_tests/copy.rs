@@ -61,7 +61,7 @@ unsafe fn fetch(params: &BoxParams, map: u64) {
             mbarrier_arrive_expect_tx(barrier, BOX_BYTES);
             cp_async_bulk_tensor_4d(tile, map, params.coordinates, barrier);
         }
-        while !mbarrier_try_wait_parity(barrier, 0) {}
+        while !mbarrier_try_wait_parity(barrier, 0, 0) {}
         let mut word = thread_x();
         while word < BOX_BYTES / 4 {
             *params.output.add(word as usize) = get(tile + word * 4);

@@ -48,5 +48,5 @@ unsafe fn pass_on(thread: usize, input: *const u32, output: *mut u32) {
 #[inline(always)]
 unsafe fn wait(barrier: u32, parity: u32) {
     // SAFETY: callers have initialised the barrier.
-    while unsafe { !mbarrier_try_wait_parity(barrier, parity) } {}
+    while unsafe { !mbarrier_try_wait_parity(barrier, parity, 0) } {}
 }

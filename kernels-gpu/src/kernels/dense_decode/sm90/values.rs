@@ -40,7 +40,9 @@ pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta) {
             let unused_keys = (segment.blocks.end * BLOCK_KEYS).saturating_sub(segment.len);
             let mut remaining = segment.blocks.end.saturating_sub(segment.blocks.begin);
             if remaining > 0 {
-                // The place of the queries.
+                // No probabilities come to the place of the queries, but its barriers take part in all places.
+                place.probabilities_full().wait();
+                place.probabilities_may().wait();
                 place = place.next();
             }
             while remaining > 0 {
