@@ -145,7 +145,8 @@ unsafe fn load(
                 if lane < tiles {
                     let head = cta.kv_head * cta.tile.group + cta.tile.first_head;
                     let coordinates = [column, head as i32, cta.tile.first_token as i32, request as i32];
-                    copy::cp_async_bulk_tensor_4d(address, cta.maps.q, coordinates, barrier);
+                    let policy = copy::createpolicy_evict_normal();
+                    copy::cp_async_bulk_tensor_4d(address, cta.maps.q, coordinates, barrier, policy);
                 }
             }
             Source::Keys { page } => {
@@ -154,8 +155,14 @@ unsafe fn load(
                 }
                 if lane < tiles && lane & (cta.cluster - 1) == cta.cluster_rank {
                     let coordinates = [column, 0, cta.kv_head as i32, page as i32];
+                    // Where the cluster has all tiles of rows, nobody else reads these keys.
+                    let policy = if cta.cluster == cta.params.row_tiles {
+                        copy::createpolicy_evict_first()
+                    } else {
+                        copy::createpolicy_evict_normal()
+                    };
                     if cta.cluster == 1 {
-                        copy::cp_async_bulk_tensor_4d(address, cta.maps.kv, coordinates, barrier);
+                        copy::cp_async_bulk_tensor_4d(address, cta.maps.kv, coordinates, barrier, policy);
                     } else {
                         let all = (1 << cta.cluster) - 1;
                         copy::cp_async_bulk_tensor_4d_multicast(
@@ -164,6 +171,7 @@ unsafe fn load(
                             coordinates,
                             barrier,
                             all,
+                            policy,
                         );
                     }
                 }
