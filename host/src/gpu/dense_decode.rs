@@ -201,10 +201,8 @@ impl DensePlan {
             slots: self.workspace.slots,
             reserved: 0,
         };
-        let decode_grid = Grid {
-            ctas: [self.shape.columns, self.shape.partitions],
-            cluster: self.shape.cluster(),
-        };
+        let decode_grid =
+            Grid { ctas: [self.shape.columns, self.shape.partitions], cluster: self.shape.cluster() };
         let combine_grid = Grid::of([self.shape.total_rows.div_ceil(combine.rows_per_cta), decode.batch]);
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
