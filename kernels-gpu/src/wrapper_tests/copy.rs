@@ -1,45 +1,13 @@
 //! Kernels for [`ptx::copy`](crate::ptx::copy), and for whatever else takes a copy of a box of a tensor to test.
 
-use super::kernel;
 use crate::ptx::barrier::{barrier_cluster_arrive, barrier_cluster_wait, barrier_cta_sync};
 use crate::ptx::copy::*;
 use crate::ptx::fence::fence_mbarrier_init;
 use crate::ptx::mbarrier::*;
 use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
 use crate::ptx::special::{cluster_rank, dynamic_shared, parameter_address, thread_x};
-use crate::ptx::warp::warp_sync;
 use oximla_types::kernels::TensorMap;
 use oximla_types::launch::WARP_THREADS;
-
-kernel!(wrapper_cp_async_16, |thread, input, output| { copy_or_zero(thread, input, output) });
-kernel!(wrapper_cp_async_mbarrier_arrive, |thread, input, output| { copy_or_zero(thread, input, output) });
-
-/// Each lane copies the 16 bytes of its number, odd lanes zeros instead, and writes those of the lane opposite.
-#[inline(always)]
-unsafe fn copy_or_zero(lane: usize, input: *const u32, output: *mut u32) {
-    let shared = dynamic_shared();
-    let barrier = shared + WARP_THREADS * 16;
-    let bytes = if lane % 2 == 0 { 16 } else { 0 };
-    // SAFETY: input and output have four words a lane, and each lane has 16 bytes of shared memory. The last arrival,
-    // which completes the barrier's phase, comes after those of the copies have been added.
-    unsafe {
-        if thread_x() == 0 {
-            mbarrier_init(barrier, 1);
-        }
-        barrier_cta_sync::<0>(WARP_THREADS);
-        cp_async_16(shared + lane as u32 * 16, input.add(lane * 4) as u64, bytes);
-        cp_async_mbarrier_arrive(barrier);
-        warp_sync();
-        if thread_x() == 0 {
-            mbarrier_arrive(barrier);
-        }
-        while !mbarrier_try_wait_parity(barrier, 0) {}
-        let opposite = shared + (WARP_THREADS - 1 - lane as u32) * 16;
-        for word in 0..4 {
-            *output.add(lane * 4 + word) = ld_shared_u32(opposite + word as u32 * 4);
-        }
-    }
-}
 
 /// A box of a tensor, and where to write it.
 #[repr(C)]

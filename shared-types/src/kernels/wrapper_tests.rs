@@ -33,7 +33,6 @@ macro_rules! contracts {
 /// Every entry of the module.
 pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
     WARP => [
-        "wrapper_cp_async_16" "wrapper_cp_async_mbarrier_arrive"
         "wrapper_ex2" "wrapper_lg2" "wrapper_rcp" "wrapper_fma" "wrapper_max" "wrapper_cvt_bf16x2" "wrapper_cvt_f16x2"
         "wrapper_cvt_f32_f16"
         "wrapper_stmatrix_x4" "wrapper_ldmatrix_x4"

@@ -1,9 +1,8 @@
 //! [`ptx/copy.rs`](../../../kernels-gpu/src/ptx/copy.rs)
 
 use oximla_conformance::instructions::map::Map;
-use ptx_emulator::diagnostic::Check;
 
-use crate::kernel::{Kernel, Work, words};
+use crate::kernel::{Kernel, Work};
 
 /// Elements of the tensor in each dimension, innermost first: columns, rows, heads, pages.
 const DIMS: [usize; 4] = [128, 8, 2, 3];
@@ -13,23 +12,6 @@ const BOX: [usize; 2] = [64, 8];
 
 /// Words of the box.
 const BOX_WORDS: usize = BOX[0] * BOX[1] / 2;
-
-/// Even lanes copy their 16 bytes, odd ones zeros; all write those of the lane opposite.
-pub fn cp_async_16(kernel: &Kernel) {
-    let input = words(32 * 4);
-    let expected: Vec<_> = (0..32)
-        .rev()
-        .flat_map(|lane| (0..4).map(move |word| (lane, 4 * lane + word)))
-        .map(|(lane, word)| if lane % 2 == 0 { input[word] } else { 0 })
-        .collect();
-    assert_eq!(kernel.run(&Work::new(input, expected.len())), expected);
-}
-
-pub fn cp_async_mbarrier_arrive(kernel: &Kernel) {
-    cp_async_16(kernel);
-    let work = Work::new(words(32 * 4), 32 * 4);
-    kernel.must_fail_without("cp.async.mbarrier.arrive", &work, Check::DataRace);
-}
 
 /// Boxes inside the tensor, across each of its edges, and of pages that it has not.
 pub fn cp_async_bulk_tensor_4d(kernel: &Kernel) {

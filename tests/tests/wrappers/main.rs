@@ -42,7 +42,7 @@ macro_rules! wrappers {
 
 wrappers! {
     barrier: barrier_cta_sync barrier_cluster_arrive barrier_cluster_wait;
-    copy: cp_async_16 cp_async_mbarrier_arrive cp_async_bulk_tensor_4d cp_async_bulk_tensor_4d_multicast;
+    copy: cp_async_bulk_tensor_4d cp_async_bulk_tensor_4d_multicast;
     fence: fence_proxy_async_shared fence_mbarrier_init;
     math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16;
     matrix: stmatrix_x4 ldmatrix_x4;
