@@ -12,8 +12,8 @@ use bytemuck::Zeroable;
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, QueryTiling, SplitRecord,
-    TILE_COLUMNS, TILE_ROWS,
+    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, QueryTiling,
+    SplitRecord, TILE_COLUMNS, TILE_ROWS,
 };
 use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD};
 use std::num::NonZeroU32;
