@@ -3,13 +3,15 @@
 mod common;
 
 use common::{Ended, folder, objects, oximla};
-use oximla_types::kernels::dense_decode::{REGISTER_QUERY_TILES, TILE_COLUMNS};
+use oximla_types::kernels::dense_decode::{REGISTER_QUERY_TILES, TILE_COLUMNS, VALUE_PARTS};
 use serde_json::Value;
 
 const TILE_ROWS: f64 = 64.0;
 const BLOCK_KEYS: f64 = 64.0;
 const HEAD_DIM: f64 = 576.0;
 const HEAD_DIM_V: f64 = 512.0;
+/// Columns of values that a product has.
+const PART_COLUMNS: f64 = HEAD_DIM_V / VALUE_PARTS as f64;
 /// Columns of the queries that stay in registers.
 const REGISTER_COLUMNS: f64 = (REGISTER_QUERY_TILES * TILE_COLUMNS) as f64;
 
@@ -47,14 +49,15 @@ fn a_key_block_is_what_the_shapes_say() {
     assert_eq!(number(&all["tensor_flop"]), flop);
     let names: Vec<&str> =
         record["roles"].as_array().unwrap().iter().map(|role| role["role"].as_str().unwrap()).collect();
-    assert_eq!(names, ["scores", "values left", "values right"]);
+    assert_eq!(names, ["scores", "values left", "values right", "loads"]);
     let of_role = |index: usize, quantity: &str| number(&record["roles"][index]["per_unit"][quantity]);
     assert_eq!(of_role(0, "tensor_flop"), 2.0 * TILE_ROWS * BLOCK_KEYS * HEAD_DIM);
     assert_eq!(of_role(1, "tensor_flop"), TILE_ROWS * BLOCK_KEYS * HEAD_DIM_V);
     assert_eq!(of_role(2, "tensor_flop"), TILE_ROWS * BLOCK_KEYS * HEAD_DIM_V);
+    assert_eq!(of_role(3, "tensor_flop"), 0.0);
 
-    // Four warps issue each product of 16 columns: 36 for the scores, 4 keys' worth for each half of the values.
-    let of_halves = 4.0 * BLOCK_KEYS / 16.0;
+    // Four warps issue each product of 16 columns: 36 for the scores, 4 keys' worth for each part of the values.
+    let of_halves = 4.0 * BLOCK_KEYS / 16.0 * (HEAD_DIM_V / 2.0 / PART_COLUMNS);
     assert_eq!([0, 1, 2].map(|role| of_role(role, "tensor")), [4.0 * HEAD_DIM / 16.0, of_halves, of_halves]);
 
     // Every tile comes once.
@@ -63,13 +66,15 @@ fn a_key_block_is_what_the_shapes_say() {
     assert_eq!(sum(&record, "per_unit", "global_bytes", tiles), bytes);
     assert_eq!(sum(&record, "per_unit", "sectors", tiles), bytes / 32.0);
     assert_eq!(sum(&record, "per_unit", "shared_bytes", tiles), bytes);
-    // The queries come once a request, those that stay in registers past shared memory.
-    let shared_columns = HEAD_DIM - REGISTER_COLUMNS;
-    assert_eq!(sum(&record, "fixed", "global_bytes", "cp.async.cg"), TILE_ROWS * shared_columns * 2.0);
+    assert_eq!(of_role(3, "async_copy"), number(&all["async_copy"]));
+    // The queries come once a request.
+    assert_eq!(sum(&record, "fixed", "global_bytes", tiles), TILE_ROWS * HEAD_DIM * 2.0);
 
-    // Operands of 16 columns: Q and K tiles of 64 rows, P of 64 rows for each half with 256 columns of values.
-    let scores = (HEAD_DIM * BLOCK_KEYS + shared_columns * TILE_ROWS) * 2.0;
-    let values = 2.0 * BLOCK_KEYS / 16.0 * (TILE_ROWS + HEAD_DIM_V / 2.0) * 32.0;
+    // Operands of 16 columns: Q and K tiles of 64 rows, those of Q that are not in registers; P of 64 rows for each part of
+    // the values.
+    let scores = (HEAD_DIM * BLOCK_KEYS + (HEAD_DIM - REGISTER_COLUMNS) * TILE_ROWS) * 2.0;
+    let products = f64::from(VALUE_PARTS) * BLOCK_KEYS / 16.0;
+    let values = products * (TILE_ROWS + PART_COLUMNS) * 32.0;
     assert_eq!(sum(&record, "per_unit", "shared_bytes", "wgmma.mma_async"), scores + values);
     // Probabilities are stored as 16-bit elements, in a layout without conflicts.
     assert_eq!(sum(&record, "per_unit", "shared_bytes", "stmatrix"), TILE_ROWS * BLOCK_KEYS * 2.0);
@@ -101,13 +106,20 @@ fn the_roofline_is_work_over_rate() {
 
 #[test]
 fn row_tiles_share_what_comes_from_memory() {
-    let record = record(&["dense_decode_sm90_fp16", "--heads", "128", "--keys", "64"]);
-    assert_eq!((&record["kernel"], &record["sharers"]), (&"dense_decode_sm90_fp16".into(), &2.into()));
-    let flop = 2.0 * TILE_ROWS * BLOCK_KEYS * (HEAD_DIM + HEAD_DIM_V);
-    assert_eq!(number(&record["all"]["per_unit"]["tensor_flop"]), flop);
-    let sectors = number(&record["all"]["per_unit"]["sectors"]);
-    assert_eq!(number(&record["resources"][2]["work"]), sectors * 32.0 / 2.0);
-    assert_eq!(record["launch"]["ctas"], 2);
+    // An even number of tiles is fetched by clusters of two CTAs, half by each.
+    for (heads, tiles, cluster) in [("128", 2, 2), ("192", 3, 1), ("256", 4, 2)] {
+        let record = record(&["dense_decode_sm90_fp16", "--heads", heads, "--keys", "64"]);
+        assert_eq!(record["kernel"], "dense_decode_sm90_fp16");
+        assert_eq!((&record["cluster"], &record["sharers"]), (&cluster.into(), &(tiles / cluster).into()));
+        let all = &record["all"]["per_unit"];
+        assert_eq!(number(&all["tensor_flop"]), 2.0 * TILE_ROWS * BLOCK_KEYS * (HEAD_DIM + HEAD_DIM_V));
+        let bytes = BLOCK_KEYS * HEAD_DIM * 2.0;
+        assert_eq!(number(&all["sectors"]) * 32.0, bytes / f64::from(cluster), "{heads} heads");
+        assert_eq!(number(&record["resources"][2]["work"]), bytes / f64::from(tiles), "{heads} heads");
+        // All of a block comes to each CTA's shared memory.
+        assert_eq!(sum(&record, "per_unit", "shared_bytes", "cp.async.bulk.tensor"), bytes, "{heads} heads");
+        assert_eq!(record["launch"]["ctas"], tiles);
+    }
 }
 
 #[test]
@@ -135,9 +147,9 @@ fn people_get_tables_that_fit() {
     {
         assert!(ended.stdout.contains(text), "{text} is missing in\n{}", ended.stdout);
     }
-    // All twelve warps ask for their threads' numbers, once.
+    // All sixteen warps ask for their threads' numbers, once.
     let listed = ended.stdout.lines().find(|line| line.contains("%tid.x")).unwrap();
-    assert_eq!(listed.split_whitespace().take(2).collect::<Vec<_>>(), ["-", "12"]);
+    assert_eq!(listed.split_whitespace().take(2).collect::<Vec<_>>(), ["-", "16"]);
 
     let json = record(&["dense_decode", "--top", "1"]);
     assert!(json["instructions"].as_array().unwrap().len() > 500, "JSON has them all");

@@ -35,7 +35,9 @@ pub struct Report {
     roles: Vec<Column>,
     all: Column,
     gpu: Gpu,
-    /// CTAs that share what comes from memory.
+    /// CTAs of a cluster.
+    cluster: u32,
+    /// Clusters that share what comes from memory.
     sharers: u32,
     /// Of a unit.
     resources: [Resource; 5],
@@ -106,6 +108,7 @@ impl Report {
             all: column("all", String::new(), &measured.all),
             roles,
             gpu: *gpu,
+            cluster: workload.cluster(),
             sharers,
             bound: bound(&resources).resource,
             resources,
@@ -239,10 +242,15 @@ impl Display for Report {
         }
         self.roofline(f)?;
         self.hottest(f)?;
-        let sharing = match self.sharers {
-            1 => String::new(),
-            sharers => format!(
+        let sharing = match (self.cluster, self.sharers) {
+            (1, 1) => String::new(),
+            (1, sharers) => format!(
                 "\n{sharers} CTAs read the same keys; each is charged its part of what comes from memory."
+            ),
+            (cluster, sharers) => format!(
+                "\n{} CTAs, in clusters of {cluster}, read the same keys; each is charged its part of what comes from \
+                 memory.",
+                cluster * sharers
             ),
         };
         write!(f, "\n\n{FOOTNOTES}{sharing}")

@@ -12,7 +12,8 @@ const WARPGROUP_WARPS: usize = 4;
 const OF_WARPGROUPS: [&str; 2] = ["wgmma.mma_async", "setmaxnreg"];
 
 /// What the warpgroups of a kernel are for, by the beginning of its name.
-const NAMES: &[(&str, &[&str])] = &[("dense_decode_sm90", &["scores", "values left", "values right"])];
+const NAMES: &[(&str, &[&str])] =
+    &[("dense_decode_sm90", &["scores", "values left", "values right", "loads"])];
 
 /// Neighbouring warps with the same work.
 #[derive(Clone, Debug, PartialEq, Eq)]

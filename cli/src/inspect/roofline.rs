@@ -20,7 +20,8 @@ pub struct Resource {
     pub cycles: f64,
 }
 
-/// The resources of an SM and what they have to do for a tally. `sharers` CTAs take the same bytes from memory.
+/// The resources of an SM and what they have to do for a tally. `sharers` CTAs, each of another cluster, take the same bytes
+/// from memory.
 pub fn resources(tally: &Tally, sharers: u32, gpu: &Gpu) -> [Resource; 5] {
     let resource = |resource, work: f64, unit, per_cycle| Resource {
         resource,

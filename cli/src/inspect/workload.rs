@@ -141,10 +141,18 @@ impl Workload {
         }
     }
 
-    /// CTAs that read the same keys, and so share what comes from memory.
+    /// CTAs of a cluster. Each fetches a part of what all of them get.
+    pub fn cluster(&self) -> u32 {
+        match self.operation {
+            Operation::DenseDecode => self.grid(1).cluster(),
+            Operation::Combine => 1,
+        }
+    }
+
+    /// Clusters that read the same keys, and so share what comes from memory.
     pub fn sharers(&self) -> u32 {
         match self.operation {
-            Operation::DenseDecode => self.grid(1).row_tiles,
+            Operation::DenseDecode => self.grid(1).row_tiles / self.cluster(),
             Operation::Combine => 1,
         }
     }

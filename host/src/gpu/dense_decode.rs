@@ -12,8 +12,8 @@ use bytemuck::Zeroable;
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, QueryTiling, SplitRecord,
-    TILE_COLUMNS, TILE_ROWS,
+    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, QueryTiling,
+    SplitRecord, TILE_COLUMNS, TILE_ROWS,
 };
 use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD};
 use std::num::NonZeroU32;
@@ -201,10 +201,8 @@ impl DensePlan {
             slots: self.workspace.slots,
             reserved: 0,
         };
-        let decode_grid = Grid {
-            ctas: [self.shape.columns, self.shape.partitions],
-            cluster: self.shape.cluster(),
-        };
+        let decode_grid =
+            Grid { ctas: [self.shape.columns, self.shape.partitions], cluster: self.shape.cluster() };
         let combine_grid = Grid::of([self.shape.total_rows.div_ceil(combine.rows_per_cta), decode.batch]);
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and

@@ -123,19 +123,11 @@ macro_rules! shapes {
         $callback!($($arguments)*, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
             30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63]);
     };
-    ($callback:ident!($($arguments:tt)*), 128) => {
-        $callback!($($arguments)*, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
-            30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65
-            66 67 68 69 70 71 72 73 74 75 76 77 78 79 80 81 82 83 84 85 86 87 88 89 90 91 92 93 94 95 96 97 98 99 100
-            101 102 103 104 105 106 107 108 109 110 111 112 113 114 115 116 117 118 119 120 121 122 123 124 125 126
-            127]);
-    };
 }
 
 shapes!(fence!(wgmma_fence_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_64, 64), 64);
-shapes!(wait_group!(wgmma_wait_128, 128), 128);
 shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0"), 32);
 shapes!(mma!(wgmma_m64n64k16_f16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0, 0"), 32);
 shapes!(
@@ -150,15 +142,4 @@ shapes!(
     mma!(wgmma_m64n128k16_bf16_bt, 64, "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16", "0, 1"),
     64
 );
-shapes!(
-    mma!(wgmma_m64n128k16_f16_bt, 64, "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16", "0, 1"),
-    64
-);
-shapes!(
-    mma!(wgmma_m64n256k16_bf16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16", "0, 1"),
-    128
-);
-shapes!(
-    mma!(wgmma_m64n256k16_f16_bt, 128, "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16", "0, 1"),
-    128
-);
+shapes!(mma!(wgmma_m64n128k16_f16_bt, 64, "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16", "0, 1"), 64);

@@ -1,14 +1,13 @@
 //! Kernels for [`ptx::copy`](crate::ptx::copy), and for whatever else takes a copy of a box of a tensor to test.
 
-use super::{get, kernel};
-use crate::ptx::barrier::barrier_cta_sync;
-use crate::ptx::copy::cp_async_bulk_tensor_4d;
+use crate::ptx::barrier::{barrier_cluster_arrive, barrier_cluster_wait, barrier_cta_sync};
+use crate::ptx::copy::*;
 use crate::ptx::fence::fence_mbarrier_init;
-use crate::ptx::mbarrier::{mbarrier_arrive_expect_tx, mbarrier_init, mbarrier_try_wait_parity};
-use crate::ptx::special::{dynamic_shared, parameter_address, thread_x};
+use crate::ptx::mbarrier::*;
+use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
+use crate::ptx::special::{cluster_rank, dynamic_shared, parameter_address, thread_x};
 use oximla_types::kernels::TensorMap;
 use oximla_types::launch::WARP_THREADS;
-
 
 /// A box of a tensor, and where to write it.
 #[repr(C)]
@@ -24,28 +23,49 @@ pub struct BoxParams {
 /// Eight rows of 64 elements of 16 bits: the pattern of the 128-byte swizzle.
 pub const BOX_BYTES: u32 = 8 * 64 * 2;
 
-/// A kernel that fetches a box. An entry must name itself to find its parameters.
+/// A kernel that fetches boxes. An entry must name itself to find its parameters.
 macro_rules! fetch_kernel {
-    ($name:ident, $entry:literal) => {
+    ($name:ident, $entry:literal, $fetch:ident) => {
         /// # Safety
-        /// Launched under its contract with a valid tensor map and room for a box in the output.
+        /// Launched under its contract with a valid tensor map and room for the boxes in the output.
         #[unsafe(no_mangle)]
         pub unsafe extern "ptx-kernel" fn $name(params: BoxParams) {
             let map = parameter_address!($entry);
             // SAFETY: as the caller promises; the map comes first in the parameters.
-            unsafe { fetch(&params, map) }
+            unsafe { $fetch(&params, map) }
         }
     };
 }
 
-fetch_kernel!(wrapper_cp_async_bulk_tensor_4d, "wrapper_cp_async_bulk_tensor_4d");
-fetch_kernel!(wrapper_mbarrier_arrive_expect_tx, "wrapper_mbarrier_arrive_expect_tx");
-fetch_kernel!(wrapper_fence_mbarrier_init, "wrapper_fence_mbarrier_init");
-fetch_kernel!(wrapper_parameter_address, "wrapper_parameter_address");
+fetch_kernel!(wrapper_cp_async_bulk_tensor_4d, "wrapper_cp_async_bulk_tensor_4d", fetch);
+fetch_kernel!(wrapper_createpolicy_evict_first, "wrapper_createpolicy_evict_first", fetch_first);
+fetch_kernel!(wrapper_createpolicy_evict_normal, "wrapper_createpolicy_evict_normal", fetch);
+fetch_kernel!(wrapper_mbarrier_arrive_expect_tx, "wrapper_mbarrier_arrive_expect_tx", fetch);
+fetch_kernel!(wrapper_fence_mbarrier_init, "wrapper_fence_mbarrier_init", fetch);
+fetch_kernel!(wrapper_parameter_address, "wrapper_parameter_address", fetch);
+fetch_kernel!(
+    wrapper_cp_async_bulk_tensor_4d_multicast,
+    "wrapper_cp_async_bulk_tensor_4d_multicast",
+    fetch_for_both
+);
 
-/// A lane asks for the box, all wait for it and write it.
+/// [`fetch_under`] the usual policy.
 #[inline(always)]
 unsafe fn fetch(params: &BoxParams, map: u64) {
+    // SAFETY: as the caller promises.
+    unsafe { fetch_under(params, map, createpolicy_evict_normal()) }
+}
+
+/// [`fetch_under`] the policy for what is read once.
+#[inline(always)]
+unsafe fn fetch_first(params: &BoxParams, map: u64) {
+    // SAFETY: as the caller promises.
+    unsafe { fetch_under(params, map, createpolicy_evict_first()) }
+}
+
+/// A lane asks for the box under a cache policy, all wait for it and write it.
+#[inline(always)]
+unsafe fn fetch_under(params: &BoxParams, map: u64, policy: u64) {
     let tile = dynamic_shared();
     let barrier = tile + BOX_BYTES;
     // SAFETY: the box is aligned as the shared memory is, the barrier behind it; the whole warp is here.
@@ -59,13 +79,54 @@ unsafe fn fetch(params: &BoxParams, map: u64) {
         barrier_cta_sync::<0>(WARP_THREADS);
         if thread_x() == 0 {
             mbarrier_arrive_expect_tx(barrier, BOX_BYTES);
-            cp_async_bulk_tensor_4d(tile, map, params.coordinates, barrier);
+            cp_async_bulk_tensor_4d(tile, map, params.coordinates, barrier, policy);
         }
         while !mbarrier_try_wait_parity(barrier, 0, 0) {}
-        let mut word = thread_x();
-        while word < BOX_BYTES / 4 {
-            *params.output.add(word as usize) = get(tile + word * 4);
+        write_boxes(tile, 1, params.output);
+    }
+}
+
+/// In a cluster of two CTAs: the first asks for the box on behalf of both, the second for the one of the next page on behalf of
+/// the first. Each CTA has places for two boxes, writes both, and zeros for one that it is not sent.
+#[inline(always)]
+unsafe fn fetch_for_both(params: &BoxParams, map: u64) {
+    let boxes = dynamic_shared();
+    let barrier = boxes + 2 * BOX_BYTES;
+    let rank = cluster_rank();
+    let [c0, c1, c2, page] = params.coordinates;
+    let (page, ctas, expected_boxes) = if rank == 0 { (page, 0b11, 2) } else { (page + 1, 0b01, 1) };
+    // SAFETY: the boxes are aligned as the shared memory is, the barrier behind them; both warps are here, and neither
+    // ends before it has what it is sent.
+    unsafe {
+        let mut word = expected_boxes * BOX_BYTES / 4 + thread_x();
+        while word < 2 * BOX_BYTES / 4 {
+            st_shared_u32(boxes + word * 4, 0);
             word += WARP_THREADS;
         }
+        if thread_x() == 0 {
+            mbarrier_init(barrier, 1);
+            fence_mbarrier_init();
+            mbarrier_arrive_expect_tx(barrier, expected_boxes * BOX_BYTES);
+        }
+        barrier_cluster_arrive();
+        barrier_cluster_wait();
+        if thread_x() == 0 {
+            let destination = boxes + rank * BOX_BYTES;
+            let policy = createpolicy_evict_first();
+            cp_async_bulk_tensor_4d_multicast(destination, map, [c0, c1, c2, page], barrier, ctas, policy);
+        }
+        while !mbarrier_try_wait_parity(barrier, 0, 0) {}
+        write_boxes(boxes, 2, params.output.add((rank * 2 * BOX_BYTES / 4) as usize));
+    }
+}
+
+/// Writes boxes as they lie in shared memory.
+#[inline(always)]
+unsafe fn write_boxes(boxes: u32, count: u32, output: *mut u32) {
+    let mut word = thread_x();
+    while word < count * BOX_BYTES / 4 {
+        // SAFETY: the boxes have arrived, and the output has room for them.
+        unsafe { *output.add(word as usize) = ld_shared_u32(boxes + word * 4) };
+        word += WARP_THREADS;
     }
 }

@@ -1,8 +1,9 @@
-//! A kernel for [`ptx::matrix`](crate::ptx::matrix).
+//! Kernels for [`ptx::matrix`](crate::ptx::matrix).
 
-use super::{get, kernel};
+use super::kernel;
 use crate::ptx::barrier::barrier_cta_sync;
-use crate::ptx::matrix::stmatrix_x4;
+use crate::ptx::matrix::{ldmatrix_x4, stmatrix_x4};
+use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
 use crate::ptx::special::dynamic_shared;
 use oximla_types::launch::WARP_THREADS;
 
@@ -18,6 +19,21 @@ kernel!(wrapper_stmatrix_x4, |lane, input, output| {
     stmatrix_x4(shared + slot * ROW_WORDS as u32 * 4, matrices);
     barrier_cta_sync::<0>(WARP_THREADS);
     for word in lane * ROW_WORDS..(lane + 1) * ROW_WORDS {
-        *output.add(word) = get(shared + word as u32 * 4);
+        *output.add(word) = ld_shared_u32(shared + word as u32 * 4);
+    }
+});
+
+// The slots in order, then each lane's: the 16 bytes it names as a row. The output is the words of the four matrices, lane by
+// lane for each.
+kernel!(wrapper_ldmatrix_x4, |lane, input, output| {
+    let (lanes, shared) = (WARP_THREADS as usize, dynamic_shared());
+    for word in lane * ROW_WORDS..(lane + 1) * ROW_WORDS {
+        st_shared_u32(shared + word as u32 * 4, *input.add(word));
+    }
+    barrier_cta_sync::<0>(WARP_THREADS);
+    let slot = *input.add(lanes * ROW_WORDS + lane);
+    let matrices = ldmatrix_x4(shared + slot * ROW_WORDS as u32 * 4);
+    for (matrix, word) in matrices.into_iter().enumerate() {
+        *output.add(matrix * lanes + lane) = word;
     }
 });

@@ -1,10 +1,11 @@
 //! Kernels for [`ptx::mbarrier`](crate::ptx::mbarrier); that for `mbarrier_arrive_expect_tx` is in
 //! [`copy`](super::copy).
 
-use super::{get, kernel, put};
-use crate::ptx::barrier::barrier_cta_sync;
-use crate::ptx::mbarrier::{mbarrier_arrive, mbarrier_init, mbarrier_try_wait_parity};
-use crate::ptx::special::dynamic_shared;
+use super::kernel;
+use crate::ptx::barrier::{barrier_cluster_arrive, barrier_cluster_wait, barrier_cta_sync};
+use crate::ptx::mbarrier::*;
+use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
+use crate::ptx::special::{cluster_rank, dynamic_shared, thread_x};
 use oximla_types::launch::WARP_THREADS;
 
 kernel!(wrapper_mbarrier_init, |thread, input, output| { pass_on(thread, input, output) });
@@ -34,16 +35,34 @@ unsafe fn pass_on(thread: usize, input: *const u32, output: *mut u32) {
             if thread < WARP_THREADS as usize {
                 // A fresh barrier passes for the other parity: the buffer is empty.
                 wait(empty, (round & 1) ^ 1);
-                put(buffer + lane * 4, *input.add(word));
+                st_shared_u32(buffer + lane * 4, *input.add(word));
                 mbarrier_arrive(full);
             } else {
                 wait(full, round & 1);
-                *output.add(word) = get(buffer + (WARP_THREADS - 1 - lane) * 4);
+                *output.add(word) = ld_shared_u32(buffer + (WARP_THREADS - 1 - lane) * 4);
                 mbarrier_arrive(empty);
             }
         }
     }
 }
+
+// In a cluster of two CTAs: each lane of the first arrives at the barrier of the second, which waits for that.
+kernel!(wrapper_mbarrier_arrive_cluster, |lane, input, output| {
+    let barrier = dynamic_shared();
+    let rank = cluster_rank();
+    if thread_x() == 0 {
+        mbarrier_init(barrier, WARP_THREADS);
+    }
+    barrier_cluster_arrive();
+    barrier_cluster_wait();
+    if rank == 0 {
+        mbarrier_arrive_cluster(barrier, 1);
+    } else {
+        wait(barrier, 0);
+    }
+    let word = (rank * WARP_THREADS) as usize + lane;
+    *output.add(word) = *input.add(word);
+});
 
 #[inline(always)]
 unsafe fn wait(barrier: u32, parity: u32) {

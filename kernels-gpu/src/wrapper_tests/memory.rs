@@ -1,6 +1,6 @@
 //! Kernels for [`ptx::memory`](crate::ptx::memory). Each lane loads what belongs to the lane opposite, or stores there.
 
-use super::{get, kernel, put};
+use super::kernel;
 use crate::ptx::barrier::barrier_cta_sync;
 use crate::ptx::memory::*;
 use crate::ptx::special::dynamic_shared;
@@ -53,13 +53,30 @@ kernel!(wrapper_ld_global_f32x4, |lane, input, output| {
     }
 });
 
-kernel!(wrapper_ld_shared_f32, |lane, input, output| { through_shared(lane, input, output) });
-kernel!(wrapper_st_shared_f32, |lane, input, output| { through_shared(lane, input, output) });
+kernel!(wrapper_ld_shared_u32, |lane, input, output| { pass_words(lane, input, output) });
+kernel!(wrapper_st_shared_u32, |lane, input, output| { pass_words(lane, input, output) });
+kernel!(wrapper_ld_shared_f32, |lane, input, output| { pass_numbers(lane, input, output) });
+kernel!(wrapper_st_shared_f32, |lane, input, output| { pass_numbers(lane, input, output) });
+kernel!(wrapper_ld_shared_u32x4, |lane, input, output| { pass_vectors(lane, input, output) });
+kernel!(wrapper_st_shared_u32x4, |lane, input, output| { pass_vectors(lane, input, output) });
 
+/// Lanes pass words on to the lanes opposite through shared memory.
 #[inline(always)]
-unsafe fn through_shared(lane: usize, input: *const u32, output: *mut u32) {
+unsafe fn pass_words(lane: usize, input: *const u32, output: *mut u32) {
     let shared = dynamic_shared();
     // SAFETY: a word a lane lies in shared memory, input and output; the whole warp is here.
+    unsafe {
+        st_shared_u32(shared + 4 * lane as u32, *input.add(lane));
+        barrier_cta_sync::<0>(WARP_THREADS);
+        *output.add(lane) = ld_shared_u32(shared + 4 * opposite(lane) as u32);
+    }
+}
+
+/// The same, with words as floating-point numbers.
+#[inline(always)]
+unsafe fn pass_numbers(lane: usize, input: *const u32, output: *mut u32) {
+    let shared = dynamic_shared();
+    // SAFETY: as for `pass_words`.
     unsafe {
         st_shared_f32(shared + 4 * lane as u32, f32::from_bits(*input.add(lane)));
         barrier_cta_sync::<0>(WARP_THREADS);
@@ -67,16 +84,31 @@ unsafe fn through_shared(lane: usize, input: *const u32, output: *mut u32) {
     }
 }
 
+/// The same, with four words a lane.
+#[inline(always)]
+unsafe fn pass_vectors(lane: usize, input: *const u32, output: *mut u32) {
+    let shared = dynamic_shared();
+    // SAFETY: as for `pass_words`, with four words a lane.
+    unsafe {
+        st_shared_u32x4(shared + 16 * lane as u32, [0, 1, 2, 3].map(|word| *input.add(4 * lane + word)));
+        barrier_cta_sync::<0>(WARP_THREADS);
+        let words = ld_shared_u32x4(shared + 16 * opposite(lane) as u32);
+        for (number, word) in words.into_iter().enumerate() {
+            *output.add(4 * lane + number) = word;
+        }
+    }
+}
+
 // Four words a lane; odd lanes zero theirs afterwards.
 kernel!(wrapper_st_shared_zero_x4, |lane, input, output| {
     let shared = dynamic_shared() + 16 * lane as u32;
     for word in 0..4 {
-        put(shared + 4 * word as u32, *input.add(4 * lane + word));
+        st_shared_u32(shared + 4 * word as u32, *input.add(4 * lane + word));
     }
     if lane % 2 == 1 {
         st_shared_zero_x4(shared);
     }
     for word in 0..4 {
-        *output.add(4 * lane + word) = get(shared + 4 * word as u32);
+        *output.add(4 * lane + word) = ld_shared_u32(shared + 4 * word as u32);
     }
 });

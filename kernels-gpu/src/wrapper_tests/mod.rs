@@ -16,8 +16,6 @@ mod special;
 mod warp;
 mod wgmma;
 
-use crate::ptx::memory::{ld_shared_f32, st_shared_f32};
-
 /// An entry with the words it reads and those it writes. The body is unsafe code.
 macro_rules! kernel {
     ($name:ident, |$thread:ident, $input:ident, $output:ident| $body:block) => {
@@ -32,23 +30,3 @@ macro_rules! kernel {
     };
 }
 use kernel;
-
-/// Stores a word in shared memory.
-///
-/// # Safety
-/// As for [`st_shared_f32`].
-#[inline(always)]
-unsafe fn put(address: u32, word: u32) {
-    // SAFETY: as the caller promises.
-    unsafe { st_shared_f32(address, f32::from_bits(word)) }
-}
-
-/// Loads a word from shared memory.
-///
-/// # Safety
-/// As for [`ld_shared_f32`].
-#[inline(always)]
-unsafe fn get(address: u32) -> u32 {
-    // SAFETY: as the caller promises.
-    unsafe { ld_shared_f32(address) }.to_bits()
-}

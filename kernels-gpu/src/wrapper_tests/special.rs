@@ -1,7 +1,8 @@
 //! Kernels for [`ptx::special`](crate::ptx::special); that for `parameter_address` is in [`copy`](super::copy).
 
-use super::{get, kernel, put};
+use super::kernel;
 use crate::ptx::barrier::barrier_cta_sync;
+use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
 use crate::ptx::special::*;
 use oximla_types::kernels::wrapper_tests::SHARED_BYTES;
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
@@ -9,10 +10,10 @@ use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 // For each lane the address, then the words of the lanes opposite, passed on at the end of the shared memory.
 kernel!(wrapper_dynamic_shared, |lane, input, output| {
     let end = dynamic_shared() + SHARED_BYTES;
-    put(end - 4 * (lane as u32 + 1), *input.add(lane));
+    st_shared_u32(end - 4 * (lane as u32 + 1), *input.add(lane));
     barrier_cta_sync::<0>(WARP_THREADS);
     *output.add(lane) = dynamic_shared();
-    *output.add(WARP_THREADS as usize + lane) = get(end - 4 * (WARP_THREADS - lane as u32));
+    *output.add(WARP_THREADS as usize + lane) = ld_shared_u32(end - 4 * (WARP_THREADS - lane as u32));
 });
 
 /// A kernel that writes, CTA by CTA and thread by thread, what a special register holds. The input is the grid's width
@@ -29,6 +30,8 @@ macro_rules! special_register {
 special_register!(wrapper_thread_x, thread_x);
 special_register!(wrapper_cta_x, cta_x);
 special_register!(wrapper_cta_y, cta_y);
+special_register!(wrapper_cluster_rank, cluster_rank);
+special_register!(wrapper_cluster_ctas, cluster_ctas);
 
 kernel!(wrapper_setmaxnreg_inc, |thread, input, output| { move_registers(thread, input, output) });
 kernel!(wrapper_setmaxnreg_dec, |thread, input, output| { move_registers(thread, input, output) });

@@ -1,6 +1,8 @@
 //! Kernels for [`ptx::warp`](crate::ptx::warp).
 
 use super::kernel;
+use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
+use crate::ptx::special::dynamic_shared;
 use crate::ptx::warp::*;
 use oximla_types::launch::WARP_THREADS;
 
@@ -20,4 +22,12 @@ kernel!(wrapper_shfl_idx, |lane, input, output| {
 
 kernel!(wrapper_ballot, |lane, input, output| {
     *output.add(lane) = ballot(*input.add(lane) != 0);
+});
+
+// Lanes pass words on to the lanes opposite through shared memory.
+kernel!(wrapper_warp_sync, |lane, input, output| {
+    let shared = dynamic_shared();
+    st_shared_u32(shared + 4 * lane as u32, *input.add(lane));
+    warp_sync();
+    *output.add(lane) = ld_shared_u32(shared + 4 * (WARP_THREADS - 1 - lane as u32));
 });

@@ -1,12 +1,14 @@
-//! Kernels for [`ptx::wgmma`](crate::ptx::wgmma): D = C + A·B over 64 steps of K, four instructions.
+//! Kernels for [`ptx::wgmma`](crate::ptx::wgmma): D = C + A·B twice, each over 32 steps of K, two instructions. The second
+//! product is under way when the first one is waited for and written.
 //!
-//! The input is A, 64 rows by 64, then B, both as they are to lie in shared memory, then C; D is the output. C and D
-//! lie in the order of the threads and, for each, of its accumulators.
+//! The input is A, 64 rows by 64, then B, both as they are to lie in shared memory, then the C of both products; the output is
+//! the D of both. Each C and D lies in the order of the threads and, for each, of its accumulators.
 
-use super::{get, kernel, put};
+use super::kernel;
 use crate::attention::unroll;
 use crate::ptx::barrier::barrier_cta_sync;
 use crate::ptx::fence::fence_proxy_async_shared;
+use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
 use crate::ptx::special::{dynamic_shared, thread_x};
 use crate::ptx::wgmma::*;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
@@ -25,11 +27,11 @@ const PANEL_BYTES: u32 = 64 * ROW_BYTES;
 /// Elements along K that an instruction takes.
 const STEP: u32 = 16;
 
-kernel!(wrapper_wgmma_fence, |thread, input, output| { multiply_256_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_fence, |thread, input, output| { multiply_128_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_fence_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_commit_group, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
-kernel!(wrapper_wgmma_wait_128, |thread, input, output| { multiply_256_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_wait_64, |thread, input, output| { multiply_128_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_bf16, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_f16, |thread, input, output| { multiply_64_f16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_bf16_ra, |thread, input, output| {
@@ -38,20 +40,20 @@ kernel!(wrapper_wgmma_m64n64k16_bf16_ra, |thread, input, output| {
 kernel!(wrapper_wgmma_m64n64k16_f16_ra, |thread, input, output| {
     multiply_64_f16_ra(thread, input, output)
 });
-kernel!(wrapper_wgmma_m64n256k16_bf16_bt, |thread, input, output| {
-    multiply_256_bf16(thread, input, output)
+kernel!(wrapper_wgmma_m64n128k16_bf16_bt, |thread, input, output| {
+    multiply_128_bf16(thread, input, output)
 });
-kernel!(wrapper_wgmma_m64n256k16_f16_bt, |thread, input, output| { multiply_256_f16(thread, input, output) });
+kernel!(wrapper_wgmma_m64n128k16_f16_bt, |thread, input, output| { multiply_128_f16(thread, input, output) });
 
 /// Does something for each accumulator's number, a constant.
 macro_rules! each {
     ($i:ident in 32 => $body:block) => { unroll!($i in 32 => $body) };
-    ($i:ident in 128 => $body:block) => {
-        unroll!(QUARTER in 4 => { unroll!(J in 32 => { const $i: usize = QUARTER * 32 + J; $body }); })
+    ($i:ident in 64 => $body:block) => {
+        unroll!(HALF in 2 => { unroll!(J in 32 => { const $i: usize = HALF * 32 + J; $body }); })
     };
 }
 
-/// A multiplication by `$panels` panels of B with accumulators of `$len` words.
+/// Multiplications by `$panels` panels of B with accumulators of `$len` words.
 macro_rules! multiply {
     ($name:ident, $mma:ident, $fence:expr, $wait:ident, $len:tt, $panels:literal, $b:expr, $b_step:expr) => {
         const _: () = assert!((1 + $panels) * PANEL_BYTES <= SHARED_BYTES);
@@ -61,27 +63,34 @@ macro_rules! multiply {
             let (a, b) = (dynamic_shared(), dynamic_shared() + PANEL_BYTES);
             let words = ((1 + $panels) * PANEL_BYTES / 4) as usize;
             let first = thread * $len;
+            let second = WARPGROUP_THREADS as usize * $len + first;
             // SAFETY: the operands fit into shared memory, and the whole warpgroup is here.
             unsafe {
                 let mut word = thread;
                 while word < words {
-                    put(a + 4 * word as u32, *input.add(word));
+                    st_shared_u32(a + 4 * word as u32, *input.add(word));
                     word += WARPGROUP_THREADS as usize;
                 }
                 fence_proxy_async_shared();
                 barrier_cta_sync::<0>(WARPGROUP_THREADS);
 
                 // A loop over so many elements would keep them in memory.
-                let mut accumulator: [f32; $len] = core::mem::zeroed();
-                each!(I in $len => { accumulator[I] = f32::from_bits(*input.add(words + first + I)); });
+                let mut products: [[f32; $len]; 2] = core::mem::zeroed();
+                each!(I in $len => { products[0][I] = f32::from_bits(*input.add(words + first + I)); });
+                each!(I in $len => { products[1][I] = f32::from_bits(*input.add(words + second + I)); });
                 let (a, b) = (SharedDescriptor::k_major_sw128(a), $b(b));
-                $fence(&mut accumulator);
-                unroll!(I in 4 => {
-                    $mma(&mut accumulator, a.advance(I as u32 * STEP * 2), b.advance(I as u32 * $b_step));
+                unroll!(PRODUCT in 2 => { $fence(&mut products[PRODUCT]); });
+                unroll!(PRODUCT in 2 => {
+                    unroll!(I in 2 => {
+                        const AT: u32 = (2 * PRODUCT + I) as u32;
+                        $mma(&mut products[PRODUCT], a.advance(AT * STEP * 2), b.advance(AT * $b_step));
+                    });
+                    wgmma_commit_group();
                 });
-                wgmma_commit_group();
-                $wait::<0>(&mut accumulator);
-                each!(I in $len => { *output.add(first + I) = accumulator[I].to_bits(); });
+                $wait::<1>(&mut products[0]);
+                each!(I in $len => { *output.add(first + I) = products[0][I].to_bits(); });
+                $wait::<0>(&mut products[1]);
+                each!(I in $len => { *output.add(second + I) = products[1][I].to_bits(); });
             }
         }
     };
@@ -103,10 +112,10 @@ macro_rules! multiply_64 {
     };
 }
 
-/// B has a row for each step of K, in four panels of 64 columns of D.
-macro_rules! multiply_256 {
+/// B has a row for each step of K, in two panels of 64 columns of D.
+macro_rules! multiply_128 {
     ($name:ident, $mma:ident) => {
-        multiply!($name, $mma, |_| wgmma_fence(), wgmma_wait_128, 128, 4, b_of_256, STEP * ROW_BYTES);
+        multiply!($name, $mma, |_| wgmma_fence(), wgmma_wait_64, 64, 2, b_of_128, STEP * ROW_BYTES);
     };
 }
 
@@ -125,7 +134,7 @@ macro_rules! with_a_in_registers {
                 let at = fragment::a_operand(thread_x(), REGISTER as u32, 0);
                 let position = Position { row: at.row, column: first_column + at.column };
                 // SAFETY: an element of the panel, and the one next to it.
-                registers[REGISTER] = unsafe { get(panel + tile.element(position)) };
+                registers[REGISTER] = unsafe { ld_shared_u32(panel + tile.element(position)) };
             });
             // SAFETY: as the caller promises; each step has registers of its own, written before the fence.
             unsafe {
@@ -142,10 +151,10 @@ multiply_64!(multiply_64_bf16_ra, bf16_a_in_registers);
 multiply_64!(multiply_64_f16_ra, f16_a_in_registers);
 multiply_64!(multiply_64_bf16, wgmma_m64n64k16_bf16);
 multiply_64!(multiply_64_f16, wgmma_m64n64k16_f16);
-multiply_256!(multiply_256_bf16, wgmma_m64n256k16_bf16_bt);
-multiply_256!(multiply_256_f16, wgmma_m64n256k16_f16_bt);
+multiply_128!(multiply_128_bf16, wgmma_m64n128k16_bf16_bt);
+multiply_128!(multiply_128_f16, wgmma_m64n128k16_f16_bt);
 
 #[inline(always)]
-fn b_of_256(address: u32) -> SharedDescriptor {
+fn b_of_128(address: u32) -> SharedDescriptor {
     SharedDescriptor::mn_major_sw128(address, PANEL_BYTES)
 }

@@ -1,9 +1,8 @@
 //! [`ptx/copy.rs`](../../../kernels-gpu/src/ptx/copy.rs)
 
 use oximla_conformance::instructions::map::Map;
-use ptx_emulator::diagnostic::Check;
 
-use crate::kernel::{Kernel, Work, words};
+use crate::kernel::{Kernel, Work};
 
 /// Elements of the tensor in each dimension, innermost first: columns, rows, heads, pages.
 const DIMS: [usize; 4] = [128, 8, 2, 3];
@@ -11,21 +10,20 @@ const DIMS: [usize; 4] = [128, 8, 2, 3];
 /// Columns and rows of the box.
 const BOX: [usize; 2] = [64, 8];
 
-/// Even lanes copy their 16 bytes, odd ones zeros.
-pub fn cp_async_16(kernel: &Kernel) {
-    let input = words(32 * 4);
-    let expected: Vec<_> =
-        input.iter().enumerate().map(|(i, word)| if i / 4 % 2 == 0 { *word } else { 0 }).collect();
-    assert_eq!(kernel.run(&Work::new(input, expected.len())), expected);
-}
-
-pub fn cp_async_wait_all(kernel: &Kernel) {
-    cp_async_16(kernel);
-    let work = Work::new(words(32 * 4), 32 * 4);
-    kernel.must_fail_without("cp.async.wait_all", &work, Check::DataRace);
-}
+/// Words of the box.
+const BOX_WORDS: usize = BOX[0] * BOX[1] / 2;
 
 /// Boxes inside the tensor, across each of its edges, and of pages that it has not.
+/// A policy changes nothing that a program can see but time: what is fetched under it arrives.
+pub fn createpolicy_evict_first(kernel: &Kernel) {
+    cp_async_bulk_tensor_4d(kernel);
+}
+
+/// As for [`createpolicy_evict_first`].
+pub fn createpolicy_evict_normal(kernel: &Kernel) {
+    cp_async_bulk_tensor_4d(kernel);
+}
+
 pub fn cp_async_bulk_tensor_4d(kernel: &Kernel) {
     let inside = [[0, 0, 0, 0], [64, 0, 1, 2]];
     let across = [[96, 0, 0, 1], [0, 5, 1, 0], [64, -3, 1, 1], [-32, 0, 0, 2]];
@@ -37,17 +35,29 @@ pub fn cp_async_bulk_tensor_4d(kernel: &Kernel) {
     assert!(box_at(outside[0]).iter().all(|word| *word == 0));
 }
 
+/// The first CTA of a cluster of two has its box sent to both, the second one that of the next page to the first.
+pub fn cp_async_bulk_tensor_4d_multicast(kernel: &Kernel) {
+    let nothing = vec![0; BOX_WORDS];
+    for [c0, c1, c2, page] in [[0, 0, 0, 0], [64, -3, 1, 1], [32, 0, 1, 2]] {
+        let coordinates = [c0, c1, c2, page];
+        let [first, next] = [page, page + 1].map(|page| box_at([c0, c1, c2, page]));
+        let expected = [&first, &next, &first, &nothing].map(Vec::as_slice).concat();
+        let work = fetch(coordinates).writing(expected.len()).on_grid([2, 1]);
+        assert_eq!(kernel.run(&work), expected, "{coordinates:?}");
+    }
+}
+
 /// Fetching the box at some coordinates.
 pub fn fetch(coordinates: [i32; 4]) -> Work {
     let map = Map::parse("input u16 dims 128x8x2x3 strides 256x2048x4096 box 64x8x1x1 swizzle 128");
     let elements: Vec<u16> = (0..DIMS.iter().product()).map(element).collect();
     let input = elements.chunks(2).map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16).collect();
-    Work::new(input, BOX[0] * BOX[1] / 2).fetching(map.expect("a map"), coordinates)
+    Work::new(input, BOX_WORDS).fetching(map.expect("a map"), coordinates)
 }
 
 /// The words of the box: rows of 128 bytes, in each of which the number of the 16-byte chunk is xored with the row's.
 pub fn box_at(coordinates: [i32; 4]) -> Vec<u32> {
-    let mut words = vec![0; BOX[0] * BOX[1] / 2];
+    let mut words = vec![0; BOX_WORDS];
     for (row, column) in (0..BOX[1]).flat_map(|row| (0..BOX[0]).map(move |column| (row, column))) {
         let offsets = [column, row, 0, 0];
         let at: [i64; 4] = std::array::from_fn(|axis| i64::from(coordinates[axis]) + offsets[axis] as i64);

@@ -4,13 +4,13 @@ use ptx_emulator::diagnostic::Check;
 
 use crate::copy::{box_at, fetch};
 use crate::kernel::Kernel;
-use crate::wgmma::{Element, Product};
+use crate::wgmma::{Element, Products};
 
 /// Threads write the operands of a matrix multiplication, which the asynchronous proxy reads.
 pub fn fence_proxy_async_shared(kernel: &Kernel) {
-    let product = Product { columns: 64, element: Element::Bf16 };
-    product.check(kernel);
-    kernel.must_fail_without("fence.proxy.async.shared::cta", &product.work(), Check::MissingProxyFence);
+    let products = Products { columns: 64, element: Element::Bf16 };
+    products.check(kernel);
+    kernel.must_fail_without("fence.proxy.async.shared::cta", &products.work(), Check::MissingProxyFence);
 }
 
 /// A copy completes on an mbarrier that a thread initialised.

@@ -31,6 +31,8 @@ pub struct Entry {
     pub name: String,
     /// Threads of a CTA.
     pub threads: u32,
+    /// CTAs of a cluster, 1 for none.
+    pub cluster: u32,
     shared_bytes: u32,
 }
 
@@ -61,6 +63,11 @@ impl Work {
     /// The same on a grid.
     pub fn on_grid(self, grid: [u32; 2]) -> Self {
         Self { grid, ..self }
+    }
+
+    /// The same with so many words to write.
+    pub fn writing(self, output_words: usize) -> Self {
+        Self { output_words, ..self }
     }
 
     /// The same with a tensor in the input, for kernels that fetch a box.
@@ -156,7 +163,7 @@ impl Kernel {
             entry: &self.entry.name,
             grid: [work.grid[0], work.grid[1], 1],
             block: [self.entry.threads, 1, 1],
-            cluster: [1; 3],
+            cluster: [self.entry.cluster, 1, 1],
             shared_bytes: self.entry.shared_bytes,
             parameters: &parameters.iter().map(Vec::as_slice).collect::<Vec<_>>(),
         };
@@ -178,13 +185,35 @@ impl Kernel {
         let mut arguments: Vec<*mut c_void> =
             parameters.iter_mut().map(|bytes| bytes.as_mut_ptr().cast()).collect();
         context.synchronize().expect("the buffers");
+        let mut cluster = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 {
+                    x: self.entry.cluster,
+                    y: 1,
+                    z: 1,
+                },
+            },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: work.grid[0],
+            gridDimY: work.grid[1],
+            gridDimZ: 1,
+            blockDimX: self.entry.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: self.entry.shared_bytes,
+            hStream: std::ptr::null_mut(),
+            attrs: &mut cluster,
+            numAttrs: u32::from(self.entry.cluster > 1),
+        };
         // SAFETY: the context is current; the entry takes these parameters, as the emulator has checked, and is
-        // launched as the manifest says; parameters and buffers outlive the launch, which is waited for.
+        // launched as the manifest says; attribute, parameters and buffers outlive the launch, which is waited for.
         unsafe {
             let function = CUDA_FUNCTIONS[&self.entry.name].0;
-            let (grid, shared_bytes) = ((work.grid[0], work.grid[1], 1), self.entry.shared_bytes);
-            let block = (self.entry.threads, 1, 1);
-            result::launch_kernel(function, grid, block, shared_bytes, std::ptr::null_mut(), &mut arguments)
+            sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut())
+                .result()
                 .unwrap_or_else(|error| panic!("{}: {error:?}", self.entry.name));
         }
         context.synchronize().unwrap_or_else(|error| panic!("{}: {error:?}", self.entry.name));
@@ -212,6 +241,7 @@ static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     let read = |entry: &Value| Entry {
         name: entry["name"].as_str().expect("a name").to_owned(),
         threads: number(entry, "threads"),
+        cluster: number(entry, "cluster"),
         shared_bytes: number(entry, "shared_bytes"),
     };
     entries.iter().map(read).collect()

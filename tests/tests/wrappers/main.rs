@@ -41,20 +41,22 @@ macro_rules! wrappers {
 }
 
 wrappers! {
-    barrier: barrier_cta_sync;
-    copy: cp_async_16 cp_async_wait_all cp_async_bulk_tensor_4d;
+    barrier: barrier_cta_sync barrier_cluster_arrive barrier_cluster_wait;
+    copy: createpolicy_evict_first createpolicy_evict_normal cp_async_bulk_tensor_4d cp_async_bulk_tensor_4d_multicast;
     fence: fence_proxy_async_shared fence_mbarrier_init;
     math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16;
-    matrix: stmatrix_x4;
-    mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity;
-    memory: ld_global_i32 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_f32
-        st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_shared_f32 st_shared_zero_x4;
-    special: dynamic_shared thread_x cta_x cta_y setmaxnreg_inc setmaxnreg_dec trap parameter_address
-        griddepcontrol_wait griddepcontrol_launch_dependents;
-    warp: shfl_bfly shfl_up shfl_idx ballot;
-    wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_all_32 wgmma_wait_all_128
+    matrix: stmatrix_x4 ldmatrix_x4;
+    mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity
+        mbarrier_arrive_cluster;
+    memory: ld_global_i32 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_u32 ld_shared_f32 ld_shared_u32x4
+        st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_shared_u32 st_shared_f32 st_shared_u32x4
+        st_shared_zero_x4;
+    special: dynamic_shared thread_x cta_x cta_y cluster_rank cluster_ctas setmaxnreg_inc setmaxnreg_dec trap
+        parameter_address griddepcontrol_wait griddepcontrol_launch_dependents;
+    warp: shfl_bfly shfl_up shfl_idx ballot warp_sync;
+    wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_32 wgmma_wait_64
         wgmma_m64n64k16_bf16 wgmma_m64n64k16_f16 wgmma_m64n64k16_bf16_ra wgmma_m64n64k16_f16_ra
-        wgmma_m64n256k16_bf16_bt wgmma_m64n256k16_f16_bt;
+        wgmma_m64n128k16_bf16_bt wgmma_m64n128k16_f16_bt;
 }
 
 /// Sources of the wrappers.

@@ -17,3 +17,16 @@ pub fn stmatrix_x4(kernel: &Kernel) {
     let work = Work::new([matrices, slots].concat(), expected.len());
     assert_eq!(kernel.run(&work), expected);
 }
+
+/// Lane `8i + r` says where row `r` of matrix `i` lies, and lane `4r + w` gets word `w` of row `r` of each matrix.
+pub fn ldmatrix_x4(kernel: &Kernel) {
+    let memory = words(32 * 4);
+    let slots: Vec<u32> = (0..32).map(|lane| lane * 11 % 32).collect();
+    let mut expected = vec![0; 4 * 32];
+    for (matrix, lane) in (0..4).flat_map(|matrix| (0..32).map(move |lane| (matrix, lane))) {
+        let slot = slots[8 * matrix + lane / 4] as usize;
+        expected[matrix * 32 + lane] = memory[slot * 4 + lane % 4];
+    }
+    let work = Work::new([memory, slots].concat(), expected.len());
+    assert_eq!(kernel.run(&work), expected);
+}

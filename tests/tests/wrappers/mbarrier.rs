@@ -27,6 +27,14 @@ pub fn mbarrier_arrive_expect_tx(kernel: &Kernel) {
     kernel.must_fail_without("mbarrier.arrive.expect_tx", &fetch(coordinates), Check::Deadlock);
 }
 
+/// One CTA of a cluster waits for the arrivals of the other one, which must be at its barrier, not at their own.
+pub fn mbarrier_arrive_cluster(kernel: &Kernel) {
+    let input = words(2 * 32);
+    let work = Work::new(input.clone(), input.len()).on_grid([2, 1]);
+    assert_eq!(kernel.run(&work), input);
+    kernel.must_fail_without("{ .reg .b32 remote", &work, Check::Deadlock);
+}
+
 /// Four rounds of a word a lane.
 fn pass_on() -> Work {
     Work::new(words(4 * 32), 4 * 32)

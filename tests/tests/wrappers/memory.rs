@@ -35,8 +35,24 @@ pub fn st_global_u32x2(kernel: &Kernel) {
     check(kernel, words(2 * 32), 2, |word| word);
 }
 
+pub fn ld_shared_u32(kernel: &Kernel) {
+    check(kernel, words(32), 1, |word| word);
+}
+
+pub fn ld_shared_u32x4(kernel: &Kernel) {
+    check(kernel, words(4 * 32), 4, |word| word);
+}
+
 pub fn ld_shared_f32(kernel: &Kernel) {
     check(kernel, words(32), 1, |word| word);
+}
+
+pub fn st_shared_u32(kernel: &Kernel) {
+    check(kernel, words(32), 1, |word| word);
+}
+
+pub fn st_shared_u32x4(kernel: &Kernel) {
+    check(kernel, words(4 * 32), 4, |word| word);
 }
 
 pub fn st_shared_f32(kernel: &Kernel) {

@@ -30,6 +30,15 @@ pub fn cta_y(kernel: &Kernel) {
     check_register(kernel, |[_, y], _| y);
 }
 
+/// Neighbouring CTAs are a cluster.
+pub fn cluster_rank(kernel: &Kernel) {
+    check_register(kernel, |[x, _], _| x % 2);
+}
+
+pub fn cluster_ctas(kernel: &Kernel) {
+    check_register(kernel, |_, _| 2);
+}
+
 /// Two warpgroups get more registers than there are, until the third one gives some back.
 pub fn setmaxnreg_inc(kernel: &Kernel) {
     moves_registers(kernel);
@@ -60,9 +69,9 @@ pub fn parameter_address(kernel: &Kernel) {
     assert_eq!(kernel.run(&fetch(coordinates)), box_at(coordinates));
 }
 
-/// On a grid of 3 by 2, what a register holds in each CTA and thread.
+/// On a grid of 3 by 2 clusters, what a register holds in each CTA and thread.
 fn check_register(kernel: &Kernel, value: impl Fn([u32; 2], u32) -> u32) {
-    let (grid, threads) = ([3, 2], kernel.entry.threads);
+    let (grid, threads) = ([3 * kernel.entry.cluster, 2], kernel.entry.threads);
     let mut expected = Vec::new();
     for (y, x) in (0..grid[1]).flat_map(|y| (0..grid[0]).map(move |x| (y, x))) {
         expected.extend((0..threads).map(|thread| value([x, y], thread)));

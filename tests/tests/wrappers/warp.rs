@@ -1,5 +1,7 @@
 //! [`ptx/warp.rs`](../../../kernels-gpu/src/ptx/warp.rs)
 
+use ptx_emulator::diagnostic::Check;
+
 use crate::kernel::{Kernel, Work, words};
 
 /// With the lane whose number differs by 5.
@@ -24,6 +26,12 @@ pub fn ballot(kernel: &Kernel) {
         let predicates = (0..32).map(|lane| set >> lane & 1).collect();
         assert_eq!(kernel.run(&Work::new(predicates, 32)), [set; 32]);
     }
+}
+
+/// With the lane opposite, through shared memory.
+pub fn warp_sync(kernel: &Kernel) {
+    check_lanes(kernel, &[], |lane| 31 - lane);
+    kernel.must_fail_without("bar.warp.sync", &Work::new(words(32), 32), Check::DataRace);
 }
 
 /// Each lane gets the word of lane `from(lane)`.

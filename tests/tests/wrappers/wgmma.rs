@@ -11,6 +11,9 @@ const ROWS: usize = 64;
 /// Columns of A: four steps of 16.
 const DEPTH: usize = 64;
 
+/// Products of a kernel: the first of the first half of A's columns, the second of the other half.
+const COUNT: usize = 2;
+
 /// Bytes of a row in shared memory, whatever the matrix.
 const ROW_BYTES: usize = 128;
 
@@ -26,20 +29,20 @@ pub enum Element {
     F16,
 }
 
-/// D = C + A·B of small integers, which every format holds exactly.
+/// D = C + A·B twice, of small integers, which every format holds exactly.
 #[derive(Clone, Copy)]
-pub struct Product {
-    /// Columns of B: 64, K-major, or 256, N-major.
+pub struct Products {
+    /// Columns of B: 64, K-major, or 128, N-major.
     pub columns: usize,
     pub element: Element,
 }
 
-const BF16_64: Product = Product { columns: 64, element: Element::Bf16 };
-const BF16_256: Product = Product { columns: 256, element: Element::Bf16 };
+const BF16_64: Products = Products { columns: 64, element: Element::Bf16 };
+const BF16_128: Products = Products { columns: 128, element: Element::Bf16 };
 
 pub fn wgmma_fence(kernel: &Kernel) {
-    BF16_256.check(kernel);
-    kernel.must_fail_without("wgmma.fence", &BF16_256.work(), Check::MissingWgmmaFence);
+    BF16_128.check(kernel);
+    kernel.must_fail_without("wgmma.fence", &BF16_128.work(), Check::MissingWgmmaFence);
 }
 
 pub fn wgmma_fence_32(kernel: &Kernel) {
@@ -52,14 +55,12 @@ pub fn wgmma_commit_group(kernel: &Kernel) {
     kernel.must_fail_without("wgmma.commit_group", &BF16_64.work(), Check::AccumulatorInFlight);
 }
 
-pub fn wgmma_wait_all_32(kernel: &Kernel) {
-    BF16_64.check(kernel);
-    kernel.must_fail_without("wgmma.wait_group", &BF16_64.work(), Check::AccumulatorInFlight);
+pub fn wgmma_wait_32(kernel: &Kernel) {
+    check_waits(kernel, BF16_64);
 }
 
-pub fn wgmma_wait_all_128(kernel: &Kernel) {
-    BF16_256.check(kernel);
-    kernel.must_fail_without("wgmma.wait_group", &BF16_256.work(), Check::AccumulatorInFlight);
+pub fn wgmma_wait_64(kernel: &Kernel) {
+    check_waits(kernel, BF16_128);
 }
 
 pub fn wgmma_m64n64k16_bf16(kernel: &Kernel) {
@@ -67,7 +68,7 @@ pub fn wgmma_m64n64k16_bf16(kernel: &Kernel) {
 }
 
 pub fn wgmma_m64n64k16_f16(kernel: &Kernel) {
-    Product { element: Element::F16, ..BF16_64 }.check(kernel);
+    Products { element: Element::F16, ..BF16_64 }.check(kernel);
 }
 
 pub fn wgmma_m64n64k16_bf16_ra(kernel: &Kernel) {
@@ -75,19 +76,28 @@ pub fn wgmma_m64n64k16_bf16_ra(kernel: &Kernel) {
 }
 
 pub fn wgmma_m64n64k16_f16_ra(kernel: &Kernel) {
-    Product { element: Element::F16, ..BF16_64 }.check(kernel);
+    Products { element: Element::F16, ..BF16_64 }.check(kernel);
 }
 
-pub fn wgmma_m64n256k16_bf16_bt(kernel: &Kernel) {
-    BF16_256.check(kernel);
+pub fn wgmma_m64n128k16_bf16_bt(kernel: &Kernel) {
+    BF16_128.check(kernel);
 }
 
-pub fn wgmma_m64n256k16_f16_bt(kernel: &Kernel) {
-    Product { element: Element::F16, ..BF16_256 }.check(kernel);
+pub fn wgmma_m64n128k16_f16_bt(kernel: &Kernel) {
+    Products { element: Element::F16, ..BF16_128 }.check(kernel);
 }
 
-impl Product {
-    /// A and B as they are to lie in shared memory, and C.
+/// Both waits are needed, the one for the first product and the one for the second, of which the former does not wait.
+fn check_waits(kernel: &Kernel, products: Products) {
+    products.check(kernel);
+    for pending in [1, 0] {
+        let wait = format!("wgmma.wait_group.sync.aligned {pending}");
+        kernel.must_fail_without(&wait, &products.work(), Check::AccumulatorInFlight);
+    }
+}
+
+impl Products {
+    /// A and B as they are to lie in shared memory, and both C.
     pub fn work(self) -> Work {
         let mut shared = vec![0_u8; PANEL_BYTES + DEPTH * self.columns * 2];
         for (row, k) in pairs(ROWS, DEPTH) {
@@ -102,23 +112,25 @@ impl Product {
             self.put(panel, row, place, b(k, column));
         }
         let mut words: Vec<u32> = bytemuck::pod_collect_to_vec(&shared);
-        words.extend(self.fragments(|row, column| c(row, column) as f32));
-        Work::new(words, ROWS * self.columns)
+        words.extend(self.fragments(|product, row, column| c(product, row, column) as f32));
+        Work::new(words, COUNT * ROWS * self.columns)
     }
 
-    /// Checks D.
+    /// Checks both D.
     pub fn check(self, kernel: &Kernel) {
-        let d = |row, column| {
-            let products = (0..DEPTH).map(|k| a(row, k) * b(k, column));
-            (c(row, column) + products.sum::<i32>()) as f32
+        let d = |product, row, column| {
+            let depth = DEPTH / COUNT;
+            let terms = (product * depth..(product + 1) * depth).map(|k| a(row, k) * b(k, column));
+            (c(product, row, column) + terms.sum::<i32>()) as f32
         };
         let (found, expected) = (kernel.run(&self.work()), self.fragments(d));
         let wrong = found.iter().zip(&expected).position(|(found, expected)| found != expected);
         if let Some(at) = wrong {
             let [found, expected] = [found[at], expected[at]].map(f32::from_bits);
             let (thread, i) = (at / self.accumulators(), at % self.accumulators());
+            let (product, thread) = (thread / THREADS, thread % THREADS);
             let (row, column) = place(thread, i);
-            panic!("D[{row}][{column}] (thread {thread}, accumulator {i}): {found}, not {expected}");
+            panic!("D{product}[{row}][{column}] (thread {thread}, accumulator {i}): {found}, not {expected}");
         }
     }
 
@@ -132,17 +144,17 @@ impl Product {
         panel[at..at + 2].copy_from_slice(&bits.to_le_bytes());
     }
 
-    /// A matrix of 64 rows as the threads hold it.
-    fn fragments(self, value: impl Fn(usize, usize) -> f32) -> Vec<u32> {
-        pairs(THREADS, self.accumulators())
-            .map(|(thread, i)| {
-                let (row, column) = place(thread, i);
-                value(row, column).to_bits()
+    /// For each product a matrix of 64 rows as the threads hold it.
+    fn fragments(self, value: impl Fn(usize, usize, usize) -> f32) -> Vec<u32> {
+        pairs(COUNT, THREADS * self.accumulators())
+            .map(|(product, at)| {
+                let (row, column) = place(at / self.accumulators(), at % self.accumulators());
+                value(product, row, column).to_bits()
             })
             .collect()
     }
 
-    /// Accumulators of a thread.
+    /// Accumulators of a thread and product.
     fn accumulators(self) -> usize {
         ROWS * self.columns / THREADS
     }
@@ -165,8 +177,8 @@ fn b(k: usize, column: usize) -> i32 {
     (k * 7 + column * 11) as i32 % 19 - 9
 }
 
-fn c(row: usize, column: usize) -> i32 {
-    (row * 256 + column) as i32
+fn c(product: usize, row: usize, column: usize) -> i32 {
+    ((product * ROWS + row) * 128 + column) as i32
 }
 
 fn pairs(outer: usize, inner: usize) -> impl Iterator<Item = (usize, usize)> {
