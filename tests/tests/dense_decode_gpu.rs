@@ -76,6 +76,26 @@ fn nan_in_a_query_spreads() {
     }
 }
 
+/// Tiles hold whole tokens, or some heads of one: of few and of many heads, that fill tiles and that do not, with tiles in
+/// pairs and without. The last key block of some requests is seen by the last token alone.
+#[test]
+fn tiles_of_any_heads_and_tokens() {
+    let shapes =
+        [(128, 1, 2), (128, 2, 2), (96, 1, 3), (130, 1, 2), (48, 1, 3), (9, 3, 4), (40, 2, 5), (1, 1, 70)];
+    for (h_q, h_kv, s_q) in shapes {
+        let lengths = vec![65, 129, 64, 1, 0, 193];
+        let case = Spec { h_q, h_kv, s_q, lengths, causal: true, ..Spec::default() }.case();
+        let expected = answer(&case);
+        for gpu in Backend::gpus() {
+            let actual =
+                run(&gpu, &case, Views::Padded).unwrap_or_else(|error| panic!("{h_q} {h_kv} {s_q}: {error}"));
+            DENSE_DECODE
+                .check(&actual, &expected)
+                .unwrap_or_else(|error| panic!("{h_q} {h_kv} {s_q}: {error}"));
+        }
+    }
+}
+
 #[test]
 fn unaligned_rows_are_refused() {
     for gpu in Backend::gpus() {

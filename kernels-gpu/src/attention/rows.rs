@@ -5,6 +5,10 @@ use core::num::NonZeroU32;
 /// The rows of one tile: some heads of each of some tokens, token by token, head by head.
 #[derive(Clone, Copy)]
 pub struct QueryTile {
+    /// Number among the tiles that share the key/value head.
+    pub number: u32,
+    /// Tiles side by side along the heads.
+    pub head_tiles: NonZeroU32,
     /// Heads that share the key/value head.
     pub group: u32,
     /// Query tokens of the request.

@@ -93,7 +93,15 @@ impl<const FIRST: u32> Share for Parts<FIRST> {
             // SAFETY: what lay in the place is used up.
             unsafe {
                 place.part_free(part).wait_for_last();
-                load(cta, source, place.part(part), place.part_full(part), part * PART_TILES, PART_TILES, lane);
+                load(
+                    cta,
+                    source,
+                    place.part(part),
+                    place.part_full(part),
+                    part * PART_TILES,
+                    PART_TILES,
+                    lane,
+                );
             }
             part += 2;
         }
@@ -122,15 +130,7 @@ impl Share for Tail {
 /// # Safety
 /// There is room for them at `address`, of keys in each CTA, and nobody reads the old contents any more.
 #[inline(always)]
-unsafe fn load(
-    cta: &Cta,
-    source: Source,
-    address: u32,
-    full: Phase,
-    first_tile: u32,
-    tiles: u32,
-    lane: u32,
-) {
+unsafe fn load(cta: &Cta, source: Source, address: u32, full: Phase, first_tile: u32, tiles: u32, lane: u32) {
     let column = ((first_tile + lane) * TILE_COLUMNS) as i32;
     let (address, barrier) = (address + lane * TILE_BYTES, full.barrier.address());
     // SAFETY: as the caller promises; a box is one tile, of the rows there are.

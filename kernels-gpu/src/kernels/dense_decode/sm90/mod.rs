@@ -10,37 +10,51 @@
 //!     out = O / l,  lse = ln l + m·ln 2
 //! ```
 //!
-//! The tensor cores multiply the scores of block `j + 1`, and during the softmax of block `j + 1` the values of block
+//! The tensor cores multiply the scores of block `j + 1`, then, during the softmax of block `j + 1`, the values of block
 //! `j`, in different warpgroups:
 //!
-//! | role         | warpgroup | registers | consumes         | produces                        | asks for          |
-//! |--------------|-----------|-----------|------------------|---------------------------------|-------------------|
-//! | scores       | 0         | 152       | Q, K tiles       | P, row scales, norms, lse       | Q                 |
-//! | values left  | 1         | 176       | P, K tiles 0..4  | O columns 0..256                | K tiles 4..8      |
-//! | values right | 2         | 176       | P, K tiles 4..8  | O columns 256..512              | K tiles 0..4, 8   |
+//! | role         | warpgroup | registers | consumes          | produces                         |
+//! |--------------|-----------|-----------|-------------------|----------------------------------|
+//! | scores       | 0         | 168       | Q, K tiles        | P, row scales, norms, lse        |
+//! | values even  | 1         | 160       | P, K parts 0, 2   | O columns 0..128, 256..384       |
+//! | values odd   | 2         | 160       | P, K parts 1, 3   | O columns 128..256, 384..512     |
+//! | loads        | 3         | 24        | segments, pages   | Q, K tiles                       |
 //!
-//! Shared memory holds two and a half blocks of value tiles, in five slots of a half each; for that, the left query
-//! tiles stay in registers of the scores warpgroup. Who lets go of a half asks the copy engine for the half that takes
-//! its slot, five halves later: as five is odd, the left warpgroup for a right half and the other way round. Each warp
-//! asks for one tile. They run ahead into the next request, so that copies never pause.
+//! Within the loads, warps 0 and 1 see to the parts, even and odd, warp 2 to the tails, and warp 3 finds the CTA's
+//! *segments*, the blocks of each of its requests, and queues them for all.
 //!
-//! The last tile of a key, the tail, has no values: its place is free once the scores are computed, and the block's
-//! probabilities go there.
+//! Shared memory:
 //!
-//! | barrier        | completes when                                       | arrivals                    |
-//! |----------------|------------------------------------------------------|-----------------------------|
-//! | `HALF_FULL[h]` | the half of value tiles in slot `h` has landed       | 1 a tile, and its bytes     |
-//! | `TAIL_FULL[i]` | the tail in slot `i` has landed                      | 1, and the tile's bytes     |
-//! | `P_FULL[i]`    | P and row scales in slot `i` are written             | the scores warpgroup        |
-//! | `LEFT_MAY[i]`  | the next block's scores are under way                | the scores warpgroup        |
-//! | `RIGHT_MAY[i]` | the left half has multiplied P                       | the left value warpgroup    |
-//! | `P_FREE[i]`    | both halves have multiplied P                        | 1 a value warpgroup         |
-//! | `NORM_FULL`    | the row norms are written                            | the scores warpgroup        |
-//! | `NORM_FREE`    | the row norms have been read                         | both value warpgroups       |
+//! | what      | tiles of 8 KiB | contents                                                                          |
+//! |-----------|----------------|-----------------------------------------------------------------------------------|
+//! | `Q`       | 3              | the last three tiles of the queries; the other six are in registers of the scores |
+//! | `V`       | 22             | a ring of parts: a quarter of a block's value columns each, two tiles             |
+//! | `TAIL`    | 3              | a ring of tails: a key's last 64 columns, which have no values                    |
+//! | the rest  |                | row scales and norms, segments, barriers                                          |
 //!
-//! A slot of a half needs no barrier to be free: its tiles are last read by the value warpgroup that refills it (the
-//! scores of the block were finished before its `P_FULL`). Nor do row scales: scores that write them have seen the tail
-//! of their slot land, which was asked for once `P_FREE` told that the old ones are used up.
+//! A *place* is a block's four parts and tail in the rings. The queries of a segment come to a place before its blocks':
+//! the scores take them to where they stay. When a block's scores are computed its tail is used up, and its
+//! probabilities are written there.
+//!
+//! | barrier           | completes when                                          | arrivals                         |
+//! |-------------------|---------------------------------------------------------|----------------------------------|
+//! | `PART_FULL[s]`    | the part in slot `s` has landed                         | 1, and the part's bytes          |
+//! | `PART_FREE[s]`    | the part has been multiplied                            | 4 value warps a CTA of the cluster |
+//! | `TAIL_FULL[i]`    | the tail in slot `i` has landed                         | 1, and the tile's bytes          |
+//! | `P_FULL[i]`       | P and row scales are written                            | the scores warpgroup             |
+//! | `P_MAY[i]`        | the next block's scores are under way                   | 4 scores warps                   |
+//! | `P_FREE[i]`       | P and row scales are used up                            | 8 value warps a CTA of the cluster |
+//! | `SEGMENT_FULL[n]` | the segment is in the queue                             | 1                                |
+//! | `SEGMENT_FREE[n]` | the segment has been read                               | all threads but the writing warp's |
+//! | `NORM_FULL`       | the row norms are written                               | the scores warpgroup             |
+//! | `NORM_FREE`       | the row norms have been read                            | both value warpgroups            |
+//!
+//! `P_MAY` only paces the work: `wgmma`s of 64 columns hardly advance beside those of the values. Row scales need no
+//! barrier of their own to be free: scores that write them have seen the tail of their slot land, which was asked for
+//! once `P_FREE` told that the old ones are used up.
+//!
+//! Where the number of row tiles is even, two CTAs with neighbouring tiles form a cluster and compute the same segments.
+//! Each asks for half of the key tiles, which the copy engine writes to both, as soon as both have room.
 
 mod keys;
 mod loads;
@@ -184,6 +198,8 @@ impl<'a> Cta<'a> {
             maps,
             kv_head: special::cta_x() / row_tiles,
             tile: QueryTile {
+                number: tile,
+                head_tiles,
                 group: params.group,
                 s_q: params.s_q,
                 causal: params.causal != 0,
@@ -205,8 +221,8 @@ impl<'a> Cta<'a> {
     #[inline(always)]
     unsafe fn segments(&self, lane: u32) -> Segments<'a> {
         // All CTAs of a cluster compute the same blocks: those that the last token of their tiles sees.
-        let tiles = self.cluster - self.cluster_rank;
-        let last_token = self.tile.first_token + tiles * self.tile.tokens - 1;
+        let last_tile = self.tile.number + self.cluster - 1 - self.cluster_rank;
+        let last_token = (last_tile / self.tile.head_tiles + 1) * self.tile.tokens - 1;
         // SAFETY: as the caller promises; the parameters describe live tensors.
         unsafe { Segments::new(self.params, self.partition, self.tile, last_token, lane) }
     }

@@ -11,8 +11,8 @@ use crate::ptx::{fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{
-    PART_BYTES, PART_TILES, REGISTER_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS, TILE_ROWS,
-    VALUE_PARTS,
+    PART_BYTES, PART_TILES, REGISTER_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS,
+    TILE_ROWS, VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment::{self, A_REGISTERS};
