@@ -31,6 +31,8 @@ pub struct Spec {
     pub h_q: usize,
     /// Key/value heads.
     pub h_kv: usize,
+    /// Elements of a query and of a key: 576 or 512.
+    pub head_dim: usize,
     /// Keys per page.
     pub page_size: usize,
     /// Keys of each request.
@@ -53,6 +55,7 @@ impl Default for Spec {
             s_q: 1,
             h_q: 16,
             h_kv: 1,
+            head_dim: HEAD_DIM,
             page_size: 64,
             lengths: vec![200],
             format: KvFormat::Bf16,
@@ -77,7 +80,7 @@ impl Spec {
         let mut noise = Noise::new(self.seed);
         let pages = PageTable::new(self, &mut noise);
 
-        let row_len = self.h_kv * HEAD_DIM;
+        let row_len = self.h_kv * self.head_dim;
         let rows = Rows::new(&mut noise, row_len, T::from_f32);
         let mut kv_cache = vec![T::TRAP; pages.used.len() * self.page_size * row_len];
         for (page, &used) in kv_cache.chunks_mut(self.page_size * row_len).zip(&pages.used) {
@@ -86,10 +89,10 @@ impl Spec {
             }
         }
 
-        let softmax_scale = (HEAD_DIM as f32).powf(-0.5);
-        // Of q·k over HEAD_DIM independent elements, times the scale.
+        let softmax_scale = (self.head_dim as f32).powf(-0.5);
+        // Of q·k over `head_dim` independent elements, times the scale.
         let q_sd = self.score_sd / KEY_SD;
-        let q_len = self.lengths.len() * self.s_q * self.h_q * HEAD_DIM;
+        let q_len = self.lengths.len() * self.s_q * self.h_q * self.head_dim;
         let q = noise.normal(q_sd, q_len).into_iter().map(T::from_f32).collect();
 
         let problem = DenseDecode {
@@ -97,7 +100,7 @@ impl Spec {
             s_q: self.s_q,
             h_q: self.h_q,
             h_kv: self.h_kv,
-            head_dim: HEAD_DIM,
+            head_dim: self.head_dim,
             head_dim_v: HEAD_DIM_V,
             page_size: self.page_size,
             num_pages: pages.used.len(),

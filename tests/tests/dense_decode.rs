@@ -122,11 +122,24 @@ fn specs() -> impl Strategy<Value = (Spec, Views)> {
     let views = prop_oneof![Just(Views::Contiguous), Just(Views::Padded), Just(Views::Unaligned)];
     let lengths = prop::collection::vec(prop_oneof![1 => Just(0_usize), 4 => 0_usize..=260], 1..=5);
     let score_sd = prop_oneof![Just(0.01_f32), Just(1.0), Just(4.0)];
-    (1_usize..=4, heads, page_size, lengths, format, any::<bool>(), score_sd, any::<u64>(), views).prop_map(
-        |(s_q, (h_q, h_kv), page_size, lengths, format, causal, score_sd, seed, views)| {
+    let head_dim = prop_oneof![2 => Just(576), 1 => Just(512)];
+    let shape = (1_usize..=4, heads, head_dim);
+    (shape, page_size, lengths, format, any::<bool>(), score_sd, any::<u64>(), views).prop_map(
+        |((s_q, (h_q, h_kv), head_dim), page_size, lengths, format, causal, score_sd, seed, views)| {
             let full_pages = usize::MAX;
-            let spec =
-                Spec { s_q, h_q, h_kv, page_size, lengths, format, causal, score_sd, full_pages, seed };
+            let spec = Spec {
+                s_q,
+                h_q,
+                h_kv,
+                head_dim,
+                page_size,
+                lengths,
+                format,
+                causal,
+                score_sd,
+                full_pages,
+                seed,
+            };
             (spec, views)
         },
     )

@@ -12,8 +12,8 @@ use bytemuck::Zeroable;
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, QueryTiling,
-    SplitRecord, TILE_COLUMNS, TILE_ROWS,
+    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, HEAD_DIM_WITHOUT_TAIL,
+    PartialResults, QueryTiling, SplitRecord, TILE_COLUMNS, TILE_ROWS,
 };
 use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD};
 use std::num::NonZeroU32;
@@ -51,16 +51,18 @@ impl DensePlan {
         determinism: Determinism,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        let (decode, combine) = match format {
-            KvFormat::Bf16 => (contract::SM90_BF16, combine::BF16),
-            KvFormat::Fp16 => (contract::SM90_FP16, combine::FP16),
+        let (kernels, combine) = match format {
+            KvFormat::Bf16 => ([contract::SM90_BF16, contract::D512_SM90_BF16], combine::BF16),
+            KvFormat::Fp16 => ([contract::SM90_FP16, contract::D512_SM90_FP16], combine::FP16),
             other => return Err(unsupported("kv_format bf16 or fp16", other.name())),
         };
-        let (head_dim, head_dim_v) = (HEAD_DIM as usize, HEAD_DIM_V as usize);
-        if (problem.head_dim, problem.head_dim_v) != (head_dim, head_dim_v) {
+        let head_dims = [HEAD_DIM, HEAD_DIM_WITHOUT_TAIL].map(|dim| dim as usize);
+        let decode = head_dims.iter().zip(kernels).find(|&(&dim, _)| dim == problem.head_dim);
+        let (Some((_, decode)), true) = (decode, problem.head_dim_v == HEAD_DIM_V as usize) else {
             let have = format!("{} and {}", problem.head_dim, problem.head_dim_v);
-            return Err(unsupported(format!("head_dim {head_dim} and head_dim_v {head_dim_v}"), have));
-        }
+            let need = format!("head_dim {} or {} and head_dim_v {HEAD_DIM_V}", head_dims[0], head_dims[1]);
+            return Err(unsupported(need, have));
+        };
         if problem.page_size != BLOCK_KEYS as usize {
             return Err(unsupported(format!("page_size {BLOCK_KEYS}"), problem.page_size));
         }

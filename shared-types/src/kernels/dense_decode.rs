@@ -8,6 +8,9 @@ use core::num::NonZeroU32;
 /// Elements of a query and of a key.
 pub const HEAD_DIM: u32 = 576;
 
+/// Elements of a query and of a key where all of a key is value as well.
+pub const HEAD_DIM_WITHOUT_TAIL: u32 = HEAD_DIM_V;
+
 /// Elements of a value: the head of each key.
 pub const HEAD_DIM_V: u32 = 512;
 
@@ -327,3 +330,9 @@ pub const SM90_BF16: LaunchContract = contract("dense_decode_sm90_bf16");
 
 /// The fp16 kernel for Hopper.
 pub const SM90_FP16: LaunchContract = contract("dense_decode_sm90_fp16");
+
+/// The bf16 kernel for Hopper with keys of [`HEAD_DIM_WITHOUT_TAIL`] elements.
+pub const D512_SM90_BF16: LaunchContract = contract("dense_decode_d512_sm90_bf16");
+
+/// The fp16 kernel for Hopper with keys of [`HEAD_DIM_WITHOUT_TAIL`] elements.
+pub const D512_SM90_FP16: LaunchContract = contract("dense_decode_d512_sm90_fp16");

@@ -20,6 +20,8 @@ pub const TENSOR_MAP_ALIGN: u32 = 64;
 pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     dense_decode::SM90_BF16,
     dense_decode::SM90_FP16,
+    dense_decode::D512_SM90_BF16,
+    dense_decode::D512_SM90_FP16,
     dense_decode::SCHEDULE,
     combine::BF16,
     combine::FP16,

@@ -7,7 +7,7 @@ use super::super::segments::Segments;
 use super::Cta;
 use super::keys::{self, BlockPlace, NO_PAGE, Phase};
 use super::queue::{self, Reader};
-use crate::ptx::{copy, memory, warp};
+use crate::ptx::{copy, memory, special, warp};
 use oximla_types::kernels::dense_decode::{PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
 use oximla_types::launch::WARP_THREADS;
 
@@ -17,14 +17,14 @@ use oximla_types::launch::WARP_THREADS;
 /// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
 /// initialised.
 #[inline(always)]
-pub unsafe fn run(cta: &Cta, segments: Segments, thread: u32) {
+pub unsafe fn run<const TAIL: bool>(cta: &Cta, segments: Segments, thread: u32) {
     let lane = thread % WARP_THREADS;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
         match thread / WARP_THREADS {
             0 => load_all(cta, lane, Parts::<0>),
             1 => load_all(cta, lane, Parts::<1>),
-            2 => load_all(cta, lane, Tail),
+            2 => load_all(cta, lane, Tail::<TAIL>),
             _ => queue::write(segments, lane),
         }
     }
@@ -44,18 +44,33 @@ unsafe fn load_all(cta: &Cta, lane: u32, share: impl Share) {
             share.load(cta, place, Source::Queries { request: segment.request }, lane);
             place = place.next();
             let mut block = segment.blocks.begin;
-            // Each lane fetches the page of another block.
-            let mut pages = NO_PAGE;
+            // Each lane has the page of another block.
+            let mut pages =
+                lane_pages(cta, segment.request, block - block % WARP_THREADS, segment.blocks.end, lane);
             while block < segment.blocks.end {
-                let ahead = (block - segment.blocks.begin) % WARP_THREADS;
-                if ahead == 0 && block + lane < segment.blocks.end {
-                    pages = keys::page_of(cta.params, segment.request, block + lane);
-                }
-                share.load(cta, place, Source::Keys { page: warp::shfl_idx(pages, ahead) }, lane);
+                let page = warp::shfl_idx(pages, block % WARP_THREADS);
+                share.load(cta, place, Source::Keys { page }, lane);
                 place = place.next();
                 block += 1;
+                if block.is_multiple_of(WARP_THREADS) {
+                    pages = lane_pages(cta, segment.request, block, segment.blocks.end, lane);
+                }
             }
         }
+    }
+}
+
+/// The page of the block `lane` blocks after `first`, if that is before `end`.
+///
+/// # Safety
+/// Blocks before `end` lie within the page table.
+#[inline(always)]
+unsafe fn lane_pages(cta: &Cta, request: u32, first: u32, end: u32, lane: u32) -> u32 {
+    if first + lane < end {
+        // SAFETY: as the caller promises.
+        unsafe { keys::page_of(cta.params, request, first + lane) }
+    } else {
+        NO_PAGE
     }
 }
 
@@ -81,9 +96,9 @@ trait Share: Copy {
 #[derive(Clone, Copy)]
 struct Parts<const FIRST: u32>;
 
-/// The tails.
+/// The tails, if there are any, and word of the pages.
 #[derive(Clone, Copy)]
-struct Tail;
+struct Tail<const TAIL: bool>;
 
 impl<const FIRST: u32> Share for Parts<FIRST> {
     #[inline(always)]
@@ -108,7 +123,7 @@ impl<const FIRST: u32> Share for Parts<FIRST> {
     }
 }
 
-impl Share for Tail {
+impl<const TAIL: bool> Share for Tail<TAIL> {
     #[inline(always)]
     unsafe fn load(self, cta: &Cta, place: BlockPlace, source: Source, lane: u32) {
         // SAFETY: what lay in the place is used up.
@@ -119,7 +134,11 @@ impl Share for Tail {
             {
                 memory::st_shared_u32(place.is_present(), (page != NO_PAGE) as u32);
             }
-            load(cta, source, place.tail(), place.tail_full(), TAIL_TILE, 1, lane);
+            if TAIL {
+                load(cta, source, place.tail(), place.tail_full(), TAIL_TILE, 1, lane);
+            } else if lane == 0 {
+                place.tail_full().barrier.arrive();
+            }
         }
     }
 }
@@ -153,18 +172,19 @@ unsafe fn load(cta: &Cta, source: Source, address: u32, full: Phase, first_tile:
                 if lane == 0 {
                     full.barrier.arrive_expecting(tiles * TILE_BYTES);
                 }
-                if lane < tiles && lane & (cta.cluster - 1) == cta.cluster_rank {
+                if lane < tiles && lane & (special::cluster_ctas() - 1) == special::cluster_rank() {
                     let coordinates = [column, 0, cta.kv_head as i32, page as i32];
                     // Where the cluster has all tiles of rows, nobody else reads these keys.
-                    let policy = if cta.cluster == cta.params.row_tiles {
+                    let cluster = special::cluster_ctas();
+                    let policy = if cluster == cta.params.row_tiles {
                         copy::createpolicy_evict_first()
                     } else {
                         copy::createpolicy_evict_normal()
                     };
-                    if cta.cluster == 1 {
+                    if cluster == 1 {
                         copy::cp_async_bulk_tensor_4d(address, cta.maps.kv, coordinates, barrier, policy);
                     } else {
-                        let all = (1 << cta.cluster) - 1;
+                        let all = (1 << cluster) - 1;
                         copy::cp_async_bulk_tensor_4d_multicast(
                             address,
                             cta.maps.kv,

@@ -49,6 +49,8 @@
 //! | `NORM_FULL`       | the row norms are written                               | the scores warpgroup             |
 //! | `NORM_FREE`       | the row norms have been read                            | both value warpgroups            |
 //!
+//! Keys of 512 elements have no tail: nothing is loaded to `TAIL` and no scores are multiplied from it, all else is the same.
+//!
 //! `P_MAY` only paces the work: `wgmma`s of 64 columns hardly advance beside those of the values. Row scales need no
 //! barrier of their own to be free: scores that write them have seen the tail of their slot land, which was asked for
 //! once `P_FREE` told that the old ones are used up.
@@ -124,7 +126,7 @@ struct Cta<'a> {
 pub unsafe extern "ptx-kernel" fn dense_decode_sm90_bf16(params: DenseDecodeParams) {
     let maps = Maps::at(special::parameter_address!("dense_decode_sm90_bf16"));
     // SAFETY: as the caller promises.
-    unsafe { dense_decode::<Bf16>(&params, maps) }
+    unsafe { dense_decode::<Bf16, true>(&params, maps) }
 }
 
 /// The fp16 kernel.
@@ -135,11 +137,34 @@ pub unsafe extern "ptx-kernel" fn dense_decode_sm90_bf16(params: DenseDecodePara
 pub unsafe extern "ptx-kernel" fn dense_decode_sm90_fp16(params: DenseDecodeParams) {
     let maps = Maps::at(special::parameter_address!("dense_decode_sm90_fp16"));
     // SAFETY: as the caller promises.
-    unsafe { dense_decode::<Fp16>(&params, maps) }
+    unsafe { dense_decode::<Fp16, true>(&params, maps) }
 }
 
+/// The bf16 kernel for keys that are values throughout.
+///
+/// # Safety
+/// As for [`dense_decode_sm90_bf16`].
+#[unsafe(no_mangle)]
+pub unsafe extern "ptx-kernel" fn dense_decode_d512_sm90_bf16(params: DenseDecodeParams) {
+    let maps = Maps::at(special::parameter_address!("dense_decode_d512_sm90_bf16"));
+    // SAFETY: as the caller promises.
+    unsafe { dense_decode::<Bf16, false>(&params, maps) }
+}
+
+/// The fp16 kernel for keys that are values throughout.
+///
+/// # Safety
+/// As for [`dense_decode_sm90_bf16`].
+#[unsafe(no_mangle)]
+pub unsafe extern "ptx-kernel" fn dense_decode_d512_sm90_fp16(params: DenseDecodeParams) {
+    let maps = Maps::at(special::parameter_address!("dense_decode_d512_sm90_fp16"));
+    // SAFETY: as the caller promises.
+    unsafe { dense_decode::<Fp16, false>(&params, maps) }
+}
+
+/// `TAIL`: whether keys have a tail.
 #[inline(always)]
-unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, maps: Maps) {
+unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams, maps: Maps) {
     let thread = special::thread_x();
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
     // roles come after it. Roles are whole warpgroups.
@@ -155,7 +180,7 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, maps: Maps) {
         match thread / WARPGROUP_THREADS {
             0 => {
                 special::setmaxnreg_inc::<SCORES_REGISTERS>();
-                scores::run::<E>(&Cta::new(params, maps), thread);
+                scores::run::<E, TAIL>(&Cta::new(params, maps), thread);
             }
             1 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
@@ -169,7 +194,7 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, maps: Maps) {
                 // While there are registers to find them with.
                 let segments = Cta::new(params, maps).segments(thread % WARP_THREADS);
                 special::setmaxnreg_dec::<LOADS_REGISTERS>();
-                loads::run(&Cta::new(params, maps), segments, thread - 3 * WARPGROUP_THREADS);
+                loads::run::<TAIL>(&Cta::new(params, maps), segments, thread - 3 * WARPGROUP_THREADS);
             }
         }
         // The others of the cluster write to this CTA's shared memory and arrive at its barriers until they are done.

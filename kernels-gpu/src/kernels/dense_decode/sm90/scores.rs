@@ -31,7 +31,7 @@ const LN_2: f32 = core::f32::consts::LN_2;
 /// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
 /// initialised.
 #[inline(always)]
-pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
+pub unsafe fn run<E: Element, const TAIL: bool>(cta: &Cta, thread: u32) {
     let lane = thread % WARP_THREADS;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
@@ -40,17 +40,17 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
         while let Some(segment) = segments.next() {
             let mut softmax = OnlineSoftmax::new();
             if !segment.blocks.is_empty() {
-                let queries = take_queries(cta, place, thread);
+                let queries = take_queries::<TAIL>(cta, place, thread);
                 place = place.next();
                 let mut block = segment.blocks.begin;
                 let last = segment.blocks.end - 1;
                 let mut scores: [f32; 32] = core::mem::zeroed();
-                multiply::<E>(place, &queries, &mut scores);
+                multiply::<E, TAIL>(place, &queries, &mut scores);
                 wgmma::wgmma_wait_32::<0>(&mut scores);
                 while block < last {
                     probabilities::<E>(cta, &segment, &mut softmax, place, block, &mut scores);
                     block += 1;
-                    multiply::<E>(place.next(), &queries, &mut scores);
+                    multiply::<E, TAIL>(place.next(), &queries, &mut scores);
                     // The values of a block start behind the scores of the next one: the tensor cores multiply them
                     // during its softmax.
                     if lane == 0 {
@@ -130,7 +130,11 @@ unsafe fn probabilities<E: Element>(
 ///
 /// The queries of the last part and of the tail are in shared memory, the others in registers.
 #[inline(always)]
-unsafe fn multiply<E: Element>(place: BlockPlace, queries: &[u32; QUERY_REGISTERS], scores: &mut [f32; 32]) {
+unsafe fn multiply<E: Element, const TAIL: bool>(
+    place: BlockPlace,
+    queries: &[u32; QUERY_REGISTERS],
+    scores: &mut [f32; 32],
+) {
     // The exchange makes the addresses the same in all lanes for ptxas to see, which then computes the descriptors in
     // its uniform registers, where `wgmma` wants them. Shared memory's address is taken anew, so that it does not keep
     // the descriptors of all steps in registers from block to block. In a loop ptxas would wait for the tensor cores
@@ -156,15 +160,17 @@ unsafe fn multiply<E: Element>(place: BlockPlace, queries: &[u32; QUERY_REGISTER
             });
             wgmma::wgmma_commit_group();
         });
-        let shared_queries = shared_queries.advance(PART_TILES * TILE_BYTES);
-        let keys = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
         place.tail_full().wait();
-        wgmma::wgmma_fence();
-        unroll!(STEP in 4 => {
-            const OFFSET: u32 = step_offset(STEP as u32);
-            E::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
-        });
-        wgmma::wgmma_commit_group();
+        if TAIL {
+            let shared_queries = shared_queries.advance(PART_TILES * TILE_BYTES);
+            let keys = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
+            wgmma::wgmma_fence();
+            unroll!(STEP in 4 => {
+                const OFFSET: u32 = step_offset(STEP as u32);
+                E::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
+            });
+            wgmma::wgmma_commit_group();
+        }
     }
 }
 
@@ -182,7 +188,11 @@ const QUERY_REGISTERS: usize = (REGISTER_QUERY_TILES * TILE_COLUMNS / 16) as usi
 
 /// Takes the tile's query rows from where the loads have put them: some tiles to registers, the others to where they stay.
 #[inline(always)]
-unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY_REGISTERS] {
+unsafe fn take_queries<const TAIL: bool>(
+    cta: &Cta,
+    place: BlockPlace,
+    thread: u32,
+) -> [u32; QUERY_REGISTERS] {
     let lane = thread % WARP_THREADS;
     // SAFETY: the tiles have landed; the whole warpgroup is here. Each warp has waited for its last scores.
     unsafe {
@@ -206,7 +216,9 @@ unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY
         place.part_full(VALUE_PARTS - 1).wait();
         copy_tiles(cta, place.part(VALUE_PARTS - 1), target, PART_TILES, thread);
         place.tail_full().wait();
-        copy_tiles(cta, place.tail(), target + PART_BYTES, 1, thread);
+        if TAIL {
+            copy_tiles(cta, place.tail(), target + PART_BYTES, 1, thread);
+        }
         fence::fence_proxy_async_shared();
         warpgroup_barrier::<BARRIER>();
         let mut part = 0;
