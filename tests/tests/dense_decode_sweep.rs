@@ -112,6 +112,7 @@ fn specs() -> Vec<Spec> {
             s_q: QUERIES[s_q],
             h_q,
             h_kv,
+            head_dim: noise.pick(&[HEAD_DIM, HEAD_DIM_V]),
             page_size: 64,
             lengths: LENGTHS[lengths].draw(BATCHES[batch], KEYS[s_k], &mut noise),
             format: FORMATS[format],
