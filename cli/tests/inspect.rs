@@ -49,7 +49,7 @@ fn a_key_block_is_what_the_shapes_say() {
     assert_eq!(number(&all["tensor_flop"]), flop);
     let names: Vec<&str> =
         record["roles"].as_array().unwrap().iter().map(|role| role["role"].as_str().unwrap()).collect();
-    assert_eq!(names, ["scores", "values left", "values right", "loads"]);
+    assert_eq!(names, ["scores", "values even", "values odd", "loads"]);
     let of_role = |index: usize, quantity: &str| number(&record["roles"][index]["per_unit"][quantity]);
     assert_eq!(of_role(0, "tensor_flop"), 2.0 * TILE_ROWS * BLOCK_KEYS * HEAD_DIM);
     assert_eq!(of_role(1, "tensor_flop"), TILE_ROWS * BLOCK_KEYS * HEAD_DIM_V);
@@ -143,7 +143,7 @@ fn people_get_tables_that_fit() {
     let longest = ended.stdout.lines().max_by_key(|line| line.chars().count()).unwrap();
     assert!(longest.chars().count() <= 110, "{longest}");
     for text in
-        ["values left", "warps 4-7", "per block", "8912896", "< bound", "not a simulation", "takes at least"]
+        ["values even", "warps 4-7", "per block", "8912896", "< bound", "not a simulation", "takes at least"]
     {
         assert!(ended.stdout.contains(text), "{text} is missing in\n{}", ended.stdout);
     }

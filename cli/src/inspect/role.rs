@@ -13,7 +13,9 @@ const OF_WARPGROUPS: [&str; 2] = ["wgmma.mma_async", "setmaxnreg"];
 
 /// What the warpgroups of a kernel are for, by the beginning of its name.
 const NAMES: &[(&str, &[&str])] =
-    &[("dense_decode_sm90", &["scores", "values left", "values right", "loads"])];
+    &[("dense_decode_sm90", DENSE_DECODE_SM90), ("dense_decode_d512_sm90", DENSE_DECODE_SM90)];
+
+const DENSE_DECODE_SM90: &[&str] = &["scores", "values even", "values odd", "loads"];
 
 /// Neighbouring warps with the same work.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -239,7 +239,7 @@ impl<'a> Cta<'a> {
         }
     }
 
-    /// What this CTA has to compute. Every warp finds out by itself.
+    /// What this CTA has to compute.
     ///
     /// # Safety
     /// The whole warp calls it.
