@@ -6,7 +6,7 @@ use oximla::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, DeviceBuffer,
     EmulatedOptions, EmulatedReports, Error, KvFormat, Stream, TensorView, TensorViewMut, Workspace,
 };
-use oximla_types::kernels::combine::{CombineParams, rows_per_cta};
+use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::DenseDecodeParams;
 use oximla_types::kernels::merge_states::MergeStatesParams;
 
@@ -212,8 +212,7 @@ fn the_kernels_compute() {
     let launches = reports.take();
     let [decode, combine] = launches.as_slice() else { panic!("{} launches", launches.len()) };
     assert_eq!((decode.entry, decode.grid), ("dense_decode_sm90_bf16", [1, 132]));
-    let rows_per_cta = rows_per_cta(2, 16, 132);
-    assert_eq!((combine.entry, combine.grid), ("combine_bf16", [16 / rows_per_cta, 2]));
+    assert_eq!((combine.entry, combine.grid), ("combine_bf16", [combine::ctas(2, 16, 132), 1]));
     for launch in [decode, combine] {
         assert!(launch.report.diagnostics.is_empty());
         assert!(!launch.report.profile.instructions.is_empty(), "{}", launch.entry);
