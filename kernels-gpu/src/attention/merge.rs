@@ -5,7 +5,7 @@ use super::unroll;
 use crate::ptx::{math, warp};
 
 /// Parts whose loads are on their way together.
-pub const PARTS_AT_ONCE: u32 = 12;
+pub const PARTS_AT_ONCE: u32 = 10;
 
 /// Values of a lane of [`log_sum_exp2`].
 pub const LANE_VALUES: usize = 8;
@@ -60,7 +60,7 @@ impl Parts {
     #[inline(always)]
     pub fn load(count: u32, mut values: impl FnMut(u32) -> [f32; 4]) -> Self {
         let mut parts = Self { count, values: [[0.0; 4]; PARTS_AT_ONCE as usize] };
-        unroll!(I in 12 => {
+        unroll!(I in 10 => {
             if (I as u32) < count {
                 parts.values[I] = values(I as u32);
             }
@@ -73,12 +73,12 @@ impl Parts {
     #[inline(always)]
     pub fn add_to(self, columns: &mut [f32; 4], log: f32, mut lse: impl FnMut(u32) -> f32) {
         let mut lses = [f32::NEG_INFINITY; PARTS_AT_ONCE as usize];
-        unroll!(I in 12 => {
+        unroll!(I in 10 => {
             if (I as u32) < self.count {
                 lses[I] = lse(I as u32);
             }
         });
-        unroll!(I in 12 => {
+        unroll!(I in 10 => {
             if lses[I] != f32::NEG_INFINITY {
                 let weight = math::ex2(lses[I] - log);
                 unroll!(J in 4 => { columns[J] += weight * self.values[I][J]; });

@@ -54,7 +54,6 @@ struct Slice {
 
 #[inline(always)]
 unsafe fn combine<E: Element>(params: &CombineParams) {
-    let thread = special::thread_x();
     // The next decode waits for this kernel to finish, so it may start to wait at any time.
     special::griddepcontrol_launch_dependents();
     special::griddepcontrol_wait();
@@ -66,7 +65,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
     while first < params.batch {
         // SAFETY: the whole CTA is here, and takes the same requests and slices, which are there.
         unsafe {
-            let mut split = split_requests(params, first, thread % WARP_THREADS);
+            let mut split = split_requests(params, first, special::thread_x() % WARP_THREADS);
             while split != 0 {
                 let request = first + split.trailing_zeros();
                 split &= split - 1;
@@ -76,7 +75,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
                 while next < slices {
                     let (row, index) = (next >> slices_log2, next & ((1 << slices_log2) - 1));
                     let slice = Slice { request, row, index, slices_log2, splits };
-                    combine_slice::<E>(params, &slice, buffer, thread);
+                    combine_slice::<E>(params, &slice, buffer);
                     buffer ^= other_buffer;
                     next += params.ctas;
                 }
@@ -130,25 +129,29 @@ unsafe fn record(params: &CombineParams, request: u32) -> SplitRecord {
 /// # Safety
 /// The whole CTA calls it; the decode kernel has left a partial result in each of the row's slots.
 #[inline(always)]
-unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, buffer: u32, thread: u32) {
-    let Slice { slices_log2, splits: SplitRecord { first, count }, .. } = *slice;
-    let (teams, team_threads_log2) = (1 << slices_log2, THREADS.ilog2() - slices_log2);
-    let team_threads = 1 << team_threads_log2;
-    let (team, column_thread) = (thread >> team_threads_log2, thread & (team_threads - 1));
-    let column = ((slice.index << team_threads_log2) + column_thread) * COLUMNS_PER_THREAD;
-    let slot = |split: u32| (first + split) as u64 * params.total_rows as u64 + slice.row as u64;
-    let slots_between = (params.total_rows as u64) << slices_log2;
+unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, buffer: u32) {
+    let Slice { row, slices_log2, splits: SplitRecord { first, count }, .. } = *slice;
+    let teams = 1 << slices_log2;
+    let slot = |split: u32| (first + split) as u64 * params.total_rows as u64 + row as u64;
     // SAFETY: as the caller promises; output rows are within the tensors.
     unsafe {
-        let lse = |split: u32| memory::ld_global_f32(params.partial.lse + 4 * slot(split));
         let mut columns = [0.0; 4];
         let mut log;
         let mut split = 0;
         loop {
-            let lane = thread % WARP_THREADS;
-            let lane_lses = load_lses(count, lane, lse);
+            // Asked for anew each time, so that nothing that follows from it stays in registers.
+            let Place { team, column, .. } = Place::of(slice, special::thread_x());
+            let lane = special::thread_x() % WARP_THREADS;
+            let mut lane_lses = LaneLses {
+                split: lane,
+                count,
+                address: params.partial.lse + 4 * slot(lane),
+                split_bytes: 4 * params.total_rows as u64,
+            };
+            let mut lses = lane_lses.load();
             let own = slot(split + team);
             let own_count = (count - split + teams - 1).saturating_sub(team) >> slices_log2;
+            let slots_between = (params.total_rows as u64) << slices_log2;
             let mut address = params.partial.out + 4 * (own * HEAD_DIM_V as u64 + column as u64);
             let parts = Parts::load(own_count, |_| {
                 let values = memory::ld_global_f32x4(address);
@@ -156,7 +159,8 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, buffe
                 values
             });
             // Again in each round, as there are more than one only of very many splits.
-            log = merge::log_sum_exp2(add_lses(lane_lses, count, lane, lse));
+            lses[0] = lane_lses.rest(lses[0]);
+            log = merge::log_sum_exp2(lses);
             // The first-level cache has these, as the lanes have asked for all.
             let mut address = params.partial.lse + 4 * own;
             parts.add_to(&mut columns, log, |_| {
@@ -169,6 +173,8 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, buffe
                 break;
             }
         }
+        let thread = special::thread_x();
+        let Place { team, team_threads, column } = Place::of(slice, thread);
         if teams > 1 {
             columns = add_teams(columns, teams, buffer, thread, team_threads);
         }
@@ -178,33 +184,65 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, buffe
     }
 }
 
-/// The lse of splits `lane`, `lane + 32` and so on, as many as a lane takes at once; −∞ for those that there are not.
-#[inline(always)]
-fn load_lses(count: u32, lane: u32, lse: impl Fn(u32) -> f32) -> [f32; LANE_VALUES] {
-    let mut lses = [f32::NEG_INFINITY; LANE_VALUES];
-    unroll!(I in 8 => {
-        let split = I as u32 * WARP_THREADS + lane;
-        if split < count {
-            lses[I] = lse(split);
-        }
-    });
-    lses
+/// What a thread does of a slice.
+struct Place {
+    team: u32,
+    team_threads: u32,
+    /// Of the row.
+    column: u32,
 }
 
-/// Adds the splits that [`load_lses`] has left.
-#[inline(always)]
-fn add_lses(
-    mut lses: [f32; LANE_VALUES],
-    count: u32,
-    lane: u32,
-    lse: impl Fn(u32) -> f32,
-) -> [f32; LANE_VALUES] {
-    let mut split = LANE_VALUES as u32 * WARP_THREADS + lane;
-    while split < count {
-        lses[0] = merge::log_add_exp2(lses[0], lse(split));
-        split += WARP_THREADS;
+impl Place {
+    #[inline(always)]
+    fn of(slice: &Slice, thread: u32) -> Self {
+        let team_threads_log2 = THREADS.ilog2() - slice.slices_log2;
+        let team_threads = 1 << team_threads_log2;
+        let (team, column_thread) = (thread >> team_threads_log2, thread & (team_threads - 1));
+        let column = ((slice.index << team_threads_log2) + column_thread) * COLUMNS_PER_THREAD;
+        Self { team, team_threads, column }
     }
-    lses
+}
+
+/// The lse of splits `lane`, `lane + 32` and so on.
+struct LaneLses {
+    split: u32,
+    count: u32,
+    address: u64,
+    split_bytes: u64,
+}
+
+impl LaneLses {
+    /// The next one; −∞ where there is none.
+    #[inline(always)]
+    unsafe fn next(&mut self) -> f32 {
+        let mut lse = f32::NEG_INFINITY;
+        if self.split < self.count {
+            // SAFETY: the decode kernel has left one.
+            lse = unsafe { memory::ld_global_f32(self.address) };
+        }
+        self.split += WARP_THREADS;
+        self.address += WARP_THREADS as u64 * self.split_bytes;
+        lse
+    }
+
+    /// As many as a lane takes at once.
+    #[inline(always)]
+    unsafe fn load(&mut self) -> [f32; LANE_VALUES] {
+        let mut lses = [f32::NEG_INFINITY; LANE_VALUES];
+        // SAFETY: as the caller promises.
+        unroll!(I in 8 => { lses[I] = unsafe { self.next() }; });
+        lses
+    }
+
+    /// All that are left, in one.
+    #[inline(always)]
+    unsafe fn rest(mut self, mut lse: f32) -> f32 {
+        while self.split < self.count {
+            // SAFETY: as the caller promises.
+            lse = merge::log_add_exp2(lse, unsafe { self.next() });
+        }
+        lse
+    }
 }
 
 /// The sum of all teams' columns, in the teams' order; only those of the first team's threads count.

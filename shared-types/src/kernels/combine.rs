@@ -14,7 +14,7 @@ pub const THREADS: u32 = 4 * WARP_THREADS;
 pub const COLUMNS_PER_THREAD: u32 = HEAD_DIM_V / THREADS;
 
 /// Splits that a team loads at a time.
-pub const SPLITS_AT_ONCE: u32 = 12;
+pub const SPLITS_AT_ONCE: u32 = 10;
 
 /// Slices of a row at most: a split's part of one is 128 bytes then, a line of the caches.
 pub const MAX_SLICES: u32 = 16;
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_team_loads_its_splits_at_once() {
-        let expected = [(2, 1), (12, 1), (13, 2), (24, 2), (25, 4), (66, 8), (132, 16), (192, 16)];
+        let expected = [(2, 1), (10, 1), (11, 2), (20, 2), (21, 4), (66, 8), (132, 16), (160, 16)];
         for (splits, slices) in expected {
             assert_eq!(1 << slices_log2(splits), slices, "{splits} splits");
         }
