@@ -12,7 +12,7 @@ use bytemuck::Zeroable;
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, SplitRecord,
+    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, PartialResults, QueryTiling, SplitRecord,
     TILE_COLUMNS, TILE_ROWS,
 };
 use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD};
@@ -164,13 +164,13 @@ impl DensePlan {
         };
         let decode = DenseDecodeParams {
             kv_map: self.kv_map(kv)?,
-            q: q.address,
             block_table: inputs.block_table.address,
             places,
             out: out.address,
             lse: lse.address,
             partial,
-            q_strides: [q.strides[0], q.strides[1], q.strides[2]],
+            q_map: self.q_map(q)?,
+            tiling: self.tiling(),
             out_strides: [out.strides[0], out.strides[1], out.strides[2]],
             lse_strides: lse.strides,
             block_table_stride: inputs.block_table.strides[0],
@@ -235,6 +235,26 @@ impl DensePlan {
             strides: [key_stride, head_stride, page_stride],
             box_dims: [TILE_COLUMNS, BLOCK_KEYS, 1, 1],
         })
+    }
+
+    /// The queries in boxes of one tile: 64 columns of some heads of some tokens.
+    fn q_map<T: Half>(&self, q: &TensorView<'_, T, 4>) -> Result<TensorMap, Error> {
+        let [batch, tokens, heads, head_dim] = q.shape;
+        let row_bytes = (head_dim * size_of::<T>()) as u64;
+        // The stride of a dimension of one element may be anything.
+        let stride = |dim: usize| if q.shape[dim] > 1 { q.strides[dim] as u64 * 2 } else { row_bytes };
+        let tiling = self.tiling();
+        self.device.driver.encode(&HalfTensor4 {
+            is_bf16: self.format == KvFormat::Bf16,
+            address: q.address,
+            dims: [head_dim as u64, heads as u64, tokens as u64, batch as u64],
+            strides: [stride(2), stride(1), stride(0)],
+            box_dims: [TILE_COLUMNS, tiling.heads, tiling.tokens, 1],
+        })
+    }
+
+    fn tiling(&self) -> QueryTiling {
+        QueryTiling::new(NonZeroU32::new(self.group()).unwrap_or(NonZeroU32::MIN))
     }
 }
 

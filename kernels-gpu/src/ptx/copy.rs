@@ -2,30 +2,6 @@
 
 use core::arch::asm;
 
-/// `cp.async.cg.shared.global`: copies 16 bytes; with `bytes` 0 writes 16 zero bytes and reads nothing.
-///
-/// # Safety
-/// Both addresses are 16-byte aligned and valid for 16 bytes (`source` only if `bytes` is 16).
-#[inline(always)]
-pub unsafe fn cp_async_16(destination: u32, source: u64, bytes: u32) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        asm!("cp.async.cg.shared.global [{}], [{}], 16, {};",
-            in(reg32) destination, in(reg64) source, in(reg32) bytes, options(nostack))
-    }
-}
-
-/// `cp.async.mbarrier.arrive`: adds an arrival to those that the current phase of `barrier` waits for, which happens when
-/// every `cp.async` of this thread so far has landed.
-///
-/// # Safety
-/// `barrier` is an initialised barrier whose current phase does not complete before this.
-#[inline(always)]
-pub unsafe fn cp_async_mbarrier_arrive(barrier: u32) {
-    // SAFETY: as the caller promises.
-    unsafe { asm!("cp.async.mbarrier.arrive.shared::cta.b64 [{}];", in(reg32) barrier, options(nostack)) }
-}
-
 /// `cp.async.bulk.tensor.4d`: copies the box at `coordinates` (innermost first) and completes on `barrier`.
 /// Whatever lies outside the tensor arrives as zeros and counts as transferred.
 ///

@@ -2,30 +2,13 @@
 
 use super::{get, kernel};
 use crate::ptx::barrier::barrier_cta_sync;
-use crate::ptx::copy::{cp_async_16, cp_async_bulk_tensor_4d, cp_async_wait_all};
+use crate::ptx::copy::cp_async_bulk_tensor_4d;
 use crate::ptx::fence::fence_mbarrier_init;
 use crate::ptx::mbarrier::{mbarrier_arrive_expect_tx, mbarrier_init, mbarrier_try_wait_parity};
 use crate::ptx::special::{dynamic_shared, parameter_address, thread_x};
 use oximla_types::kernels::TensorMap;
 use oximla_types::launch::WARP_THREADS;
 
-kernel!(wrapper_cp_async_16, |thread, input, output| { copy_or_zero(thread, input, output) });
-kernel!(wrapper_cp_async_wait_all, |thread, input, output| { copy_or_zero(thread, input, output) });
-
-/// Each lane copies the 16 bytes of its number, odd lanes zeros instead.
-#[inline(always)]
-unsafe fn copy_or_zero(lane: usize, input: *const u32, output: *mut u32) {
-    let shared = dynamic_shared() + lane as u32 * 16;
-    let bytes = if lane % 2 == 0 { 16 } else { 0 };
-    // SAFETY: input and output have four words a lane, and each lane has 16 bytes of shared memory.
-    unsafe {
-        cp_async_16(shared, input.add(lane * 4) as u64, bytes);
-        cp_async_wait_all();
-        for word in 0..4 {
-            *output.add(lane * 4 + word) = get(shared + word as u32 * 4);
-        }
-    }
-}
 
 /// A box of a tensor, and where to write it.
 #[repr(C)]

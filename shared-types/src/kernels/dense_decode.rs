@@ -129,14 +129,51 @@ const _: () = {
     assert!(SharedPlan::BYTES <= MAX_SHARED_BYTES);
 };
 
+/// How the query rows that share a key/value head are divided into tiles of at most [`TILE_ROWS`] rows: a tile has some heads
+/// of each of some tokens, as a box of the copy engine. Its rows go head by head, token by token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct QueryTiling {
+    /// Heads of a tile.
+    pub heads: u32,
+    /// Query tokens of a tile.
+    pub tokens: u32,
+    /// Tiles side by side along the heads that share a key/value head.
+    pub head_tiles: u32,
+}
+
+impl QueryTiling {
+    /// As many whole tokens as fit into a tile; where the heads of one do not, some of its heads.
+    ///
+    /// `group` heads share a key/value head.
+    pub const fn new(group: NonZeroU32) -> Self {
+        let group = group.get();
+        if group <= TILE_ROWS {
+            Self { heads: group, tokens: TILE_ROWS / group, head_tiles: 1 }
+        } else {
+            Self { heads: TILE_ROWS, tokens: 1, head_tiles: group.div_ceil(TILE_ROWS) }
+        }
+    }
+
+    /// Rows of a tile, not all of which need exist.
+    pub const fn rows(self) -> u32 {
+        self.heads * self.tokens
+    }
+
+    /// Tiles for `s_q` query tokens.
+    pub const fn tiles(self, s_q: u32) -> u32 {
+        s_q.div_ceil(self.tokens) * self.head_tiles
+    }
+}
+
 /// Parameters of the kernel. Addresses are generic device addresses; strides are in elements.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct DenseDecodeParams {
     /// The cache `[num_pages, h_kv, 64 keys, 576]` in boxes of one tile. First, where its alignment holds.
     pub kv_map: TensorMap,
-    /// Queries `[batch, s_q, h_q, 576]`.
-    pub q: u64,
+    /// The queries `[batch, s_q, h_q, 576]` in boxes of one tile's columns and rows, see [`QueryTiling`].
+    pub q_map: TensorMap,
     /// Page table `[batch, max_pages]` i32.
     pub block_table: u64,
     /// Keys of each request `[batch]` i32.
@@ -150,8 +187,6 @@ pub struct DenseDecodeParams {
     pub lse: u64,
     /// Partial results of split requests.
     pub partial: PartialResults,
-    /// Strides of `q` by batch, query token, head.
-    pub q_strides: [i64; 3],
     /// Strides of `out` by batch, query token, head.
     pub out_strides: [i64; 3],
     /// Strides of `lse` by batch, head, query token.
@@ -170,8 +205,10 @@ pub struct DenseDecodeParams {
     pub rows: u32,
     /// Query rows of a request: `h_kv · rows`.
     pub total_rows: u32,
-    /// Tiles of query rows: `⌈rows / 64⌉`.
+    /// Tiles of query rows, see [`QueryTiling`].
     pub row_tiles: u32,
+    /// How tiles of query rows are made up.
+    pub tiling: QueryTiling,
     /// Pages in the cache.
     pub num_pages: u32,
     /// Pages in a row of the page table.
@@ -184,6 +221,8 @@ pub struct DenseDecodeParams {
     pub causal: u32,
     /// [`Determinism::chunk_slots`]: 0 for [`Determinism::RunToRun`].
     pub chunk_slots: u32,
+    /// Zero; fills the struct to its alignment.
+    pub reserved: u32,
 }
 
 impl DenseDecodeParams {
@@ -237,7 +276,10 @@ impl GridShape {
     pub const fn new(s_q: u32, h_q: u32, h_kv: NonZeroU32, multiprocessors: u32) -> Self {
         let total_rows = s_q * h_q;
         let rows = total_rows / h_kv.get();
-        let row_tiles = if rows == 0 { 1 } else { rows.div_ceil(TILE_ROWS) };
+        let row_tiles = match NonZeroU32::new(h_q / h_kv.get()) {
+            Some(group) if s_q > 0 => QueryTiling::new(group).tiles(s_q),
+            _ => 1,
+        };
         let columns = row_tiles.saturating_mul(h_kv.get());
         let partitions = multiprocessors / columns;
         Self {

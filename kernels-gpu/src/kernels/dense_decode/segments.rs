@@ -1,6 +1,6 @@
 //! Which key blocks a CTA computes, request by request.
 
-use crate::attention::rows::QueryRows;
+use crate::attention::rows::QueryTile;
 use crate::attention::unroll;
 use crate::ptx::{memory, special, warp};
 use oximla_types::kernels::dense_decode::{DenseDecodeParams, SplitRecord};
@@ -27,14 +27,14 @@ pub struct Segment {
 pub struct Segments<'a> {
     params: &'a DenseDecodeParams,
     split: SplitKv,
-    /// Last row of the tile: it sees the most keys.
-    rows: QueryRows,
-    last_row: u32,
+    /// The last token sees the most keys.
+    tile: QueryTile,
+    last_token: u32,
     cursor: Cursor,
 }
 
 impl<'a> Segments<'a> {
-    /// The segments of `partition` for the tile of rows that ends with `last_row`.
+    /// The segments of `partition` for a tile of rows, as far as query token `last_token` sees them.
     ///
     /// # Safety
     /// The whole warp calls it; `cache_seqlens` and `places` are readable as the parameters say.
@@ -42,8 +42,8 @@ impl<'a> Segments<'a> {
     pub unsafe fn new(
         params: &'a DenseDecodeParams,
         partition: u32,
-        rows: QueryRows,
-        last_row: u32,
+        tile: QueryTile,
+        last_token: u32,
         lane: u32,
     ) -> Self {
         // SAFETY: as the caller promises.
@@ -58,7 +58,7 @@ impl<'a> Segments<'a> {
                 width: uniform(place.width),
             };
             let (split, cursor) = place.restore(params.chunk_slots);
-            Self { params, split, rows, last_row, cursor }
+            Self { params, split, tile, last_token, cursor }
         }
     }
 
@@ -76,7 +76,7 @@ impl<'a> Segments<'a> {
         let len = unsafe { request_keys(self.params, request) };
         let (chunk, behind) = self.split.take(special::cta_y(), self.cursor, schedule::key_blocks(len));
         self.cursor = behind;
-        let visible = schedule::key_blocks(self.rows.visible_keys(self.last_row, len));
+        let visible = schedule::key_blocks(self.tile.visible_keys(self.last_token, len));
         let end = if chunk.blocks.end < visible { chunk.blocks.end } else { visible };
         Some(Segment {
             request,

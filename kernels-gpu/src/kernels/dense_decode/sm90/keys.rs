@@ -1,13 +1,13 @@
 //! Where key blocks lie in shared memory, and who waits for whom over them.
 
-use super::{Cta, WARPGROUP_WARPS};
+use super::WARPGROUP_WARPS;
 use crate::ptx::{memory, special};
 use crate::sync::Barrier;
 use oximla_types::kernels::dense_decode::{
     BARRIER_BYTES, DenseDecodeParams, PART_BYTES, PART_SLOTS, SEGMENT_SLOTS, SharedPlan, TAIL_SLOTS,
     TILE_BYTES, TILE_ROWS, VALUE_PARTS, WARPGROUPS,
 };
-use oximla_types::launch::WARPGROUP_THREADS;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
 /// A page that no cache has; the copy engine delivers zeros for it.
 pub const NO_PAGE: u32 = u32::MAX;
@@ -33,7 +33,7 @@ pub unsafe fn init_barriers(shared: u32, cluster: u32) {
     init(SharedPlan::P_FREE, TAIL_SLOTS, cluster * 2 * WARPGROUP_WARPS);
     init(SharedPlan::P_MAY, TAIL_SLOTS, WARPGROUP_WARPS);
     init(SharedPlan::SEGMENT_FULL, SEGMENT_SLOTS, 1);
-    init(SharedPlan::SEGMENT_FREE, SEGMENT_SLOTS, WARPGROUPS * WARPGROUP_THREADS);
+    init(SharedPlan::SEGMENT_FREE, SEGMENT_SLOTS, WARPGROUPS * WARPGROUP_THREADS - WARP_THREADS);
     init(SharedPlan::NORM_FULL, 1, WARPGROUP_THREADS);
     init(SharedPlan::NORM_FREE, 1, 2 * WARPGROUP_THREADS);
 }
@@ -72,8 +72,9 @@ impl Phase {
     /// # Safety
     /// The whole warp calls it; the protocol expects one arrival of it in each CTA.
     #[inline(always)]
-    pub unsafe fn arrive_in_cluster(self, cta: &Cta, lane: u32) {
-        if lane < cta.cluster {
+    pub unsafe fn arrive_in_cluster(self) {
+        let lane = special::thread_x() % WARP_THREADS;
+        if lane < special::cluster_ctas() {
             // SAFETY: as the caller promises; no CTA of the cluster ends before the others.
             unsafe { self.barrier.arrive_in(lane) };
         }

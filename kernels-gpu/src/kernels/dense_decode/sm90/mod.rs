@@ -50,7 +50,7 @@ mod values;
 
 use super::segments::Segments;
 use crate::attention::element::{Bf16, Element, Fp16};
-use crate::attention::rows::QueryRows;
+use crate::attention::rows::QueryTile;
 use crate::ptx::{fence, special};
 use crate::sync::cluster_barrier;
 use core::num::NonZeroU32;
@@ -69,16 +69,32 @@ const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
 /// Warps of a warpgroup.
 const WARPGROUP_WARPS: u32 = WARPGROUP_THREADS / WARP_THREADS;
 
+/// Generic addresses of the tensor maps.
+#[derive(Clone, Copy)]
+struct Maps {
+    kv: u64,
+    q: u64,
+}
+
+impl Maps {
+    /// The maps of parameters at `parameters`.
+    #[inline(always)]
+    fn at(parameters: u64) -> Self {
+        Self {
+            kv: parameters + core::mem::offset_of!(DenseDecodeParams, kv_map) as u64,
+            q: parameters + core::mem::offset_of!(DenseDecodeParams, q_map) as u64,
+        }
+    }
+}
+
 /// What every role knows: the parameters and this CTA's place in the grid.
 struct Cta<'a> {
     params: &'a DenseDecodeParams,
-    /// Generic address of the cache's tensor map.
-    kv_map: u64,
+    maps: Maps,
     /// Key/value head.
     kv_head: u32,
-    /// First row of the tile.
-    first_row: u32,
-    rows: QueryRows,
+    /// The tile of query rows.
+    tile: QueryTile,
     partition: u32,
     /// CTAs of the cluster: of as many neighbouring row tiles, which share the keys.
     cluster: u32,
@@ -92,9 +108,9 @@ struct Cta<'a> {
 /// Launched under its contract, grid `(h_kv · row_tiles, partitions)`, with parameters that describe live tensors.
 #[unsafe(no_mangle)]
 pub unsafe extern "ptx-kernel" fn dense_decode_sm90_bf16(params: DenseDecodeParams) {
-    let kv_map = special::parameter_address!("dense_decode_sm90_bf16");
+    let maps = Maps::at(special::parameter_address!("dense_decode_sm90_bf16"));
     // SAFETY: as the caller promises.
-    unsafe { dense_decode::<Bf16>(&params, kv_map) }
+    unsafe { dense_decode::<Bf16>(&params, maps) }
 }
 
 /// The fp16 kernel.
@@ -103,13 +119,13 @@ pub unsafe extern "ptx-kernel" fn dense_decode_sm90_bf16(params: DenseDecodePara
 /// As for [`dense_decode_sm90_bf16`].
 #[unsafe(no_mangle)]
 pub unsafe extern "ptx-kernel" fn dense_decode_sm90_fp16(params: DenseDecodeParams) {
-    let kv_map = special::parameter_address!("dense_decode_sm90_fp16");
+    let maps = Maps::at(special::parameter_address!("dense_decode_sm90_fp16"));
     // SAFETY: as the caller promises.
-    unsafe { dense_decode::<Fp16>(&params, kv_map) }
+    unsafe { dense_decode::<Fp16>(&params, maps) }
 }
 
 #[inline(always)]
-unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
+unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, maps: Maps) {
     let thread = special::thread_x();
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
     // roles come after it. Roles are whole warpgroups.
@@ -125,19 +141,21 @@ unsafe fn dense_decode<E: Element>(params: &DenseDecodeParams, kv_map: u64) {
         match thread / WARPGROUP_THREADS {
             0 => {
                 special::setmaxnreg_inc::<SCORES_REGISTERS>();
-                scores::run::<E>(&Cta::new(params, kv_map), thread);
+                scores::run::<E>(&Cta::new(params, maps), thread);
             }
             1 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
-                values::run::<E, 0>(&Cta::new(params, kv_map), thread - WARPGROUP_THREADS);
+                values::run::<E, 0>(&Cta::new(params, maps));
             }
             2 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
-                values::run::<E, 1>(&Cta::new(params, kv_map), thread - 2 * WARPGROUP_THREADS);
+                values::run::<E, 1>(&Cta::new(params, maps));
             }
             _ => {
+                // While there are registers to find them with.
+                let segments = Cta::new(params, maps).segments(thread % WARP_THREADS);
                 special::setmaxnreg_dec::<LOADS_REGISTERS>();
-                loads::run(&Cta::new(params, kv_map), thread - 3 * WARPGROUP_THREADS);
+                loads::run(&Cta::new(params, maps), segments, thread - 3 * WARPGROUP_THREADS);
             }
         }
         // The others of the cluster write to this CTA's shared memory and arrive at its barriers until they are done.
@@ -151,16 +169,29 @@ impl<'a> Cta<'a> {
     /// # Safety
     /// The host launches with at least one head and one tile.
     #[inline(always)]
-    unsafe fn new(params: &'a DenseDecodeParams, kv_map: u64) -> Self {
+    unsafe fn new(params: &'a DenseDecodeParams, maps: Maps) -> Self {
         // SAFETY: as the caller promises.
-        let (group, row_tiles) =
-            unsafe { (NonZeroU32::new_unchecked(params.group), NonZeroU32::new_unchecked(params.row_tiles)) };
+        let (heads, head_tiles, row_tiles) = unsafe {
+            (
+                NonZeroU32::new_unchecked(params.tiling.heads),
+                NonZeroU32::new_unchecked(params.tiling.head_tiles),
+                NonZeroU32::new_unchecked(params.row_tiles),
+            )
+        };
+        let tile = special::cta_x() % row_tiles;
         Self {
             params,
-            kv_map,
+            maps,
             kv_head: special::cta_x() / row_tiles,
-            first_row: special::cta_x() % row_tiles * TILE_ROWS,
-            rows: QueryRows { group, count: params.rows, s_q: params.s_q, causal: params.causal != 0 },
+            tile: QueryTile {
+                group: params.group,
+                s_q: params.s_q,
+                causal: params.causal != 0,
+                heads,
+                tokens: params.tiling.tokens,
+                first_head: tile % head_tiles * heads.get(),
+                first_token: tile / head_tiles * params.tiling.tokens,
+            },
             partition: special::cta_y(),
             cluster: special::cluster_ctas(),
             cluster_rank: special::cluster_rank(),
@@ -173,9 +204,10 @@ impl<'a> Cta<'a> {
     /// The whole warp calls it.
     #[inline(always)]
     unsafe fn segments(&self, lane: u32) -> Segments<'a> {
-        // All CTAs of a cluster compute the same blocks: those that the last of its rows sees.
-        let last_row = self.first_row + (self.cluster - self.cluster_rank) * TILE_ROWS - 1;
+        // All CTAs of a cluster compute the same blocks: those that the last token of their tiles sees.
+        let tiles = self.cluster - self.cluster_rank;
+        let last_token = self.tile.first_token + tiles * self.tile.tokens - 1;
         // SAFETY: as the caller promises; the parameters describe live tensors.
-        unsafe { Segments::new(self.params, self.partition, self.rows, last_row, lane) }
+        unsafe { Segments::new(self.params, self.partition, self.tile, last_token, lane) }
     }
 }

@@ -9,13 +9,6 @@ use oximla_types::schedule::BlockRange;
 /// Words of a segment after the last one.
 const END: [u32; 4] = [u32::MAX; 4];
 
-/// The writing end.
-pub struct Writer<'a> {
-    segments: Segments<'a>,
-    place: Place,
-    is_done: bool,
-}
-
 /// The reading end.
 pub struct Reader {
     place: Place,
@@ -26,40 +19,34 @@ struct Place {
     number: u32,
 }
 
-impl<'a> Writer<'a> {
-    /// Before the first of `segments`.
-    #[inline(always)]
-    pub fn new(segments: Segments<'a>) -> Self {
-        Self { segments, place: Place { number: 0 }, is_done: false }
-    }
-
-    /// Writes the next segment, or the end, as soon as there is room for it. Does nothing after the end.
-    ///
-    /// # Safety
-    /// The whole warp calls it, the only one that writes, after the barriers are initialised.
-    #[inline(always)]
-    pub unsafe fn write_next(&mut self, lane: u32) {
-        if self.is_done {
-            return;
-        }
-        // SAFETY: as the caller promises.
-        unsafe {
-            let segment = self.segments.next();
-            self.place.free().wait_for_last();
+/// Writes all of `segments` and the end, each as soon as there is room for it.
+///
+/// # Safety
+/// One whole warp calls it, after the barriers are initialised.
+#[inline(always)]
+pub unsafe fn write(mut segments: Segments, lane: u32) {
+    let mut place = Place { number: 0 };
+    // SAFETY: as the caller promises.
+    unsafe {
+        loop {
+            let segment = segments.next();
             let (first, second) = match segment {
                 Some(Segment { request, len, blocks, slot, splits }) => {
-                    ([request, len, blocks.begin, blocks.end], [slot, splits.first, splits.count, 0])
+                    ([request, len, blocks.begin, blocks.end], [slot, splits.count, 0, 0])
                 }
                 None => (END, END),
             };
-            self.is_done = segment.is_none();
+            place.free().wait_for_last();
             if lane == 0 {
-                memory::st_shared_u32x4(self.place.address(), first);
-                memory::st_shared_u32x4(self.place.address() + 16, second);
-                self.place.full().barrier.arrive();
+                memory::st_shared_u32x4(place.address(), first);
+                memory::st_shared_u32x4(place.address() + 16, second);
+                place.full().barrier.arrive();
             }
+            if segment.is_none() {
+                break;
+            }
+            place.number += 1;
         }
-        self.place.number += 1;
     }
 }
 
@@ -70,10 +57,16 @@ impl Reader {
         Self { place: Place { number: 0 } }
     }
 
+    /// Number of the segment read last.
+    #[inline(always)]
+    pub fn number(&self) -> u32 {
+        self.place.number - 1
+    }
+
     /// Waits for the next segment.
     ///
     /// # Safety
-    /// All threads of the CTA read all segments, after the barriers are initialised.
+    /// All threads of the CTA but the writing warp's read all segments, after the barriers are initialised.
     #[inline(always)]
     pub unsafe fn next(&mut self) -> Option<Segment> {
         self.place.full().wait();
@@ -85,13 +78,13 @@ impl Reader {
             (first, second)
         };
         self.place.number += 1;
-        let ([request, len, begin, end], [slot, first, count, _]) = words;
+        let ([request, len, begin, end], [slot, count, ..]) = words;
         (request != END[0]).then_some(Segment {
             request,
             len,
             blocks: BlockRange { begin, end },
             slot,
-            splits: SplitRecord { first, count },
+            splits: SplitRecord { first: slot, count },
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::ptx::{fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{
-    PART_BYTES, PART_TILES, REGISTER_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS,
+    PART_BYTES, PART_TILES, REGISTER_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS, TILE_ROWS,
     VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
@@ -35,7 +35,6 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
     let lane = thread % WARP_THREADS;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
-        let mut segment_count = 0;
         let mut segments = Reader::new();
         let mut place = BlockPlace::first();
         while let Some(segment) = segments.next() {
@@ -67,19 +66,18 @@ pub unsafe fn run<E: Element>(cta: &Cta, thread: u32) {
                 place = place.next();
             }
             // Made anew, so that the loop need not keep what only this takes.
-            let cta = &Cta::new(cta.params, cta.kv_map);
+            let cta = &Cta::new(cta.params, cta.maps);
             let thread = special::thread_x();
             let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
             let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
-            keys::norms_free(segment_count).wait_for_last();
+            keys::norms_free(segments.number()).wait_for_last();
             store_rows(
                 special::dynamic_shared() + SharedPlan::ROW_NORM,
                 row,
                 lane,
                 [reciprocal(sum_0), reciprocal(sum_1)],
             );
-            keys::norms_full(segment_count).barrier.arrive();
-            segment_count += 1;
+            keys::norms_full(segments.number()).barrier.arrive();
             if lane % 4 == 0 {
                 store_lse(cta, &segment, row, log_0);
                 store_lse(cta, &segment, row + 8, log_1);
@@ -109,12 +107,12 @@ unsafe fn probabilities<E: Element>(
         let Position { row, column } = fragment::accumulator(thread, 0);
         let scale = cta.params.scale_log2;
         let is_present = memory::ld_shared_u32(place.is_present()) != 0;
-        // The tile's first row sees the fewest keys: blocks below them need no mask.
-        let all_see = cta.rows.visible_keys(cta.first_row, segment.len);
+        // The tile's first token sees the fewest keys: blocks below them need no mask.
+        let all_see = cta.tile.visible_keys(cta.tile.first_token, segment.len);
         if !is_present || (block + 1) * BLOCK_KEYS > all_see || scale < 0.0 {
-            let cta = &Cta::new(cta.params, cta.kv_map);
+            let cta = &Cta::new(cta.params, cta.maps);
             let limit = |row: u32| {
-                let visible = cta.rows.visible_keys(cta.first_row + row, segment.len);
+                let visible = cta.tile.visible_keys(cta.tile.token(row), segment.len);
                 if is_present { visible.saturating_sub(block * BLOCK_KEYS) } else { 0 }
             };
             ColumnLimits([limit(row), limit(row + 8)]).mask(scores, column, 1_f32.copysign(scale));
@@ -176,6 +174,9 @@ const fn step_offset(step: u32) -> u32 {
     step / STEPS * TILE_BYTES + TILE.column_offset(step % STEPS * 16)
 }
 
+/// Chunks of 16 bytes across a tile.
+const TILE_CHUNKS: u32 = TILE_COLUMNS * 2 / 16;
+
 /// Registers of the query tiles that stay in them: for each step of 16 columns a first operand.
 const QUERY_REGISTERS: usize = (REGISTER_QUERY_TILES * TILE_COLUMNS / 16) as usize * A_REGISTERS;
 
@@ -194,6 +195,8 @@ unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY
             let part = place.part(PART as u32);
             unroll!(STEP in 8 => {
                 let (row, chunk) = fragment::matrix_chunk(thread, STEP as u32 % 4);
+                // Rows that nothing was copied to repeat the first one.
+                let row = if row < cta.tile.rows() { row } else { 0 };
                 let tile = part + STEP as u32 / 4 * TILE_BYTES;
                 let registers = matrix::ldmatrix_x4(tile + TILE.chunk(row, chunk));
                 unroll!(I in 4 => { queries[A_REGISTERS * (8 * PART + STEP) + I] = registers[I]; });
@@ -201,19 +204,19 @@ unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY
         });
         let target = special::dynamic_shared() + SharedPlan::Q;
         place.part_full(VALUE_PARTS - 1).wait();
-        copy_tiles(place.part(VALUE_PARTS - 1), target, PART_TILES, thread);
+        copy_tiles(cta, place.part(VALUE_PARTS - 1), target, PART_TILES, thread);
         place.tail_full().wait();
-        copy_tiles(place.tail(), target + PART_BYTES, 1, thread);
+        copy_tiles(cta, place.tail(), target + PART_BYTES, 1, thread);
         fence::fence_proxy_async_shared();
         warpgroup_barrier::<BARRIER>();
         let mut part = 0;
         while part < VALUE_PARTS {
-            place.part_free(part).arrive_in_cluster(cta, lane);
+            place.part_free(part).arrive_in_cluster();
             part += 1;
         }
         // Once for each value warpgroup, which would have the probabilities there.
-        place.probabilities_free().arrive_in_cluster(cta, lane);
-        place.probabilities_free().arrive_in_cluster(cta, lane);
+        place.probabilities_free().arrive_in_cluster();
+        place.probabilities_free().arrive_in_cluster();
         // No probabilities come to this place, but its barriers take part in all places.
         place.probabilities_full().barrier.arrive();
         if lane == 0 {
@@ -223,15 +226,19 @@ unsafe fn take_queries(cta: &Cta, place: BlockPlace, thread: u32) -> [u32; QUERY
     }
 }
 
-/// Copies tiles within shared memory.
+/// Copies tiles of queries within shared memory.
 #[inline(always)]
-unsafe fn copy_tiles(source: u32, target: u32, tiles: u32, thread: u32) {
-    const BYTES: u32 = 16;
-    let mut offset = thread * BYTES;
-    while offset < tiles * TILE_BYTES {
+unsafe fn copy_tiles(cta: &Cta, source: u32, target: u32, tiles: u32, thread: u32) {
+    let (chunk, mut row) = (thread % TILE_CHUNKS, thread / TILE_CHUNKS);
+    while row < tiles * TILE_ROWS {
+        let (tile, tile_row) = (row / TILE_ROWS * TILE_BYTES, row % TILE_ROWS);
+        let copied = if tile_row < cta.tile.rows() { tile_row } else { 0 };
         // SAFETY: both have room for the tiles.
-        unsafe { memory::st_shared_u32x4(target + offset, memory::ld_shared_u32x4(source + offset)) };
-        offset += WARPGROUP_THREADS * BYTES;
+        unsafe {
+            let words = memory::ld_shared_u32x4(source + tile + TILE.chunk(copied, chunk));
+            memory::st_shared_u32x4(target + tile + TILE.chunk(tile_row, chunk), words);
+        }
+        row += WARPGROUP_THREADS / TILE_CHUNKS;
     }
 }
 
@@ -274,19 +281,18 @@ fn reciprocal(sum: f32) -> f32 {
 
 /// Stores a row's log-sum-exp: the final one in natural units, a partial one in base 2.
 #[inline(always)]
-unsafe fn store_lse(cta: &Cta, segment: &Segment, tile_row: u32, log: f32) {
-    let row = cta.first_row + tile_row;
-    if row >= cta.rows.count {
+unsafe fn store_lse(cta: &Cta, segment: &Segment, row: u32, log: f32) {
+    if !cta.tile.has(row) {
         return;
     }
     // SAFETY: the row is within the tensors.
     unsafe {
         if segment.splits.count == 1 {
             let [batch_stride, head_stride, token_stride] = cta.params.lse_strides;
-            let head = cta.kv_head * cta.rows.group.get() + cta.rows.head(row);
+            let head = cta.kv_head * cta.tile.group + cta.tile.head(row);
             let offset = segment.request as i64 * batch_stride
                 + head as i64 * head_stride
-                + cta.rows.token(row) as i64 * token_stride;
+                + cta.tile.token(row) as i64 * token_stride;
             let lse = if log == f32::NEG_INFINITY { f32::INFINITY } else { log * LN_2 };
             memory::st_global_f32(cta.params.lse.wrapping_add((offset * 4) as u64), lse);
         } else {
@@ -299,7 +305,7 @@ unsafe fn store_lse(cta: &Cta, segment: &Segment, tile_row: u32, log: f32) {
 /// Tells the combine kernel how the request was split.
 #[inline(always)]
 unsafe fn record_splits(cta: &Cta, segment: &Segment) {
-    if cta.kv_head == 0 && cta.first_row == 0 {
+    if special::cta_x() == 0 {
         let record = segment.request as u64 * size_of::<SplitRecord>() as u64;
         // SAFETY: there is a record for each request.
         unsafe {
@@ -316,6 +322,6 @@ impl Cta<'_> {
     #[inline(always)]
     pub(super) fn partial_row(&self, segment: &Segment, row: u32) -> u64 {
         let total_rows = self.params.total_rows as u64;
-        segment.slot as u64 * total_rows + (self.kv_head * self.rows.count + row) as u64
+        segment.slot as u64 * total_rows + (self.kv_head * self.params.rows + self.tile.number(row)) as u64
     }
 }

@@ -12,7 +12,7 @@ use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::dense_decode::{
     HEAD_DIM_V, PART_TILES, SharedPlan, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
 };
-use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::launch::WARPGROUP_THREADS;
 use oximla_types::layout::fragment;
 use oximla_types::schedule::BLOCK_KEYS;
 
@@ -27,15 +27,11 @@ const _: () = assert!(VALUE_PARTS == 4 && PART_COLUMNS == 128, "two parts a side
 /// Runs the role for the left (0) or right (1) half of the value columns.
 ///
 /// # Safety
-/// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
-/// initialised.
+/// All threads of the warpgroup call it, after the barriers are initialised.
 #[inline(always)]
-pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta, thread: u32) {
-    let lane = thread % WARP_THREADS;
-    let row = fragment::accumulator(thread, 0).row;
+pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta) {
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
-        let mut segment_count = 0;
         let mut segments = Reader::new();
         let mut place = BlockPlace::first();
         while let Some(segment) = segments.next() {
@@ -49,24 +45,24 @@ pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta, thread: u32) {
             }
             while remaining > 0 {
                 place.probabilities_full().wait();
-                rescale(place, row, &mut output);
+                rescale(place, &mut output);
                 if remaining == 1 && unused_keys > 0 {
-                    clear_unused_values::<SIDE>(place, BLOCK_KEYS - unused_keys, thread);
+                    clear_unused_values::<SIDE>(place, BLOCK_KEYS - unused_keys);
                 }
-                multiply::<E, SIDE>(cta, place, &mut output, lane);
+                multiply::<E, SIDE>(place, &mut output);
                 // Row scales are read by all lanes, as well as the probabilities.
                 warp::warp_sync();
-                place.probabilities_free().arrive_in_cluster(cta, lane);
+                place.probabilities_free().arrive_in_cluster();
                 place = place.next();
                 remaining -= 1;
             }
-            keys::norms_full(segment_count).wait();
+            let row = fragment::accumulator(special::thread_x() % WARPGROUP_THREADS, 0).row;
+            keys::norms_full(segments.number()).wait();
             let norm = load_rows(special::dynamic_shared() + SharedPlan::ROW_NORM, row);
-            keys::norms_free(segment_count).barrier.arrive();
-            segment_count += 1;
+            keys::norms_free(segments.number()).barrier.arrive();
             // Made anew, so that the loop need not keep what only this takes.
-            let cta = &Cta::new(cta.params, cta.kv_map);
-            store::<E, SIDE>(cta, &segment, row, lane, &output, norm);
+            let cta = &Cta::new(cta.params, cta.maps);
+            store::<E, SIDE>(cta, &segment, row, &output, norm);
         }
     }
 }
@@ -78,7 +74,8 @@ const fn own_part<const SIDE: u32>(part: u32) -> u32 {
 
 /// Multiplies the output by the row scales; skipped where no row of the warp has a new maximum.
 #[inline(always)]
-unsafe fn rescale(place: BlockPlace, row: u32, output: &mut [[f32; 64]; 2]) {
+unsafe fn rescale(place: BlockPlace, output: &mut [[f32; 64]; 2]) {
+    let row = fragment::accumulator(special::thread_x() % WARPGROUP_THREADS, 0).row;
     // SAFETY: the row scales are full; the whole warp is here.
     unsafe {
         let scale = load_rows(place.row_scales(), row);
@@ -95,8 +92,9 @@ unsafe fn rescale(place: BlockPlace, row: u32, output: &mut [[f32; 64]; 2]) {
 
 /// Zeroes the values of keys past the request's end in this half: their probability is 0, but 0·NaN is not.
 #[inline(always)]
-unsafe fn clear_unused_values<const SIDE: u32>(place: BlockPlace, used_keys: u32, thread: u32) {
+unsafe fn clear_unused_values<const SIDE: u32>(place: BlockPlace, used_keys: u32) {
     const CHUNKS: u32 = 8;
+    let thread = special::thread_x() % WARPGROUP_THREADS;
     // SAFETY: whole rows of 128 bytes within this half's tiles; only this warpgroup reads them from here on.
     unsafe {
         let mut key = used_keys + thread / CHUNKS;
@@ -117,7 +115,7 @@ unsafe fn clear_unused_values<const SIDE: u32>(place: BlockPlace, used_keys: u32
 
 /// `output += P·V`, part by part; lets go of each.
 #[inline(always)]
-unsafe fn multiply<E: Element, const SIDE: u32>(cta: &Cta, place: BlockPlace, output: &mut [[f32; 64]; 2], lane: u32) {
+unsafe fn multiply<E: Element, const SIDE: u32>(place: BlockPlace, output: &mut [[f32; 64]; 2]) {
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
     // The exchange makes the addresses the same in all lanes for ptxas to see.
     // SAFETY: the whole warpgroup is here. P is full and fenced; the tiles landed before the scores of this block were
@@ -136,9 +134,9 @@ unsafe fn multiply<E: Element, const SIDE: u32>(cta: &Cta, place: BlockPlace, ou
             wgmma::wgmma_commit_group();
         });
         wgmma::wgmma_wait_64::<1>(&mut output[0]);
-        place.part_free(own_part::<SIDE>(0)).arrive_in_cluster(cta, lane);
+        place.part_free(own_part::<SIDE>(0)).arrive_in_cluster();
         wgmma::wgmma_wait_64::<0>(&mut output[1]);
-        place.part_free(own_part::<SIDE>(1)).arrive_in_cluster(cta, lane);
+        place.part_free(own_part::<SIDE>(1)).arrive_in_cluster();
     }
 }
 
@@ -148,13 +146,12 @@ unsafe fn store<E: Element, const SIDE: u32>(
     cta: &Cta,
     segment: &Segment,
     tile_row: u32,
-    lane: u32,
     output: &[[f32; 64]; 2],
     norm: [f32; 2],
 ) {
-    let column = own_part::<SIDE>(0) * PART_COLUMNS + 2 * (lane % 4);
-    let rows = [cta.first_row + tile_row, cta.first_row + tile_row + 8];
-    let stored = [rows[0] < cta.rows.count, rows[1] < cta.rows.count];
+    let column = own_part::<SIDE>(0) * PART_COLUMNS + 2 * (special::thread_x() % 4);
+    let rows = [tile_row, tile_row + 8];
+    let stored = [cta.tile.has(rows[0]), cta.tile.has(rows[1])];
     // SAFETY: stored rows are within the tensors.
     unsafe {
         if segment.splits.count == 1 {
@@ -226,9 +223,9 @@ impl Cta<'_> {
     #[inline(always)]
     fn output_row(&self, segment: &Segment, row: u32, column: u32) -> u64 {
         let [batch_stride, token_stride, head_stride] = self.params.out_strides;
-        let head = self.kv_head * self.rows.group.get() + self.rows.head(row);
+        let head = self.kv_head * self.tile.group + self.tile.head(row);
         let offset = segment.request as i64 * batch_stride
-            + self.rows.token(row) as i64 * token_stride
+            + self.tile.token(row) as i64 * token_stride
             + head as i64 * head_stride
             + column as i64;
         self.params.out.wrapping_add((offset * 2) as u64)
