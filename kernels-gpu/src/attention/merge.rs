@@ -81,7 +81,7 @@ impl Parts {
         unroll!(I in 10 => {
             if lses[I] != f32::NEG_INFINITY {
                 let weight = math::ex2(lses[I] - log);
-                unroll!(J in 4 => { columns[J] += weight * self.values[I][J]; });
+                unroll!(J in 4 => { columns[J] = math::fma(weight, self.values[I][J], columns[J]); });
             }
         });
     }

@@ -141,14 +141,6 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, buffe
         loop {
             // Asked for anew each time, so that nothing that follows from it stays in registers.
             let Place { team, column, .. } = Place::of(slice, special::thread_x());
-            let lane = special::thread_x() % WARP_THREADS;
-            let mut lane_lses = LaneLses {
-                split: lane,
-                count,
-                address: params.partial.lse + 4 * slot(lane),
-                split_bytes: 4 * params.total_rows as u64,
-            };
-            let mut lses = lane_lses.load();
             let own = slot(split + team);
             let own_count = (count - split + teams - 1).saturating_sub(team) >> slices_log2;
             let slots_between = (params.total_rows as u64) << slices_log2;
@@ -158,9 +150,19 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, buffe
                 address += 4 * HEAD_DIM_V as u64 * slots_between;
                 values
             });
-            // Again in each round, as there are more than one only of very many splits.
-            lses[0] = lane_lses.rest(lses[0]);
-            log = merge::log_sum_exp2(lses);
+            // In each round, as there are more than one only of very many splits. A loop, so that the compiler leaves it
+            // behind the loads above, which it should not wait for.
+            log = f32::NEG_INFINITY;
+            let mut taken = 0;
+            while taken < count {
+                let lses = lane_lses(
+                    count - taken,
+                    params.partial.lse + 4 * slot(taken),
+                    4 * params.total_rows as u64,
+                );
+                log = merge::log_add_exp2(log, merge::log_sum_exp2(lses));
+                taken += LANE_VALUES as u32 * WARP_THREADS;
+            }
             // The first-level cache has these, as the lanes have asked for all.
             let mut address = params.partial.lse + 4 * own;
             parts.add_to(&mut columns, log, |_| {
@@ -203,46 +205,23 @@ impl Place {
     }
 }
 
-/// The lse of splits `lane`, `lane + 32` and so on.
-struct LaneLses {
-    split: u32,
-    count: u32,
-    address: u64,
-    split_bytes: u64,
-}
-
-impl LaneLses {
-    /// The next one; −∞ where there is none.
-    #[inline(always)]
-    unsafe fn next(&mut self) -> f32 {
-        let mut lse = f32::NEG_INFINITY;
-        if self.split < self.count {
-            // SAFETY: the decode kernel has left one.
-            lse = unsafe { memory::ld_global_f32(self.address) };
-        }
-        self.split += WARP_THREADS;
-        self.address += WARP_THREADS as u64 * self.split_bytes;
-        lse
-    }
-
-    /// As many as a lane takes at once.
-    #[inline(always)]
-    unsafe fn load(&mut self) -> [f32; LANE_VALUES] {
-        let mut lses = [f32::NEG_INFINITY; LANE_VALUES];
-        // SAFETY: as the caller promises.
-        unroll!(I in 8 => { lses[I] = unsafe { self.next() }; });
-        lses
-    }
-
-    /// All that are left, in one.
-    #[inline(always)]
-    unsafe fn rest(mut self, mut lse: f32) -> f32 {
-        while self.split < self.count {
+/// The lse of `count` splits from `address` on, `split_bytes` apart: a lane takes every 32nd; −∞ stands for none.
+///
+/// # Safety
+/// They are there.
+#[inline(always)]
+unsafe fn lane_lses(count: u32, address: u64, split_bytes: u64) -> [f32; LANE_VALUES] {
+    let lane = special::thread_x() % WARP_THREADS;
+    let mut address = address + lane as u64 * split_bytes;
+    let mut lses = [f32::NEG_INFINITY; LANE_VALUES];
+    unroll!(I in 8 => {
+        if I as u32 * WARP_THREADS + lane < count {
             // SAFETY: as the caller promises.
-            lse = merge::log_add_exp2(lse, unsafe { self.next() });
+            lses[I] = unsafe { memory::ld_global_f32(address) };
         }
-        lse
-    }
+        address += WARP_THREADS as u64 * split_bytes;
+    });
+    lses
 }
 
 /// The sum of all teams' columns, in the teams' order; only those of the first team's threads count.
@@ -261,14 +240,15 @@ unsafe fn add_teams(columns: [f32; 4], teams: u32, buffer: u32, thread: u32, tea
     if thread < team_threads {
         let mut team = 0;
         while team < teams {
+            let mut parts = [[0; 4]; 4];
             unroll!(I in 4 => {
                 let team = team + I as u32;
                 if team < teams {
                     // SAFETY: it was stored before the barrier.
-                    let part = unsafe { memory::ld_shared_u32x4(address(thread + team * team_threads)) };
-                    unroll!(J in 4 => { sum[J] += f32::from_bits(part[J]); });
+                    parts[I] = unsafe { memory::ld_shared_u32x4(address(thread + team * team_threads)) };
                 }
             });
+            unroll!(I in 4 => { unroll!(J in 4 => { sum[J] += f32::from_bits(parts[I][J]); }); });
             team += 4;
         }
     }
