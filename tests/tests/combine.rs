@@ -16,9 +16,9 @@ const COLUMNS: usize = HEAD_DIM_V as usize;
 /// What lies in outputs that nobody writes.
 const UNWRITTEN: f32 = 77.0;
 
-/// Splits of some requests, in the order of their slots: one to many rounds, and more than a warp takes at once. Between
-/// them are requests that are not split, more than are looked at together.
-const SPLITS: [(usize, u32); 7] = [(0, 2), (1, 10), (3, 11), (127, 40), (128, 132), (131, 161), (132, 300)];
+/// Splits of some requests, in the order of their slots: one to many rounds, more than a warp takes at once, and rows of
+/// one slice between those of several. Between them are requests that are not split, more than are looked at together.
+const SPLITS: [(usize, u32); 8] = [(0, 2), (1, 40), (3, 10), (4, 11), (127, 3), (128, 132), (131, 161), (132, 300)];
 
 const BATCH: usize = 134;
 

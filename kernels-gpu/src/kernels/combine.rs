@@ -60,6 +60,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
     // The CTA's next slice, counted from the request's first.
     let mut next = special::cta_x();
     let mut buffer = special::dynamic_shared();
+    // What turns the address of one buffer into the other's.
     let other_buffer = buffer ^ (buffer + SharedPlan::BUFFER_BYTES);
     let mut first = 0;
     while first < params.batch {
@@ -76,7 +77,10 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
                     let (row, index) = (next >> slices_log2, next & ((1 << slices_log2) - 1));
                     let slice = Slice { request, row, index, slices_log2, splits };
                     combine_slice::<E>(params, &slice, buffer);
-                    buffer ^= other_buffer;
+                    // A team by itself neither uses it nor meets others.
+                    if slices_log2 > 0 {
+                        buffer ^= other_buffer;
+                    }
                     next += params.ctas;
                 }
                 next -= slices;
@@ -123,11 +127,12 @@ unsafe fn record(params: &CombineParams, request: u32) -> SplitRecord {
     }
 }
 
-/// Combines a slice. The threads' columns go through `buffer`, which this may write until the CTA has met once more, in the
-/// next slice but one.
+/// Combines a slice. The columns of several teams meet in `buffer`, which threads may still read until the CTA has met once
+/// more: the next such slice takes the other one.
 ///
 /// # Safety
-/// The whole CTA calls it; the decode kernel has left a partial result in each of the row's slots.
+/// The whole CTA calls it; the decode kernel has left a partial result in each of the row's slots; nobody has used the buffer
+/// since the CTA met last.
 #[inline(always)]
 unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, buffer: u32) {
     let Slice { row, slices_log2, splits: SplitRecord { first, count }, .. } = *slice;

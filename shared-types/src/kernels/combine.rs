@@ -1,8 +1,8 @@
 //! Combining the partial results of split requests.
 //!
 //! A row is cut into *slices* of columns, the more the more splits it has. A CTA takes a slice at a time, and its threads
-//! form as many *teams* as there are slices: together they cover the slice once for each team, so that each team takes
-//! every so manieth split. All CTAs that a GPU runs at a time share the slices of all split requests evenly.
+//! form as many *teams* as there are slices. Each team covers the slice, and the splits are dealt out to the teams in turn.
+//! The CTAs, as many as a GPU runs at a time, share the slices of all split requests evenly.
 
 use super::dense_decode::{HEAD_DIM_V, PartialResults};
 use crate::launch::{LaunchContract, WARP_THREADS};
