@@ -192,20 +192,16 @@ impl DensePlan {
             lse: decode.lse,
             out_strides: decode.out_strides,
             lse_strides: decode.lse_strides,
+            batch: decode.batch,
             rows: self.shape.rows,
             group: self.group(),
             total_rows: self.shape.total_rows,
-            rows_per_cta: combine::rows_per_cta(
-                decode.batch,
-                self.shape.total_rows,
-                self.device.multiprocessors,
-            ),
             slots: self.workspace.slots,
-            reserved: 0,
+            ctas: combine::ctas(decode.batch, self.shape.total_rows, self.device.multiprocessors),
         };
         let decode_grid =
             Grid { ctas: [self.shape.columns, self.shape.partitions], cluster: self.shape.cluster() };
-        let combine_grid = Grid::of([self.shape.total_rows.div_ceil(combine.rows_per_cta), decode.batch]);
+        let combine_grid = Grid::of([combine.ctas, 1]);
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
         // the kernels reach no element outside them; the stream's maker promised a live one.

@@ -8,7 +8,6 @@ use crate::{
     TensorView,
 };
 use bytemuck::Zeroable;
-use oximla_types::kernels::combine::rows_per_cta;
 use oximla_types::kernels::merge_states::{self as contract, MAX_STATES, MergeStatesParams, StateTensors};
 use std::sync::Arc;
 
@@ -73,7 +72,7 @@ impl MergePlan {
             count: states.len() as u32,
             h_q: self.problem.h_q as u32,
             total_rows,
-            rows_per_cta: rows_per_cta(batch, total_rows, self.device.multiprocessors),
+            rows_per_cta: contract::rows_per_cta(batch, total_rows, self.device.multiprocessors),
         };
         let grid = [total_rows.div_ceil(params.rows_per_cta), batch];
         // SAFETY: the parameters are the kernel's own type; the views promise live memory of the checked shapes, and the

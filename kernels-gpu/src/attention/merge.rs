@@ -3,90 +3,99 @@
 
 use super::unroll;
 use crate::ptx::{math, warp};
-use oximla_types::launch::WARP_THREADS;
 
 /// Parts whose loads are on their way together.
-const PARTS_AT_ONCE: u32 = 8;
+pub const PARTS_AT_ONCE: u32 = 10;
 
-/// `log₂ Σ 2^lse` over `count` parts: −∞ where none had a key, NaN where one is.
+/// Values of a lane of [`log_sum_exp2`].
+pub const LANE_VALUES: usize = 8;
+
+/// `log₂ Σ 2^lse` over the values of all lanes: −∞ where all are, NaN where one is. Every lane gets the same.
 ///
 /// # Safety
 /// The whole warp calls it.
 #[inline(always)]
-pub unsafe fn log_sum_exp2(count: u32, lane: u32, lse: impl Fn(u32) -> f32) -> f32 {
-    let sum = |a, b| a + b;
-    // SAFETY: the whole warp is here; the maximum is the same in all lanes, so that they take one branch.
-    unsafe {
-        let max = largest(count, lane, &lse);
-        if max == f32::NEG_INFINITY {
-            // The maximum passes over NaN, the sum does not.
-            return reduce(count, lane, f32::NEG_INFINITY, sum, &lse);
-        }
-        math::lg2(reduce(count, lane, 0.0, sum, |part| math::ex2(lse(part) - max))) + max
-    }
-}
-
-/// The largest lse of `count` parts: −∞ where none had a key; NaN is passed over.
-///
-/// # Safety
-/// The whole warp calls it.
-#[inline(always)]
-pub unsafe fn largest(count: u32, lane: u32, lse: impl Fn(u32) -> f32) -> f32 {
+pub unsafe fn log_sum_exp2(lses: [f32; LANE_VALUES]) -> f32 {
+    let mut max = f32::NEG_INFINITY;
+    unroll!(I in 8 => { max = math::max(max, lses[I]); });
     // SAFETY: the whole warp is here.
-    unsafe { reduce(count, lane, f32::NEG_INFINITY, math::max, lse) }
+    let base = finite_base(unsafe { largest(max) });
+    let mut sum = 0.0;
+    unroll!(I in 8 => { sum += math::ex2(lses[I] - base); });
+    // SAFETY: as above.
+    math::lg2(unsafe { across_warp(sum, |a, b| a + b) }) + base
 }
 
-/// Four columns of the merged output. `log` is the [`log_sum_exp2`] of the parts; the values of one without keys are zero.
+/// `log₂ (2^a + 2^b)`, with the same care for −∞ and NaN as [`log_sum_exp2`].
 #[inline(always)]
-pub fn weighted_sum(
+pub fn log_add_exp2(a: f32, b: f32) -> f32 {
+    let base = finite_base(math::max(a, b));
+    math::lg2(math::ex2(a - base) + math::ex2(b - base)) + base
+}
+
+/// The largest value of any lane; NaN is passed over.
+///
+/// # Safety
+/// The whole warp calls it.
+#[inline(always)]
+pub unsafe fn largest(value: f32) -> f32 {
+    // SAFETY: the whole warp is here.
+    unsafe { across_warp(value, math::max) }
+}
+
+/// What to take off values of which `max` is the largest before they are exponents: −∞ less −∞ would be NaN.
+#[inline(always)]
+pub fn finite_base(max: f32) -> f32 {
+    if max == f32::NEG_INFINITY { 0.0 } else { max }
+}
+
+/// Four columns of up to [`PARTS_AT_ONCE`] parts, on their way from memory.
+pub struct Parts {
     count: u32,
-    log: f32,
-    lse: impl Fn(u32) -> f32,
-    values: impl Fn(u32) -> [f32; 4],
-) -> [f32; 4] {
-    let mut columns = [0.0; 4];
-    let mut part = 0;
-    while part < count {
-        let mut part_lse = [f32::NEG_INFINITY; 8];
-        let mut part_values = [[0.0; 4]; 8];
-        unroll!(I in 8 => {
-            const { assert!(PARTS_AT_ONCE == 8) };
-            let part = part + I as u32;
-            if part < count {
-                part_lse[I] = lse(part);
-                part_values[I] = values(part);
+    values: [[f32; 4]; PARTS_AT_ONCE as usize],
+}
+
+impl Parts {
+    /// Asks for the values of the parts from 0 on, `count` or as many as there may be.
+    #[inline(always)]
+    pub fn load(count: u32, mut values: impl FnMut(u32) -> [f32; 4]) -> Self {
+        let mut parts = Self { count, values: [[0.0; 4]; PARTS_AT_ONCE as usize] };
+        unroll!(I in 10 => {
+            if (I as u32) < count {
+                parts.values[I] = values(I as u32);
             }
         });
-        unroll!(I in 8 => {
-            let weight = if part_lse[I] == f32::NEG_INFINITY { 0.0 } else { math::ex2(part_lse[I] - log) };
-            unroll!(J in 4 => { columns[J] += weight * part_values[I][J]; });
-        });
-        part += PARTS_AT_ONCE;
+        parts
     }
-    columns
+
+    /// Adds the parts to the merged columns. `log` is the logarithm of all parts' sum; one without keys counts for nothing,
+    /// whatever its values are.
+    #[inline(always)]
+    pub fn add_to(self, columns: &mut [f32; 4], log: f32, mut lse: impl FnMut(u32) -> f32) {
+        let mut lses = [f32::NEG_INFINITY; PARTS_AT_ONCE as usize];
+        unroll!(I in 10 => {
+            if (I as u32) < self.count {
+                lses[I] = lse(I as u32);
+            }
+        });
+        unroll!(I in 10 => {
+            if lses[I] != f32::NEG_INFINITY {
+                let weight = math::ex2(lses[I] - log);
+                unroll!(J in 4 => { columns[J] = math::fma(weight, self.values[I][J], columns[J]); });
+            }
+        });
+    }
 }
 
-/// Reduces the values of all parts, spread over the warp; every lane gets the result.
+/// Reduces the values of all lanes; every lane gets the result.
 #[inline(always)]
-unsafe fn reduce(
-    count: u32,
-    lane: u32,
-    start: f32,
-    op: impl Fn(f32, f32) -> f32,
-    value: impl Fn(u32) -> f32,
-) -> f32 {
-    let mut result = start;
-    let mut part = lane;
-    while part < count {
-        result = op(result, value(part));
-        part += WARP_THREADS;
-    }
+unsafe fn across_warp(mut value: f32, op: impl Fn(f32, f32) -> f32) -> f32 {
     macro_rules! step {
         ($($mask:literal)*) => { $({
             // SAFETY: the whole warp is here.
-            result = op(result, f32::from_bits(unsafe { warp::shfl_bfly::<$mask>(result.to_bits()) }));
+            value = op(value, f32::from_bits(unsafe { warp::shfl_bfly::<$mask>(value.to_bits()) }));
         })* };
     }
     step!(16 8 4 2 1);
-    result
+    value
 }

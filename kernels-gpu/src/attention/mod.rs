@@ -13,6 +13,7 @@ macro_rules! unroll {
     ($i:ident in 2 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1) };
     ($i:ident in 3 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2) };
     ($i:ident in 4 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3) };
+    ($i:ident in 10 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9) };
     ($i:ident in 16 => $body:block) => {
         $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
     };

@@ -3,7 +3,7 @@
 //! A CTA takes some rows one after the other, a thread four columns of each.
 
 use crate::attention::element::{Bf16, Element, Fp16};
-use crate::attention::merge;
+use crate::attention::merge::{self, LANE_VALUES, PARTS_AT_ONCE, Parts};
 use crate::ptx::{memory, special};
 use core::num::NonZeroU32;
 use oximla_types::kernels::merge_states::{COLUMNS_PER_THREAD, MAX_STATES, MergeStatesParams, StateTensors};
@@ -141,21 +141,27 @@ unsafe fn merge_row<T: Output>(params: &MergeStatesParams, request: u32, row: u3
         state.lse.wrapping_add(offset as u64 * 4)
     };
     // The remainder changes nothing, but shows the compiler that the index is within bounds.
+    const { assert!(MAX_STATES == WARP_THREADS as usize, "a lane takes one lse") };
     const { assert!(MAX_STATES.is_power_of_two(), "or the remainder costs something") };
     let state = |index: u32| &params.states[index as usize % MAX_STATES];
     // SAFETY: the row is within the tensors, and its parts are aligned as it is.
     unsafe {
         let natural = |index: u32| unify_empty(memory::ld_global_f32(lse_address(state(index))));
-        let max = merge::largest(params.count, thread % WARP_THREADS, natural);
+        let lane = thread % WARP_THREADS;
+        let own = if lane < params.count { natural(lane) } else { f32::NEG_INFINITY };
         // In base 2 only relative to the maximum: the product of a large logarithm would be rounded too coarsely.
-        let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
-        let lse = |index: u32| (natural(index) - base) * core::f32::consts::LOG2_E;
-        let log = merge::log_sum_exp2(params.count, thread % WARP_THREADS, lse);
-        let columns = merge::weighted_sum(params.count, log, lse, |index| {
-            // The output of a state without keys may be anything, NaN too.
-            let values = T::load(out_address(state(index)));
-            if lse(index) == f32::NEG_INFINITY { [0.0; 4] } else { values }
-        });
+        let base = merge::finite_base(merge::largest(own));
+        let binary = |natural: f32| (natural - base) * core::f32::consts::LOG2_E;
+        let mut lane_lses = [f32::NEG_INFINITY; LANE_VALUES];
+        lane_lses[0] = binary(own);
+        let log = merge::log_sum_exp2(lane_lses);
+        let mut columns = [0.0; 4];
+        let mut first = 0;
+        while first < params.count {
+            Parts::load(params.count - first, |index| T::load(out_address(state(first + index))))
+                .add_to(&mut columns, log, |index| binary(natural(first + index)));
+            first += PARTS_AT_ONCE;
+        }
         T::store(out_address(&params.merged), columns);
         if thread == 0 {
             let empty = log == f32::NEG_INFINITY;

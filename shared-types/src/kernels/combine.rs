@@ -1,10 +1,39 @@
 //! Combining the partial results of split requests.
+//!
+//! A row is cut into *slices* of columns, the more the more splits it has. A CTA takes a slice at a time, and its threads
+//! form as many *teams* as there are slices. Each team covers the slice, and the splits are dealt out to the teams in turn.
+//! The CTAs, as many as a GPU runs at a time, share the slices of all split requests evenly.
 
-use super::dense_decode::PartialResults;
+use super::dense_decode::{HEAD_DIM_V, PartialResults};
 use crate::launch::{LaunchContract, WARP_THREADS};
 
 /// Threads of a CTA: one for every four columns of a row.
-const THREADS: u32 = 4 * WARP_THREADS;
+pub const THREADS: u32 = 4 * WARP_THREADS;
+
+/// Columns of a thread: one 16-byte load.
+pub const COLUMNS_PER_THREAD: u32 = HEAD_DIM_V / THREADS;
+
+/// Splits that a team loads at a time.
+pub const SPLITS_AT_ONCE: u32 = 10;
+
+/// Slices of a row at most: a split's part of one is 128 bytes then, a line of the caches.
+pub const MAX_SLICES: u32 = 16;
+
+/// CTAs that run on a multiprocessor at a time.
+const CTAS_PER_MULTIPROCESSOR: u32 = 6;
+
+/// The CTA's shared memory: twice, in turns, four columns of each thread.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedPlan;
+
+impl SharedPlan {
+    /// Bytes of a thread's columns.
+    pub const THREAD_BYTES: u32 = COLUMNS_PER_THREAD * 4;
+    /// Bytes of all threads' columns.
+    pub const BUFFER_BYTES: u32 = THREADS * Self::THREAD_BYTES;
+    /// Bytes in all.
+    pub const BYTES: u32 = 2 * Self::BUFFER_BYTES;
+}
 
 /// Parameters of the kernel. Strides are in elements.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -20,40 +49,43 @@ pub struct CombineParams {
     pub out_strides: [i64; 3],
     /// Strides of `lse` by batch, head, query token.
     pub lse_strides: [i64; 3],
+    /// Requests.
+    pub batch: u32,
     /// Query rows that share a key/value head.
     pub rows: u32,
     /// Query heads that share a key/value head.
     pub group: u32,
     /// Query rows of a request: `h_kv · rows`.
     pub total_rows: u32,
-    /// Query rows that a CTA combines.
-    pub rows_per_cta: u32,
     /// Slots of partial results: after a decode with a schedule of other lengths, records may name others.
     pub slots: u32,
-    /// Zero; fills the struct to its alignment.
-    pub reserved: u32,
+    /// CTAs of the launch.
+    pub ctas: u32,
 }
 
-/// CTAs that a multiprocessor should have at least: as many as run there at a time.
-const CTAS_PER_MULTIPROCESSOR: u32 = 16;
+/// Base-2 logarithm of the slices of each row of a request of `splits` splits: as many as let a team load its splits at
+/// once.
+///
+/// It follows from the request alone, as the order of its sums does with it.
+pub const fn slices_log2(splits: u32) -> u32 {
+    let slices = splits.div_ceil(SPLITS_AT_ONCE).next_power_of_two();
+    (if slices > MAX_SLICES { MAX_SLICES } else { slices }).trailing_zeros()
+}
 
-/// Rows that a CTA takes at most: where few requests are split, theirs must not take long.
-const MAX_ROWS_PER_CTA: u64 = 8;
-
-/// Query rows that a CTA combines, of `batch` requests of `total_rows` rows.
-pub const fn rows_per_cta(batch: u32, total_rows: u32, multiprocessors: u32) -> u32 {
-    let ctas = multiprocessors as u64 * CTAS_PER_MULTIPROCESSOR as u64;
-    let rows = (batch as u64 * total_rows as u64).div_ceil(if ctas == 0 { 1 } else { ctas });
-    (if rows > MAX_ROWS_PER_CTA { MAX_ROWS_PER_CTA } else { rows + (rows == 0) as u64 }) as u32
+/// CTAs for `batch` requests of `total_rows` rows: no more than run at a time, nor than there may be slices.
+pub const fn ctas(batch: u32, total_rows: u32, multiprocessors: u32) -> u32 {
+    let slices = batch as u64 * total_rows as u64 * MAX_SLICES as u64;
+    let room = multiprocessors as u64 * CTAS_PER_MULTIPROCESSOR as u64;
+    (if slices < room { slices } else { room }) as u32
 }
 
 const fn contract(entry: &'static str) -> LaunchContract {
     LaunchContract {
         entry,
         threads: THREADS,
-        min_ctas_per_sm: 1,
+        min_ctas_per_sm: CTAS_PER_MULTIPROCESSOR,
         cluster: 1,
-        shared_bytes: 0,
+        shared_bytes: SharedPlan::BYTES,
         param_align: 8,
     }
     .checked()
@@ -64,3 +96,24 @@ pub const BF16: LaunchContract = contract("combine_bf16");
 
 /// With fp16 outputs.
 pub const FP16: LaunchContract = contract("combine_fp16");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_team_loads_its_splits_at_once() {
+        let expected = [(2, 1), (10, 1), (11, 2), (20, 2), (21, 4), (66, 8), (132, 16), (160, 16)];
+        for (splits, slices) in expected {
+            assert_eq!(1 << slices_log2(splits), slices, "{splits} splits");
+        }
+        assert_eq!(1 << slices_log2(u32::MAX), MAX_SLICES);
+    }
+
+    #[test]
+    fn all_ctas_run_at_a_time() {
+        assert_eq!(ctas(1, 16, 132), 256);
+        assert_eq!(ctas(128, 128, 132), 6 * 132);
+        assert_eq!(ctas(u32::MAX, u32::MAX, 132), 6 * 132);
+    }
+}

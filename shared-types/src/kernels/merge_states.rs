@@ -46,6 +46,19 @@ pub struct MergeStatesParams {
     pub rows_per_cta: u32,
 }
 
+/// CTAs that a multiprocessor should have at least: as many as run there at a time.
+const CTAS_PER_MULTIPROCESSOR: u32 = 16;
+
+/// Rows that a CTA takes at most.
+const MAX_ROWS_PER_CTA: u64 = 8;
+
+/// Query rows that a CTA merges, of `batch` requests of `total_rows` rows.
+pub const fn rows_per_cta(batch: u32, total_rows: u32, multiprocessors: u32) -> u32 {
+    let ctas = multiprocessors as u64 * CTAS_PER_MULTIPROCESSOR as u64;
+    let rows = (batch as u64 * total_rows as u64).div_ceil(if ctas == 0 { 1 } else { ctas });
+    (if rows > MAX_ROWS_PER_CTA { MAX_ROWS_PER_CTA } else { rows + (rows == 0) as u64 }) as u32
+}
+
 const fn contract(entry: &'static str) -> LaunchContract {
     LaunchContract {
         entry,

@@ -1,0 +1,138 @@
+//! The combine kernel by itself, on more partial results than a decode makes in a test's time.
+
+use half::bf16;
+use oximla_types::kernels::combine::{BF16, CombineParams};
+use oximla_types::kernels::dense_decode::{HEAD_DIM_V, PartialResults, SplitRecord};
+use ptx_emulator::diagnostic::Check;
+use ptx_emulator::{GlobalMemory, Launch, Module, Options, Report, launch};
+
+const PTX: &str = include_str!("../../host/ptx/sm_90a.ptx");
+
+/// Query heads, with one token each.
+const ROWS: u32 = 3;
+
+const COLUMNS: usize = HEAD_DIM_V as usize;
+
+/// What lies in outputs that nobody writes.
+const UNWRITTEN: f32 = 77.0;
+
+/// Splits of some requests, in the order of their slots: one to many rounds, more than a warp takes at once, and rows of
+/// one slice between those of several. Between them are requests that are not split, more than are looked at together.
+const SPLITS: [(usize, u32); 8] = [(0, 2), (1, 40), (3, 10), (4, 11), (127, 3), (128, 132), (131, 161), (132, 300)];
+
+const BATCH: usize = 134;
+
+/// Few enough that each takes several slices.
+const CTAS: u32 = 7;
+
+struct Partial {
+    records: Vec<SplitRecord>,
+    lse: Vec<f32>,
+    out: Vec<f32>,
+}
+
+/// Every ninth split has no keys, and something that is no number where its output would be.
+fn partial() -> Partial {
+    let mut records = vec![SplitRecord { first: 0, count: 1 }; BATCH];
+    let mut slots = 0;
+    for (request, count) in SPLITS {
+        records[request] = SplitRecord { first: slots, count };
+        slots += count;
+    }
+    // What a schedule of other lengths may have left.
+    records[133] = SplitRecord { first: slots - 1, count: 2 };
+    let rows = (slots * ROWS) as usize;
+    let number = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) as f32 / u32::MAX as f32;
+    let is_empty = |row: usize| row / ROWS as usize % 9 == 4;
+    let lse = (0..rows).map(|row| if is_empty(row) { f32::NEG_INFINITY } else { 8.0 * number(row) - 300.0 });
+    let out = (0..rows * COLUMNS).map(|i| if is_empty(i / COLUMNS) { f32::NAN } else { number(i) - 0.25 });
+    Partial { records, lse: lse.collect(), out: out.collect() }
+}
+
+fn run(ptx: &str, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>) {
+    let memory = GlobalMemory::new();
+    let upload = |bytes: &[u8]| {
+        let address = memory.allocate(bytes.len());
+        memory.write(address, bytes).unwrap();
+        address
+    };
+    let rows = BATCH * ROWS as usize;
+    let (mut out, mut lse) = (vec![bf16::from_f32(UNWRITTEN); rows * COLUMNS], vec![UNWRITTEN; rows]);
+    let params = CombineParams {
+        partial: PartialResults {
+            out: upload(bytemuck::cast_slice(&partial.out)),
+            lse: upload(bytemuck::cast_slice(&partial.lse)),
+            splits: upload(bytemuck::cast_slice(&partial.records)),
+        },
+        out: upload(bytemuck::cast_slice(&out)),
+        lse: upload(bytemuck::cast_slice(&lse)),
+        out_strides: [(ROWS * HEAD_DIM_V).into(), 0, HEAD_DIM_V.into()],
+        lse_strides: [ROWS.into(), 1, 1],
+        batch: BATCH as u32,
+        rows: ROWS,
+        group: ROWS,
+        total_rows: ROWS,
+        slots: partial.lse.len() as u32 / ROWS,
+        ctas: CTAS,
+    };
+    let what = Launch {
+        entry: BF16.entry,
+        grid: [CTAS, 1, 1],
+        block: [BF16.threads, 1, 1],
+        cluster: [1; 3],
+        shared_bytes: BF16.shared_bytes,
+        parameters: &[bytemuck::bytes_of(&params)],
+    };
+    let module = Module::load(ptx).unwrap();
+    let report = launch(&module, &memory, &what, &Options { seed, ..Options::default() }).unwrap();
+    memory.read(params.out, bytemuck::cast_slice_mut(&mut out)).unwrap();
+    memory.read(params.lse, bytemuck::cast_slice_mut(&mut lse)).unwrap();
+    (report, out, lse)
+}
+
+#[test]
+fn any_number_of_splits_is_combined() {
+    let partial = partial();
+    let (report, out, lse) = run(PTX, &partial, 0);
+    assert!(report.diagnostics.is_empty(), "{}", report.diagnostics[0]);
+    let rows = ROWS as usize;
+    for request in 0..BATCH {
+        let splits = SPLITS.iter().find(|(split, _)| *split == request);
+        for row in 0..rows {
+            let place = request * rows + row;
+            let (out, lse) = (&out[place * COLUMNS..][..COLUMNS], lse[place]);
+            let Some((_, count)) = splits else {
+                assert!(lse == UNWRITTEN && out.iter().all(|x| x.to_f32() == UNWRITTEN), "{request}");
+                continue;
+            };
+            let first = partial.records[request].first as usize;
+            let parts = (first..first + *count as usize).map(|slot| slot * rows + row);
+            let weights: Vec<(usize, f64)> = parts
+                .filter(|&part| partial.lse[part] != f32::NEG_INFINITY)
+                .map(|part| (part, f64::from(partial.lse[part]).exp2()))
+                .collect();
+            let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
+            assert!((f64::from(lse) - sum.ln()).abs() < 1e-4, "{count} splits: {lse}, not {}", sum.ln());
+            for (column, value) in out.iter().enumerate() {
+                let term =
+                    |&(part, weight): &(usize, f64)| weight * f64::from(partial.out[part * COLUMNS + column]);
+                let expected = weights.iter().map(term).sum::<f64>() / sum;
+                // Half a unit in the last place of a bf16, and a little for sums that end up near zero.
+                let error = (f64::from(value.to_f32()) - expected).abs();
+                assert!(error <= expected.abs() / 256.0 + 1e-5, "{count} splits: {value}, not {expected}");
+            }
+        }
+    }
+    let (_, again, _) = run(PTX, &partial, 1);
+    assert_eq!(again, out, "the order of events shows");
+}
+
+#[test]
+fn teams_meet_before_their_sums_do() {
+    let begin = PTX.find(&format!(".entry {}(", BF16.entry)).unwrap();
+    let barrier = begin + PTX[begin..].find("bar.sync").expect("the barrier");
+    let end = barrier + PTX[barrier..].find('\n').unwrap();
+    let ptx = [&PTX[..barrier], &PTX[end..]].concat();
+    let (report, ..) = run(&ptx, &partial(), 0);
+    assert!(report.diagnostics.iter().any(|found| found.check == Check::DataRace), "{:?}", report.diagnostics);
+}
