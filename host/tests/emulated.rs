@@ -11,9 +11,11 @@ use oximla_types::kernels::dense_decode::DenseDecodeParams;
 use oximla_types::kernels::merge_states::MergeStatesParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 8] = [
+const ENTRIES: [(&str, usize); 10] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
+    ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),
+    ("dense_decode_d512_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_schedule", size_of::<DenseDecodeParams>()),
     ("combine_bf16", size_of::<CombineParams>()),
     ("combine_fp16", size_of::<CombineParams>()),
