@@ -39,11 +39,21 @@ pub(super) struct Mbarrier {
     /// came before is over.
     remote_view: View,
     remote_completed: View,
+    /// Who has arrived in this phase, in the last one and in the one before.
+    arrivals: [Arrivals; 3],
     /// The last arrival of each thread of another CTA, with its instruction.
     pub(super) remote_arrivals: Vec<(Epoch, u32)>,
     pub(super) initialized: Epoch,
     /// Whether a fence has made the initialisation visible to the asynchronous proxy.
     pub(super) is_visible: bool,
+}
+
+/// When threads arrived in a phase. Who knows of all of them knows that the phase is complete, unless something else had to come
+/// as well.
+#[derive(Clone, Debug, Default)]
+struct Arrivals {
+    of_threads: Vec<Epoch>,
+    are_not_all: bool,
 }
 
 impl fmt::Display for Mbarrier {
@@ -153,6 +163,8 @@ impl Unit<'_> {
                     known.retain(|(known, _)| known.agent != epoch.agent);
                     known.push((epoch, at));
                 }
+                let epoch = self.epoch(place, lane);
+                self.mbarrier_at(cta, address).arrivals[0].of_threads.push(epoch);
                 if !instruction.relaxed {
                     let mut view = std::mem::take(self.mbarrier_at(cta, address).view_of(is_remote));
                     if !is_remote || instruction.for_cluster {
@@ -226,6 +238,7 @@ impl Unit<'_> {
             completed: View::default(),
             remote_view: View::default(),
             remote_completed: View::default(),
+            arrivals: Default::default(),
             remote_arrivals: Vec::new(),
             initialized: epoch,
             is_visible: false,
@@ -304,6 +317,7 @@ impl Unit<'_> {
     pub(super) fn publish_at_mbarrier(&mut self, cta: usize, address: u32, view: &View) {
         if let Some(barrier) = self.ctas[cta].mbarriers.get_mut(&address) {
             barrier.view.join(view);
+            barrier.arrivals[0].are_not_all = true;
         }
     }
 
@@ -311,6 +325,7 @@ impl Unit<'_> {
     pub(super) fn expect_arrival(&mut self, cta: usize, address: u32) {
         if let Some(barrier) = self.ctas[cta].mbarriers.get_mut(&address) {
             barrier.pending += 1;
+            barrier.arrivals[0].are_not_all = true;
         }
     }
 
@@ -319,6 +334,7 @@ impl Unit<'_> {
         let threads = self.context.threads();
         let barrier = self.ctas[cta].mbarriers.get_mut(&address)?;
         let mut wrong = None;
+        barrier.arrivals[0].are_not_all |= !matches!(step, Step::Arrive { expect: 0, .. });
         match step {
             Step::Arrive { count, expect, drop } => {
                 barrier.transactions += i64::from(expect);
@@ -342,6 +358,8 @@ impl Unit<'_> {
         if barrier.pending == 0 && barrier.transactions == 0 {
             barrier.phase += 1;
             barrier.pending = barrier.expected;
+            barrier.arrivals.rotate_right(1);
+            barrier.arrivals[0] = Arrivals::default();
             let view = std::mem::take(&mut barrier.view);
             barrier.completed.join(&view);
             let remote = std::mem::take(&mut barrier.remote_view);

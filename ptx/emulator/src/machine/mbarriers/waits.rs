@@ -5,7 +5,7 @@ use super::super::cta::Actor;
 use super::super::wait::Wait;
 use super::super::warp::lanes;
 use super::super::{Place, Unit};
-use super::Arrival;
+use super::{Arrival, Arrivals, Mbarrier};
 use crate::arithmetic::LANES;
 use crate::diagnostic::Check;
 use crate::order::View;
@@ -93,6 +93,17 @@ impl Unit<'_> {
         }
     }
 
+    /// Whether a lane knows that one of the last two phases is complete, because it knows of all arrivals.
+    fn knows_arrivals(&self, place: Place, lane: usize, barrier: &Mbarrier) -> bool {
+        let own = self.epoch(place, lane).agent;
+        let view = &self.ctas[place.cta].warps[place.warp].views[lane];
+        let knows = |arrivals: &Arrivals| {
+            let mut known = arrivals.of_threads.iter().map(|epoch| epoch.agent == own || view.is_over(*epoch));
+            !arrivals.are_not_all && known.all(|is_known| is_known)
+        };
+        barrier.arrivals[1..].iter().any(knows)
+    }
+
     /// A parity tells a phase from its neighbours only: a thread that is two phases behind cannot wait.
     fn check_overrun(&mut self, place: Place, lane: usize, cta: usize, address: u32, parity: u64) {
         let barrier = &self.ctas[cta].mbarriers[&address];
@@ -100,7 +111,8 @@ impl Unit<'_> {
         let known = self.ctas[place.cta].warps[place.warp].views[lane].seen.time(agent);
         let known = known.saturating_sub(barrier.earlier_phases);
         let phase = barrier.phase;
-        if u64::from(known & 1) == parity & 1 && phase >= known + 2 {
+        if u64::from(known & 1) == parity & 1 && phase >= known + 2 && !self.knows_arrivals(place, lane, barrier)
+        {
             let message = format!(
                 "the thread waits for phase {known} of the mbarrier at {address:#x}, which is in phase {phase} already: \
                  the parity is ambiguous"
