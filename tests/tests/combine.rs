@@ -18,7 +18,8 @@ const UNWRITTEN: f32 = 77.0;
 
 /// Splits of some requests, in the order of their slots: one to many rounds, more than a warp takes at once, and rows of
 /// one slice between those of several. Between them are requests that are not split, more than are looked at together.
-const SPLITS: [(usize, u32); 8] = [(0, 2), (1, 40), (3, 10), (4, 11), (127, 3), (128, 132), (131, 161), (132, 300)];
+const SPLITS: [(usize, u32); 8] =
+    [(0, 2), (1, 40), (3, 10), (4, 11), (127, 3), (128, 132), (131, 161), (132, 300)];
 
 const BATCH: usize = 134;
 
@@ -134,5 +135,9 @@ fn teams_meet_before_their_sums_do() {
     let end = barrier + PTX[barrier..].find('\n').unwrap();
     let ptx = [&PTX[..barrier], &PTX[end..]].concat();
     let (report, ..) = run(&ptx, &partial(), 0);
-    assert!(report.diagnostics.iter().any(|found| found.check == Check::DataRace), "{:?}", report.diagnostics);
+    assert!(
+        report.diagnostics.iter().any(|found| found.check == Check::DataRace),
+        "{:?}",
+        report.diagnostics
+    );
 }

@@ -158,8 +158,11 @@ unsafe fn merge_row<T: Output>(params: &MergeStatesParams, request: u32, row: u3
         let mut columns = [0.0; 4];
         let mut first = 0;
         while first < params.count {
-            Parts::load(params.count - first, |index| T::load(out_address(state(first + index))))
-                .add_to(&mut columns, log, |index| binary(natural(first + index)));
+            Parts::load(params.count - first, |index| T::load(out_address(state(first + index)))).add_to(
+                &mut columns,
+                log,
+                |index| binary(natural(first + index)),
+            );
             first += PARTS_AT_ONCE;
         }
         T::store(out_address(&params.merged), columns);

@@ -98,7 +98,8 @@ impl Unit<'_> {
         let own = self.epoch(place, lane).agent;
         let view = &self.ctas[place.cta].warps[place.warp].views[lane];
         let knows = |arrivals: &Arrivals| {
-            let mut known = arrivals.of_threads.iter().map(|epoch| epoch.agent == own || view.is_over(*epoch));
+            let mut known =
+                arrivals.of_threads.iter().map(|epoch| epoch.agent == own || view.is_over(*epoch));
             !arrivals.are_not_all && known.all(|is_known| is_known)
         };
         barrier.arrivals[1..].iter().any(knows)
@@ -111,7 +112,9 @@ impl Unit<'_> {
         let known = self.ctas[place.cta].warps[place.warp].views[lane].seen.time(agent);
         let known = known.saturating_sub(barrier.earlier_phases);
         let phase = barrier.phase;
-        if u64::from(known & 1) == parity & 1 && phase >= known + 2 && !self.knows_arrivals(place, lane, barrier)
+        if u64::from(known & 1) == parity & 1
+            && phase >= known + 2
+            && !self.knows_arrivals(place, lane, barrier)
         {
             let message = format!(
                 "the thread waits for phase {known} of the mbarrier at {address:#x}, which is in phase {phase} already: \
