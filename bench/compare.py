@@ -7,6 +7,7 @@ the same for all. A ratio is the time of a peer by ours: more than 1 means that 
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import statistics
@@ -61,12 +62,15 @@ class Worker:
         return answer.get("us", answer.get("error"))
 
     def close(self):
-        """Ends the program."""
-        self.process.stdin.close()
+        """Ends the program, which may have ended by itself."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
 
     def _read(self):
         limit = threading.Timer(ANSWER_LIMIT, self.process.kill)
