@@ -48,8 +48,8 @@ def run(programs, *arguments):
 
 class Arithmetic(unittest.TestCase):
     def test_formulas_give_numbers_worked_out_by_hand(self):
-        cases = compare.cases.dense_cases()
-        self.assertEqual(len(cases), 14)
+        cases = compare.cases.known()
+        self.assertEqual(len(cases), 14 + 13 + 1)
         case = cases["dense-b128-h128-q1-k4096"]
         # 2 * 128 heads * 128 * 4096 keys * 1088; (128 * 4096 * 576 + 128 * 128 * 1088) * 2 bytes.
         self.assertEqual(compare.cases.flop(case), 146_028_888_064)
@@ -58,6 +58,14 @@ class Arithmetic(unittest.TestCase):
         # 2 * 16 * 131072 * 1088; (131072 * 576 + 16 * 1088) * 2.
         self.assertEqual(compare.cases.flop(case), 4_563_402_752)
         self.assertEqual(compare.cases.moved_bytes(case), 151_029_760)
+        case = cases["sparse-v32-b128-h128-q2-topk2048"]
+        # 2 * 128 heads * 128 * 2 * 2048 tokens * 1088; 524288 * 656 + 128 * 2 * 128 * 1088 * 2 bytes.
+        self.assertEqual(compare.cases.flop(case), 146_028_888_064)
+        self.assertEqual(compare.cases.moved_bytes(case), 415_236_096)
+        case = cases["sparse-m1-b2-h64-q2-topk128+512"]
+        # 2 * 64 heads * 2 * 2 * 640 tokens * 1024; 2560 * 584 + 2 * 2 * 64 * 1024 * 2 bytes.
+        self.assertEqual(compare.cases.flop(case), 335_544_320)
+        self.assertEqual(compare.cases.moved_bytes(case), 2_019_328)
         varied = compare.cases.lengths(cases["dense-b128-h128-q2-k8192-varlen-causal"])
         self.assertEqual(varied[:4], [4096, 12_015, 11_742, 11_469])
 
@@ -89,13 +97,27 @@ class Comparison(unittest.TestCase):
         sustained = next(line for line in out.splitlines() if line.startswith(CASE))
         for part in ["sustained", " 11.0 ", " 15.0 ", "1.364 (1.250 to 1.500)"]:
             self.assertIn(part, sustained)
-        self.assertIn("burst: FlashMLA 1.000 (1 cases)", out)
+        self.assertIn("dense_decode, burst: FlashMLA 1.000 (1 cases)", out)
         self.assertEqual([record["program"] for record in records], ["oximla", "FlashMLA"] * 2)
         self.assertEqual([record["regime"] for record in records], ["sustained"] * 2 + ["burst"] * 2)
         first = records[0]
         self.assertEqual((first["us"], first["spread"], first["rounds"]), (11.0, [10.0, 12.0], 2))
         # 2 * 128 * 4 * 8192 * 1088 FLOP in 11 us.
         self.assertEqual((first["tflops"], first["device"]), (829.71, "a GPU"))
+
+    def test_each_operation_has_means_of_its_standard_cases(self):
+        names = [CASE, "sparse-m1-b2-h64-q2-topk128+512", "sparse-v32-b128-h16-q1-topk2048"]
+        programs = {
+            "oximla": stub(10, 10, 10),
+            "FlashMLA": stub(20, 30, 90),
+            "FlashAttention-3": stub(10, "-", "-"),
+        }
+        out, errors, records = run(programs, *names, "--rounds", "1", "--regime", "burst")
+        self.assertIn("dense_decode, burst: FlashMLA 2.000 (1 cases), FlashAttention-3 1.000 (1 cases)", out)
+        self.assertIn("sparse_decode, burst: FlashMLA 3.000 (1 cases), better peer 3.000 (1 cases)", out)
+        self.assertEqual(errors.count("FlashAttention-3: too large"), 2)
+        further = [record for record in records if record["name"] == names[2]]
+        self.assertEqual([(record["program"], record["us"]) for record in further], [("oximla", 10), ("FlashMLA", 90)])
 
     def test_what_is_missing_or_fails_is_named_and_left_out(self):
         no_torch = 'print(\'{"error": "PyTorch is not installed"}\')'

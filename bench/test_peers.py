@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import lzma
+import math
 import sys
 import tempfile
 import types
@@ -16,9 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 import cases  # noqa: E402
 import flash_attention_3  # noqa: E402
 import flashmla  # noqa: E402
+import inputs  # noqa: E402
 import worker  # noqa: E402
 
 SMALL = {"name": "small", "op": "dense_decode", "b": 2, "h_q": 4, "s_q": 2, "s_k": 300, "page": 64}
+SPARSE = {"name": "sparse", "op": "sparse_decode", "b": 2, "h_q": 16, "s_q": 3, "s_k": 100, "d": 576}
+SPARSE |= {"topk": 8, "page": 64}
+TWO_CACHES = {**SPARSE, "h_q": 128, "d": 512, "extra_topk": 24, "extra_page": 32}
 
 # Arguments of FlashAttention-3's operators, none of which has a default.
 SCHEDULE_ARGUMENTS = """batch_size max_seqlen_q max_seqlen_k num_heads num_heads_k headdim headdim_v qkv_dtype seqused_k
@@ -30,19 +35,37 @@ FORWARD_ARGUMENTS = """q k v k_new v_new q_v out cu_seqlens_q cu_seqlens_k cu_se
     scheduler_metadata num_splits pack_gqa sm_margin s_aux cp_world_size cp_rank cp_tot_seqused_k"""
 
 
-class Tensor:
-    """A shape, and slices of its last dimension."""
+ITEM_BYTES = {"bfloat16": 2, "int32": 4, "float32": 4, "uint8": 1, "float8_e4m3fn": 1}
 
-    def __init__(self, *shape):
-        self.shape = shape
+
+class Tensor:
+    """A shape and a type, and slices of its last dimension."""
+
+    def __init__(self, *shape, dtype="bfloat16"):
+        self.shape, self.dtype = shape, dtype
 
     def __getitem__(self, index):
-        return Tensor(*self.shape[:-1], len(range(self.shape[-1])[index[1]]))
+        return Tensor(*self.shape[:-1], len(range(self.shape[-1])[index[1]]), dtype=self.dtype)
+
+    def __setitem__(self, index, value):
+        target = self[index]
+        if isinstance(value, Tensor):
+            assert value.dtype == target.dtype, f"{value.dtype} into {target.dtype}"
+            assert value.shape == target.shape[-len(value.shape) :], f"{value.shape} into {target.shape}"
+        else:
+            assert 0 <= value < 256 ** ITEM_BYTES[self.dtype]
 
     def view(self, *shape):
-        return Tensor(*shape)
+        if isinstance(shape[0], str):
+            last = self.shape[-1] * ITEM_BYTES[self.dtype] // ITEM_BYTES[shape[0]]
+            return Tensor(*self.shape[:-1], last, dtype=shape[0])
+        assert math.prod(shape) == math.prod(self.shape), f"{self.shape} as {shape}"
+        return Tensor(*shape, dtype=self.dtype)
 
     def mul_(self, factor):
+        return self
+
+    def clamp_(self, low, high):
         return self
 
     zero_ = int = lambda self: self
@@ -51,7 +74,7 @@ class Tensor:
 class Gpu:
     """Enough of PyTorch, with a clock that advances by 3 ms a call where graphs are replayed."""
 
-    bfloat16, int32, uint8 = "bfloat16", "int32", "uint8"
+    bfloat16, int32, uint8, float32, float8_e4m3fn = "bfloat16", "int32", "uint8", "float32", "float8_e4m3fn"
 
     def __init__(self):
         gpu, self.now, self.captured = self, 0.0, None
@@ -87,16 +110,30 @@ class Gpu:
         )
         self.cuda.get_device_name = lambda index: "a GPU"
         self.manual_seed = nothing
+        self.nn = types.SimpleNamespace(functional=types.SimpleNamespace(pad=self.pad))
 
     def call(self, *arguments, **named):
         if self.captured:
             self.captured.calls += 1
 
     def randn(self, *shape, device, dtype):
-        return Tensor(*shape)
+        return Tensor(*shape, dtype=dtype)
 
-    def empty(self, count, device, dtype):
-        return Tensor(count)
+    def randint(self, low, high, shape, device, dtype):
+        return Tensor(*shape, dtype=dtype)
+
+    def full(self, shape, value, device, dtype):
+        return Tensor(*shape, dtype=dtype)
+
+    def empty(self, *shape, device, dtype):
+        return Tensor(*shape, dtype=dtype)
+
+    def pad(self, tensor, amounts):
+        """Zeros behind the last dimensions; `amounts` has pairs, of the last dimension first."""
+        shape = list(tensor.shape)
+        for place, amount in enumerate(amounts[1::2]):
+            shape[-1 - place] += amount
+        return Tensor(*shape, dtype=tensor.dtype)
 
     def randperm(self, count, device):
         return Tensor(count)
@@ -110,7 +147,7 @@ class Gpu:
 
 def run_worker(gpu):
     with mock.patch.object(worker, "driver_version", lambda: "13.0"):
-        return worker.Worker("peer", gpu, lambda torch, case, inputs: gpu.call)
+        return worker.Worker("peer", gpu, {"dense_decode": lambda torch, case, inputs: gpu.call})
 
 
 class Timing(unittest.TestCase):
@@ -125,25 +162,34 @@ class Timing(unittest.TestCase):
 
     def test_lines_are_answered_and_mistakes_named(self):
         out = io.StringIO()
-        requests = io.StringIO("small burst\nsmall fast\nother burst\n")
+        requests = io.StringIO("small burst\nsmall fast\nother burst\nsparse burst\n")
         with (
             contextlib.redirect_stdout(out),
             mock.patch.object(sys, "stdin", requests),
             mock.patch.object(worker.time, "sleep"),
         ):
-            worker.serve(run_worker(Gpu()), {"small": SMALL})
-        ready, record, fast, other = [json.loads(line) for line in out.getvalue().splitlines()]
+            worker.serve(run_worker(Gpu()), {"small": SMALL, "sparse": SPARSE})
+        ready, record, fast, other, sparse = [json.loads(line) for line in out.getvalue().splitlines()]
         self.assertEqual((ready["ready"], ready["device"]), (True, "a GPU"))
         self.assertAlmostEqual(record["us"], 3000.0)
         for answer in [fast, other]:
             self.assertIn("needed is a case's name and a regime", answer["error"])
+        self.assertEqual(sparse["error"], "peer has no sparse_decode")
 
     def test_page_tables_cover_the_longest_request(self):
-        inputs = worker.Inputs(Gpu(), SMALL)
+        drawn = inputs.DenseDecode(Gpu(), SMALL)
         # 300 keys, up to a multiple of 256, on pages of 64.
-        self.assertEqual(inputs.block_table.shape, (2, 8))
-        self.assertEqual(inputs.kv_cache.shape, (16, 64, 1, 576))
-        self.assertEqual((inputs.q.shape, inputs.longest), ((2, 2, 4, 576), 300))
+        self.assertEqual(drawn.block_table.shape, (2, 8))
+        self.assertEqual(drawn.kv_cache.shape, (16, 64, 1, 576))
+        self.assertEqual((drawn.q.shape, drawn.longest), ((2, 2, 4, 576), 300))
+
+    def test_caches_have_pages_for_all_requests(self):
+        drawn = inputs.SparseDecode(Gpu(), SPARSE)
+        self.assertEqual((drawn.q.shape, drawn.scope.kv_cache.shape), ((2, 3, 16, 576), (4, 64, 1, 656)))
+        self.assertEqual((drawn.scope.indices.shape, drawn.extra), ((2, 3, 8), None))
+        drawn = inputs.SparseDecode(Gpu(), TWO_CACHES)
+        self.assertEqual((drawn.q.shape, drawn.scope.kv_cache.shape), ((2, 3, 128, 512), (4, 64, 1, 584)))
+        self.assertEqual((drawn.extra.kv_cache.shape, drawn.extra.indices.shape), ((8, 32, 1, 584), (2, 3, 24)))
 
 
 class Libraries(unittest.TestCase):
@@ -180,10 +226,30 @@ class Calls(unittest.TestCase):
             return "out", "lse", f"schedule {len(given)}", f"splits {len(given)}"
 
         ops = types.SimpleNamespace(dense_decode_fwd=dense_decode_fwd)
-        call = flashmla.prepare(ops, Gpu(), SMALL, worker.Inputs(Gpu(), SMALL))
+        call = flashmla.dense_decode(ops, Gpu(), SMALL, inputs.DenseDecode(Gpu(), SMALL))
         for _ in range(3):
             call()
         self.assertEqual(given, [(None, None)] + [("schedule 1", "splits 1")] * 2)
+
+    def test_flashmla_gets_padded_heads_and_both_caches(self):
+        given = []
+
+        def sparse_decode_fwd(*arguments):
+            given.append(arguments)
+            return "out", "lse", "schedule", "splits"
+
+        ops = types.SimpleNamespace(sparse_decode_fwd=sparse_decode_fwd)
+        for case in [SPARSE, TWO_CACHES]:
+            call = flashmla.sparse_decode(ops, Gpu(), case, inputs.SparseDecode(Gpu(), case))
+            call()
+            call()
+        one, again, two, _ = given
+        # Queries, cache, indices and sink; 16 heads become 64.
+        shapes = [tensor.shape for tensor in (one[0], one[1], one[2], one[4])]
+        self.assertEqual(shapes, [(2, 3, 64, 576), (4, 64, 1, 656), (2, 3, 8), (64,)])
+        self.assertEqual((one[1].dtype, one[5:10], again[5:7]), ("float8_e4m3fn", (None,) * 5, ("schedule", "splits")))
+        self.assertEqual((two[0].shape, two[7].shape, two[8].shape), ((2, 3, 128, 512), (8, 32, 1, 584), (2, 3, 24)))
+        self.assertEqual(two[10:], (512, 512**-0.5, None))
 
     def test_flash_attention_gets_every_argument_and_parts_of_heads(self):
         given = {}
@@ -191,7 +257,7 @@ class Calls(unittest.TestCase):
             get_scheduler_metadata=lambda **named: given.update(schedule=named),
             fwd=lambda **named: given.update(forward=named),
         )
-        flash_attention_3.prepare(ops, Gpu(), SMALL, worker.Inputs(Gpu(), SMALL))()
+        flash_attention_3.dense_decode(ops, Gpu(), SMALL, inputs.DenseDecode(Gpu(), SMALL))()
         self.assertEqual(set(given["schedule"]), set(SCHEDULE_ARGUMENTS.split()))
         self.assertEqual(set(given["forward"]), set(FORWARD_ARGUMENTS.split()))
         shapes = [given["forward"][name].shape for name in ["q", "q_v", "k", "v", "cu_seqlens_q"]]
@@ -199,11 +265,12 @@ class Calls(unittest.TestCase):
 
 
 class Records(unittest.TestCase):
-    def test_names_select_dense_cases_alone(self):
-        found = list(cases.dense_cases(["b1-h128", "b4"]))
-        self.assertEqual(found, ["dense-b4-h128-q1-k8192", "dense-b1-h128-q1-k65536"])
-        with self.assertRaisesRegex(ValueError, "CASE is sparse"):
-            cases.dense_cases(["sparse"])
+    def test_names_select_decode_cases(self):
+        found = list(cases.select(["b1-h128", "h16-q1-topk"]))
+        self.assertEqual(found, ["dense-b1-h128-q1-k65536", "sparse-v32-b128-h16-q1-topk2048"])
+        self.assertEqual(len(cases.select()), 14 + 13)
+        with self.assertRaisesRegex(ValueError, "CASE is prefill"):
+            cases.select(["prefill"])
 
     def test_numbers_have_five_digits(self):
         self.assertEqual([cases.significant(value) for value in [123.456789, 0.000123456]], [123.46, 0.00012346])

@@ -30,7 +30,7 @@ UNUSED = UNUSED_BY_SCHEDULE + [
 ]
 
 
-def prepare(ops, torch, case, inputs):
+def dense_decode(ops, torch, case, inputs):
     """A function that makes one call. The schedule is made beforehand: serving makes one for all layers."""
     batch, s_q, h_q = case["b"], case["s_q"], case["h_q"]
     latent = cases.HEAD_DIM_V
@@ -77,4 +77,4 @@ def prepare(ops, torch, case, inputs):
 
 
 if __name__ == "__main__":
-    worker.main("FlashAttention-3", "_vllm_fa3_C.abi3.so", "_vllm_fa3_C", prepare)
+    worker.main("FlashAttention-3", "_vllm_fa3_C.abi3.so", "_vllm_fa3_C", {"dense_decode": dense_decode})

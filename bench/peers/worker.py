@@ -1,11 +1,12 @@
-"""What the peers' programs share: an extension's operators, inputs, timing, and the command line.
+"""What the peers' programs share: an extension's operators, timing, and the command line.
 
 Measurements are those of `oximla bench`, with the same numbers of calls and the same pauses, so that either side can
-be checked against the other: cli/src/bench/timing.rs and cuda.rs.
+be checked against the other: cli/src/bench/timing.rs and cuda/graphs.rs.
 """
 
 import argparse
 import ctypes
+import functools
 import json
 import lzma
 import statistics
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 import cases
+import inputs
 
 REGIMES = ["sustained", "burst"]
 GRAPH_CALLS = 10  # in the graph of the sustained regime
@@ -27,32 +29,11 @@ BURST_GAP = 0.01  # seconds
 # takes longer than the host's part of the launch.
 FLUSHED_BYTES = 128 << 20
 
-SPREAD = 0.1  # standard deviation of queries and keys
-TABLE_KEYS = 256  # a request's part of the page table is for a multiple of these
-
 LIBRARIES = Path(__file__).resolve().parent / "lib"
 
 
 class Missing(Exception):
     """Something that the program needs is not there."""
-
-
-class Inputs:
-    """A case's tensors on the GPU. Pages lie in random order."""
-
-    def __init__(self, torch, case):
-        batch, page = case["b"], case["page"]
-        per_request = cases.lengths(case)
-        pages = -(-max(per_request) // TABLE_KEYS) * TABLE_KEYS // page
-        normal = {"device": "cuda", "dtype": torch.bfloat16}
-        torch.manual_seed(0)
-        self.q = torch.randn(batch, case["s_q"], case["h_q"], cases.HEAD_DIM, **normal).mul_(SPREAD)
-        self.kv_cache = torch.randn(batch * pages, page, 1, cases.HEAD_DIM, **normal).mul_(SPREAD)
-        self.block_table = torch.randperm(batch * pages, device="cuda").int().view(batch, pages)
-        self.cache_seqlens = torch.tensor(per_request, device="cuda", dtype=torch.int32)
-        self.longest = max(per_request)
-        self.softmax_scale = cases.HEAD_DIM**-0.5
-        self.causal = bool(case.get("causal"))
 
 
 class Timer:
@@ -117,7 +98,10 @@ class Timer:
 
 
 class Worker:
-    """Times one case after another; a case's tensors stay until another is asked for."""
+    """Times one case after another; a case's tensors stay until another is asked for.
+
+    `prepare` has a function `(torch, case, inputs)` for each operation, which returns a function that makes one call.
+    """
 
     def __init__(self, program, torch, prepare):
         self.program, self.torch, self.prepare = program, torch, prepare
@@ -136,9 +120,12 @@ class Worker:
 
     def _time(self, case, regime):
         if self.name != case["name"]:
+            if case["op"] not in self.prepare:
+                raise ValueError(f"{self.program} has no {case['op']}")
             self.name = self.timer = None
             self.torch.cuda.empty_cache()
-            self.timer = Timer(self.torch, self.prepare(self.torch, case, Inputs(self.torch, case)))
+            prepare, draw = self.prepare[case["op"]], inputs.OF_OPS[case["op"]]
+            self.timer = Timer(self.torch, prepare(self.torch, case, draw(self.torch, case)))
             self.name = case["name"]
         return self.timer.microseconds(regime)
 
@@ -146,29 +133,32 @@ class Worker:
 def main(program, library, namespace, prepare):
     """Runs a peer's program.
 
-    `library` is the file that defines the operators `torch.ops.<namespace>`, and `prepare(ops, torch, case, inputs)`
-    returns a function that makes one call.
+    `library` is the file that defines the operators `torch.ops.<namespace>`, and `prepare` has a function
+    `(ops, torch, case, inputs)` for each operation, which returns a function that makes one call.
     """
-    parser = argparse.ArgumentParser(description=f"Times {program} on the standard cases of dense decode.")
-    parser.add_argument("cases", metavar="CASE", nargs="*", help="parts of names; all cases without any")
+    parser = argparse.ArgumentParser(description=f"Times {program} on the standard cases of {' and '.join(prepare)}.")
+    parser.add_argument("cases", metavar="CASE", nargs="*", help="parts of names; all standard cases without any")
     parser.add_argument("--libraries", type=Path, default=LIBRARIES, help=f"folder with {library}[.xz]")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each case and regime")
     parser.add_argument("--interactive", action="store_true", help="time what is asked for on standard input")
     options = parser.parse_args()
     try:
-        wanted = cases.dense_cases(options.cases)
+        wanted = cases.select(options.cases)
         torch = load(options.libraries, library)
         ops = getattr(torch.ops, namespace)
-        worker = Worker(program, torch, lambda *arguments: prepare(ops, *arguments))
+        bound = {op: functools.partial(of_op, ops) for op, of_op in prepare.items()}
+        worker = Worker(program, torch, bound)
     except (Missing, ValueError) as error:
         if options.interactive:
             emit({"program": program, "error": str(error)})
             sys.exit(1)
         sys.exit(f"error: {error}")
     if options.interactive:
-        serve(worker, wanted)
+        serve(worker, cases.known())
         return
     for case in wanted.values():
+        if case["op"] not in prepare:
+            continue
         for regime in REGIMES:
             emit(worker.rounds(case, regime, max(1, options.rounds)))
 
@@ -204,15 +194,15 @@ def driver_version():
     return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
-def serve(worker, wanted):
+def serve(worker, known):
     """Answers lines of a case and a regime, as `oximla bench --interactive` does."""
     emit({"ready": True, "program": worker.program, "device": worker.device, "driver": worker.driver})
     for line in sys.stdin:
         name, _, regime = line.strip().partition(" ")
         try:
-            if name not in wanted or regime not in REGIMES:
+            if name not in known or regime not in REGIMES:
                 raise ValueError(f"the request is {line!r}; needed is a case's name and a regime")
-            emit(worker.time(wanted[name], regime))
+            emit(worker.time(known[name], regime))
         except (RuntimeError, ValueError) as error:
             worker.name = worker.timer = None
             emit({"name": name, "error": str(error)})

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Ended, folder, objects, oximla};
-use oximla_types::kernels::dense_decode::{REGISTER_QUERY_TILES, TILE_COLUMNS, VALUE_PARTS};
+use oximla_types::kernels::decode::{TILE_COLUMNS, VALUE_PARTS};
+use oximla_types::kernels::dense_decode::REGISTER_QUERY_TILES;
 use serde_json::Value;
 
 const TILE_ROWS: f64 = 64.0;

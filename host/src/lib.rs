@@ -2,8 +2,8 @@
 //!
 //! The path is the same for every operation:
 //!
-//! 1. describe it once as a *problem* ([`DenseDecode`], [`SparseDecode`], [`SparsePrefill`], [`MergeStates`]), which is
-//!    validated when it is built;
+//! 1. describe it once as a *problem* ([`DenseDecode`], [`SparseDecode`], [`SparsePrefill`], [`MergeStates`],
+//!    [`KvInsert`], [`KvGather`], [`TopkToSlots`]), which is validated when it is built;
 //! 2. turn it into a *plan* for a [`Device`]: kernel choice, schedule, workspace size. Everything that happens once
 //!    happens here, and a plan can be kept across layers and steps;
 //! 3. `run` the plan on a [`Stream`] with inputs, outputs and workspace the caller owns. On a GPU a run neither
@@ -42,11 +42,14 @@ pub use ops::dense_decode::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, DenseDecodePlanBuilder,
     DenseDecodeSchedule,
 };
+pub use ops::kv_gather::{KvGather, KvGatherInputs, KvGatherPlan};
+pub use ops::kv_insert::{KvInsert, KvInsertInputs, KvInsertPlan};
 pub use ops::merge_states::{MergeStates, MergeStatesPlan, MergedState, PartialState};
 pub use ops::sparse_decode::{
     KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan,
 };
 pub use ops::sparse_prefill::{SparsePrefill, SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan};
+pub use ops::topk_to_slots::{TopkToSlots, TopkToSlotsInputs, TopkToSlotsOutputs, TopkToSlotsPlan};
 pub use oximla_types::kv_cache::KvFormat;
 pub use oximla_types::schedule::Determinism;
 /// The emulator behind [`Device::emulated`]: types of its findings and counts.

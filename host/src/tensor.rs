@@ -229,6 +229,18 @@ impl<'a, T: Element, const RANK: usize> TensorView<'a, T, RANK> {
     }
 }
 
+/// Writing on the host.
+#[cfg(feature = "cpu")]
+impl<T: Element, const RANK: usize> TensorViewMut<'_, T, RANK> {
+    /// All elements at an outermost index; inner dimensions are contiguous.
+    pub(crate) fn outermost_mut(&mut self, index: usize) -> &mut [T] {
+        let elements = self.view.outermost(index);
+        // SAFETY: the view's maker promised that the elements are writable and that nothing else accesses them; this
+        // borrows the view exclusively.
+        unsafe { std::slice::from_raw_parts_mut(elements.as_ptr().cast_mut(), elements.len()) }
+    }
+}
+
 /// Writing on the host, from several threads.
 #[cfg(feature = "cpu")]
 impl<T: Element, const RANK: usize> TensorViewMut<'_, T, RANK> {
@@ -265,7 +277,7 @@ macro_rules! elements {
           impl sealed::Sealed for $ty {})+
     };
 }
-elements!(u8 => "u8", i32 => "i32", f32 => "f32", bf16 => "bf16", f16 => "fp16");
+elements!(u8 => "u8", i32 => "i32", i64 => "i64", f32 => "f32", bf16 => "bf16", f16 => "fp16");
 
 impl Half for bf16 {
     const FORMAT: crate::KvFormat = crate::KvFormat::Bf16;

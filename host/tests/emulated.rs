@@ -8,10 +8,13 @@ use oximla::{
 };
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::DenseDecodeParams;
+use oximla_types::kernels::kv_gather::KvGatherParams;
+use oximla_types::kernels::kv_insert::KvInsertParams;
 use oximla_types::kernels::merge_states::MergeStatesParams;
+use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 10] = [
+const ENTRIES: [(&str, usize); 15] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),
@@ -22,6 +25,11 @@ const ENTRIES: [(&str, usize); 10] = [
     ("merge_states_bf16", size_of::<MergeStatesParams>()),
     ("merge_states_fp16", size_of::<MergeStatesParams>()),
     ("merge_states_f32", size_of::<MergeStatesParams>()),
+    ("kv_insert_v32", size_of::<KvInsertParams>()),
+    ("kv_insert_model1", size_of::<KvInsertParams>()),
+    ("kv_gather_v32", size_of::<KvGatherParams>()),
+    ("kv_gather_model1", size_of::<KvGatherParams>()),
+    ("topk_to_slots", size_of::<TopkToSlotsParams>()),
 ];
 
 fn emulated() -> Device {

@@ -11,6 +11,9 @@
 //! | [`SparsePrefill`] | contiguous bf16 keys | listed rows |
 //! | [`MergeStates`] | results over disjoint keys | those of all |
 //!
+//! Around sparse decode, [`KvInsert`] writes tokens into an FP8 cache, [`KvGather`] reads them back, and [`TopkToSlots`]
+//! finds the slots of positions.
+//!
 //! Conventions common to all:
 //! - The value of a key is its first `head_dim_v` elements.
 //! - `lse` and `max_logits` are natural-log units and do not include the attention sink.
@@ -23,14 +26,20 @@
 mod attention;
 mod dense_decode;
 pub mod fp8;
+mod kv_gather;
+mod kv_insert;
 mod merge_states;
 pub mod model1;
 mod sparse_decode;
 mod sparse_prefill;
+mod topk_to_slots;
 pub mod v32;
 
 pub use attention::Attention;
 pub use dense_decode::DenseDecode;
+pub use kv_gather::KvGather;
+pub use kv_insert::KvInsert;
 pub use merge_states::{MergeStates, State};
 pub use sparse_decode::{Fp8Format, Scope, SparseDecode};
 pub use sparse_prefill::SparsePrefill;
+pub use topk_to_slots::{TopkToSlots, Translation};

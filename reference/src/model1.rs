@@ -48,6 +48,16 @@ pub fn quantise_page(tokens: &[bf16]) -> Vec<u8> {
     [data, scale_plane].concat()
 }
 
+/// Writes a token of [`HEAD_DIM`] elements at `offset` in a page of `page_size` tokens.
+pub fn write_token(page: &mut [u8], page_size: usize, offset: usize, token: &[bf16]) {
+    assert_eq!(token.len(), HEAD_DIM, "elements of a token");
+    let alone = quantise_page(token);
+    let (data, scales) = alone.split_at(DATA_BYTES);
+    let (data_plane, scale_plane) = page.split_at_mut(page_size * DATA_BYTES);
+    data_plane[offset * DATA_BYTES..][..DATA_BYTES].copy_from_slice(data);
+    scale_plane[offset * SCALE_BYTES..][..SCALE_BYTES].copy_from_slice(scales);
+}
+
 /// The [`HEAD_DIM`] elements of the token at `offset` in a page of `page_size` tokens, each a bf16 value.
 pub fn dequantise_token(page: &[u8], page_size: usize, offset: usize) -> Vec<f64> {
     assert_eq!(page.len(), page_size * TOKEN_BYTES, "bytes of a page");
@@ -117,6 +127,12 @@ mod tests {
         expected[1161] = 127;
         expected[1166] = 129;
         assert_eq!(quantise_page(&tokens), expected);
+
+        let mut page = vec![0xff; 1168];
+        for (offset, token) in tokens.chunks(512).enumerate() {
+            write_token(&mut page, 2, offset, token);
+        }
+        assert_eq!(page, expected);
     }
 
     proptest! {

@@ -44,6 +44,15 @@ impl Fp8Format {
         }
     }
 
+    /// Writes a token, `[head_dim]`, at `offset` in a page of `page_size` tokens.
+    pub fn write_token(self, page: &mut [u8], page_size: usize, offset: usize, token: &[bf16]) {
+        match self {
+            Self::V32 => page[offset * v32::TOKEN_BYTES..][..v32::TOKEN_BYTES]
+                .copy_from_slice(&v32::quantise_token(token)),
+            Self::Model1 => model1::write_token(page, page_size, offset, token),
+        }
+    }
+
     /// The elements of the token at `offset` in a page of `page_size` tokens, each a bf16 value.
     pub fn dequantise_token(self, page: &[u8], page_size: usize, offset: usize) -> Vec<f64> {
         match self {

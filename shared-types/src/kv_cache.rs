@@ -14,7 +14,7 @@
 //! ```
 //!
 //! An FP8 value is `bf16(e4m3) · bf16(scale)`, rounded to bf16. A scale serves [`KvFormat::quant_tile`] elements; the
-//! `ue8m0` byte `s` means 2^(s − 127). The pad byte holds anything and is never read.
+//! `ue8m0` byte `s` means 2^(s − 127). The pad byte holds anything and is never read; writers leave 0.
 //!
 //! Values are the first [`KvFormat::head_dim_v`] elements of the same tokens. All offsets count bytes and are 64-bit:
 //! no `u32` number of tokens overflows them.
@@ -208,6 +208,15 @@ impl PageLayout {
             KvFormat::Bf16 | KvFormat::Fp16 | KvFormat::V32Fp8 => self.nope(token).end,
         };
         range(start, self.format.scales_bytes())
+    }
+
+    /// The bytes after the token's scales that belong to nothing; empty but in [`KvFormat::Model1Fp8`].
+    pub const fn padding(self, token: u32) -> Range<u64> {
+        let padding = match self.format {
+            KvFormat::Model1Fp8 => self.format.scale_plane_bytes() - self.format.scales_bytes(),
+            KvFormat::Bf16 | KvFormat::Fp16 | KvFormat::V32Fp8 => 0,
+        };
+        range(self.scales(token).end, padding)
     }
 
     /// All that the token has in the page's first plane, where tokens are rows.

@@ -1,6 +1,7 @@
 //! What the GPU kernels and the host library must agree on, written down once.
 //!
 //! * [`kv_cache`]: the formats of the paged KV cache, byte by byte;
+//! * [`fp8`]: the scales of its FP8 tiles;
 //! * [`layout`]: how tiles lie in shared memory and fragments in registers;
 //! * [`descriptor`]: the 64-bit operand descriptors of `wgmma`;
 //! * [`schedule`]: how split-KV work is divided among CTAs;
@@ -11,6 +12,7 @@
 #![no_std]
 
 pub mod descriptor;
+pub mod fp8;
 pub mod kernels;
 pub mod kv_cache;
 pub mod launch;

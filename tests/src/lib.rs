@@ -13,10 +13,14 @@
 pub mod backend;
 pub mod dense_decode;
 pub mod instructions;
+pub mod kv_gather;
+pub mod kv_insert;
 pub mod merge_states;
 pub mod mutation;
 pub mod noise;
+pub mod paged_cache;
 pub mod sparse_decode;
 pub mod sparse_prefill;
 pub mod strided;
 pub mod tolerance;
+pub mod topk_to_slots;

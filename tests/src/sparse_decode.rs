@@ -222,17 +222,45 @@ fn reference_scope(format: Fp8Format, scope: &ScopeCase) -> oximla_reference::Sc
 /// # Errors
 /// What planning or running says; the outputs were untouched then.
 pub fn run(backend: &Backend, case: &SparseDecodeCase, views: Views) -> Result<Expected, Error> {
+    run_with(backend, case, Settings { views, ..Settings::default() })
+}
+
+/// How to run a case.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How the tensors lie.
+    pub views: Views,
+    /// Bytes from the start of a cache's buffer, which is aligned, to its first page.
+    pub page_offset: usize,
+    /// Bytes between pages, besides those that `views` asks for.
+    pub page_gap: usize,
+    /// Bytes of the workspace, from those needed.
+    pub workspace_bytes: fn(usize) -> usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { views: Views::Contiguous, page_offset: 0, page_gap: 0, workspace_bytes: |needed| needed }
+    }
+}
+
+/// As [`run`], with more to choose.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(backend: &Backend, case: &SparseDecodeCase, settings: Settings) -> Result<Expected, Error> {
     let p = &case.problem;
+    let views = settings.views;
     let plan = SparseDecodePlan::new(p, &backend.device)?;
     let head_dim = case.q.len() / (p.batch * p.s_q * p.h_q);
     let q = Input::new(backend, &case.q, [p.batch, p.s_q, p.h_q, head_dim], views);
-    let scope = ScopeTensors::new(backend, p, &case.scope, views);
-    let extra = case.extra.as_ref().map(|extra| ScopeTensors::new(backend, p, extra, views));
+    let scope = ScopeTensors::new(backend, p, &case.scope, settings);
+    let extra = case.extra.as_ref().map(|extra| ScopeTensors::new(backend, p, extra, settings));
     let attn_sink =
         case.attn_sink.as_ref().map(|sinks| Input::new(backend, sinks, [p.h_q], Views::Contiguous));
     let mut out = Output::<bf16, 4>::new(backend, [p.batch, p.s_q, p.h_q, HEAD_DIM_V], views);
     let mut lse = Output::<f32, 3>::new(backend, [p.batch, p.h_q, p.s_q], views);
-    let mut workspace = backend.workspace(plan.workspace_bytes());
+    let mut workspace = backend.workspace((settings.workspace_bytes)(plan.workspace_bytes()));
 
     let inputs = SparseDecodeInputs {
         q: q.view(),
@@ -249,14 +277,18 @@ pub fn run(backend: &Backend, case: &SparseDecodeCase, views: Views) -> Result<E
     Ok(Expected { out, lse: lse.read("lse"), max_logits: Vec::new() })
 }
 
-struct ScopeTensors {
+/// A cache and its index lists in a backend's memory.
+#[derive(Debug)]
+pub struct ScopeTensors {
     kv_cache: Input<u8, 4>,
     indices: Input<i32, 3>,
     topk_length: Option<Input<i32, 1>>,
 }
 
 impl ScopeTensors {
-    fn new(backend: &Backend, problem: &SparseDecode, scope: &ScopeCase, views: Views) -> Self {
+    /// Lays the tensors of `scope` out as the settings say.
+    pub fn new(backend: &Backend, problem: &SparseDecode, scope: &ScopeCase, settings: Settings) -> Self {
+        let Settings { views, page_offset, page_gap, .. } = settings;
         let KvScopeShape { num_pages, page_size, topk } = scope.shape;
         let page_bytes = scope.kv_cache.len() / num_pages;
         let cache_shape = [num_pages, page_size, 1, page_bytes / page_size];
@@ -265,7 +297,7 @@ impl ScopeTensors {
             Views::Contiguous => page_bytes,
             _ => padded_page_stride(problem.format, page_bytes),
         };
-        let cache_layout = Layout::with_outer_stride(cache_shape, page_stride);
+        let cache_layout = Layout::with_outer_stride(cache_shape, page_stride + page_gap).after(page_offset);
         let indices = Input::new(backend, &scope.indices, [problem.batch, problem.s_q, topk], views);
         let topk_length = scope.topk_length.as_ref();
         Self {
@@ -275,7 +307,16 @@ impl ScopeTensors {
         }
     }
 
-    fn view(&self) -> KvScope<'_> {
+    /// Other lists of the same shape in place of these; the cache stays.
+    pub fn change_lists(&mut self, scope: &ScopeCase) {
+        self.indices.write(&scope.indices);
+        if let (Some(tensor), Some(lengths)) = (&mut self.topk_length, &scope.topk_length) {
+            tensor.write(lengths);
+        }
+    }
+
+    /// The tensors.
+    pub fn view(&self) -> KvScope<'_> {
         KvScope {
             kv_cache: self.kv_cache.view(),
             indices: self.indices.view(),

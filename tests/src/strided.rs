@@ -24,6 +24,9 @@ impl Trap for f32 {
 impl Trap for i32 {
     const TRAP: Self = 2_147_480_000; // no page, no token, no length
 }
+impl Trap for i64 {
+    const TRAP: Self = 9_223_372_036_854_000_000; // no token
+}
 impl Trap for u8 {
     const TRAP: Self = 0xff; // NaN as an e4m3 code, as a ue8m0 scale, and all over an f32 or bf16
 }
@@ -80,6 +83,11 @@ impl<const RANK: usize> Layout<RANK> {
         layout.strides[0] = outer_stride;
         layout.len = shape[0] * outer_stride;
         layout
+    }
+
+    /// The same tensor, `elements` further into a buffer that is as much larger.
+    pub fn after(self, elements: usize) -> Self {
+        Self { offset: self.offset + elements, len: self.len + elements, ..self }
     }
 
     fn with_extents(shape: [usize; RANK], extents: [usize; RANK], offset: usize) -> Self {
@@ -225,6 +233,8 @@ mod tests {
         assert_eq!((unaligned.strides, unaligned.offset), ([17, 1], 1));
         let pages = Layout::with_outer_stride([2, 3, 1, 4], 20);
         assert_eq!((pages.strides, pages.len), ([20, 4, 4, 1], 40));
+        let after = pages.after(3);
+        assert_eq!((after.strides, after.offset, after.len), (pages.strides, 3, 43));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use half::bf16;
 use oximla_types::kernels::combine::{BF16, CombineParams};
-use oximla_types::kernels::dense_decode::{HEAD_DIM_V, PartialResults, SplitRecord};
+use oximla_types::kernels::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
+use oximla_types::kernels::sparse_decode::Divisor;
 use ptx_emulator::diagnostic::Check;
 use ptx_emulator::{GlobalMemory, Launch, Module, Options, Report, launch};
 
@@ -75,6 +76,10 @@ fn run(ptx: &str, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>)
         total_rows: ROWS,
         slots: partial.lse.len() as u32 / ROWS,
         ctas: CTAS,
+        attn_sink: 0,
+        attn_sink_stride: 0,
+        queries: Divisor::new(1),
+        reserved: 0,
     };
     let what = Launch {
         entry: BF16.entry,

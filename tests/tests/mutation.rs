@@ -8,14 +8,15 @@ use oximla::{Device, EmulatedOptions, EmulatedReports, Error, KvFormat};
 use oximla_conformance::backend::report;
 use oximla_conformance::dense_decode::Spec;
 use oximla_conformance::mutation::{BarrierUses, Mutant, mutants, without_waits};
-use oximla_types::kernels::dense_decode::{BARRIER_BYTES, SharedPlan, TAIL_SLOTS};
+use oximla_types::kernels::decode::BARRIER_BYTES;
+use oximla_types::kernels::dense_decode::{PLAN, TAIL_SLOTS};
 use rayon::prelude::*;
 
 const PTX: &str = include_str!("../../host/ptx/sm_90a.ptx");
 
 /// Mbarriers of dense decode that only pace the work: nothing is protected by them. They are taken out before anything else,
 /// which would show if that were not so.
-const PACING: [Range<u32>; 1] = [slots(SharedPlan::P_MAY)];
+const PACING: [Range<u32>; 1] = [slots(PLAN.p_may)];
 
 /// Few enough that each CTA has several requests, and some requests are split.
 const MULTIPROCESSORS: u32 = 2;

@@ -4,12 +4,11 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Context;
-use oximla::case_file::{Case, DenseDecodeCase, HalfVec};
+use oximla::case_file::Case;
 use oximla::{Device, DeviceInfo};
 
-use super::inputs;
+use super::ops::Shape;
 use super::record::{Regime, median};
-use super::standard::DenseShape;
 use super::timing::{BURST_CALLS, BURST_GAP, SUSTAINED, SUSTAINED_SAMPLES, Stopwatch, WARM_UP, repetitions};
 
 /// A call that takes longer, in seconds, is a sample of its own: caches and clocks have long settled.
@@ -38,21 +37,13 @@ impl Stopwatch for Cpu {
         &self.info
     }
 
-    fn load(&mut self, shape: &DenseShape) -> anyhow::Result<()> {
+    fn load(&mut self, shape: &Shape) -> anyhow::Result<()> {
         // The old memory goes first: both may not fit.
         self.case = None;
-        let problem = shape.problem();
-        problem.validate()?;
-        let queries = problem.batch * problem.s_q * problem.h_q;
-        let keys = problem.num_pages * problem.page_size * problem.h_kv;
-        self.case = Some(Case::DenseDecode(DenseDecodeCase {
-            q: HalfVec::Bf16(inputs::normal(queries * problem.head_dim)),
-            kv_cache: HalfVec::Bf16(inputs::normal(keys * problem.head_dim)),
-            block_table: inputs::block_table(problem.num_pages),
-            cache_seqlens: inputs::cache_seqlens(&shape.lengths()),
-            problem,
-            expected: None,
-        }));
+        let case = shape.case()?;
+        // What is wrong with it shows up here, and not when it is timed.
+        case.prepare(&self.device)?;
+        self.case = Some(case);
         Ok(())
     }
 

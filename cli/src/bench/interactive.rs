@@ -12,9 +12,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::record::{PROGRAM, Record, Regime};
-use super::standard::{Shape, StandardCase};
+use super::standard::StandardCase;
 use super::timing::Stopwatch;
-use super::unsupported;
 use crate::report::Reporter;
 
 /// Answers the lines of `requests` until they end.
@@ -63,10 +62,9 @@ fn answer(
     let regime = Regime::from_str(regime, false)
         .ok()
         .with_context(|| format!("the regime is {regime}; needed is sustained or burst"))?;
-    let Shape::DenseDecode(shape) = &case.shape else { bail!("{}", unsupported(case.op())) };
     if loaded.as_deref() != Some(*name) {
         *loaded = None;
-        stopwatch.load(shape)?;
+        stopwatch.load(&case.shape)?;
         *loaded = Some(case.name.clone());
     }
     Ok(Record::new(case, regime, vec![stopwatch.time(regime)?], stopwatch.device()))

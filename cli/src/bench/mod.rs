@@ -6,8 +6,10 @@
 
 mod cpu;
 mod cuda;
+mod fp8_pages;
 mod inputs;
 mod interactive;
+mod ops;
 mod plot;
 mod record;
 mod standard;
@@ -21,14 +23,14 @@ use clap::{Args, ValueEnum};
 use self::cpu::Cpu;
 use self::cuda::Gpu;
 use self::record::{HEADER, Record, Regime, Skipped};
-use self::standard::{Shape, StandardCase};
+use self::standard::StandardCase;
 use self::timing::Stopwatch;
 use crate::Outcome;
 use crate::report::Reporter;
 
 #[derive(Args)]
 pub struct Options {
-    /// Cases to time, by parts of their names; all of them without any
+    /// Cases to time, by parts of their names; all standard ones without any
     #[arg(value_name = "CASE")]
     names: Vec<String>,
     /// Show the cases and what they take
@@ -74,7 +76,12 @@ enum Processor {
 /// # Errors
 /// When there is no such case or device, computing fails, or files cannot be read or written.
 pub fn run(options: &Options, reporter: &mut Reporter) -> anyhow::Result<Outcome> {
-    let cases = standard::select(standard::read(options.cases.as_deref())?, &options.names)?;
+    let mut cases = standard::read(options.cases.as_deref())?;
+    // Whoever asks for cases by name may mean the further ones.
+    if options.cases.is_none() && (options.interactive || !options.names.is_empty()) {
+        cases.extend(standard::further()?);
+    }
+    let cases = standard::select(cases, &options.names)?;
     if options.list {
         for case in &cases {
             reporter.emit(case)?;
@@ -87,7 +94,8 @@ pub fn run(options: &Options, reporter: &mut Reporter) -> anyhow::Result<Outcome
         return Ok(Outcome::Passed);
     }
     let records = if options.from.is_empty() {
-        measure(&cases, options, reporter)?
+        let regimes = options.regime.map_or(vec![Regime::Sustained, Regime::Burst], |regime| vec![regime]);
+        measure(&cases, &regimes, options.rounds, &mut *options.backend.stopwatch()?, reporter)?
     } else {
         record::read(&options.from)?
     };
@@ -99,24 +107,29 @@ pub fn run(options: &Options, reporter: &mut Reporter) -> anyhow::Result<Outcome
     Ok(Outcome::Passed)
 }
 
-/// Times the cases and prints their records.
+/// Times the cases and prints their records. A case that the device does not support is named and passed over.
 fn measure(
     cases: &[StandardCase],
-    options: &Options,
+    regimes: &[Regime],
+    rounds: u16,
+    stopwatch: &mut dyn Stopwatch,
     reporter: &mut Reporter,
 ) -> anyhow::Result<Vec<Record>> {
-    let mut stopwatch = options.backend.stopwatch()?;
     reporter.note(&format!("on {}\n{HEADER}", stopwatch.device().name))?;
-    let regimes = options.regime.map_or(vec![Regime::Sustained, Regime::Burst], |regime| vec![regime]);
     let mut records = Vec::new();
     for case in cases {
-        let Shape::DenseDecode(shape) = &case.shape else {
-            reporter.emit(&Skipped { name: &case.name, op: case.op(), skipped: unsupported(case.op()) })?;
-            continue;
-        };
-        stopwatch.load(shape)?;
-        for &regime in &regimes {
-            let rounds = (0..options.rounds).map(|_| stopwatch.time(regime));
+        match stopwatch.load(&case.shape) {
+            Ok(()) => {}
+            Err(error) if is_unsupported(&error) => {
+                let skipped =
+                    Skipped { name: &case.name, op: case.shape.op(), skipped: format!("{error:#}") };
+                reporter.emit(&skipped)?;
+                continue;
+            }
+            Err(error) => return Err(error.context(case.name.clone())),
+        }
+        for &regime in regimes {
+            let rounds = (0..rounds).map(|_| stopwatch.time(regime));
             let rounds = rounds.collect::<anyhow::Result<Vec<f64>>>()?;
             let record = Record::new(case, regime, rounds, stopwatch.device());
             reporter.emit(&record)?;
@@ -124,6 +137,10 @@ fn measure(
         }
     }
     Ok(records)
+}
+
+fn is_unsupported(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(oximla::Error::Unsupported { .. }))
 }
 
 impl Processor {
@@ -135,7 +152,57 @@ impl Processor {
     }
 }
 
-/// Why a case is skipped.
-fn unsupported(op: &str) -> String {
-    format!("this benchmark times dense_decode, not {op}")
+#[cfg(test)]
+mod tests {
+    use oximla::DeviceInfo;
+
+    use super::ops::Shape;
+    use super::*;
+
+    /// A device that only knows dense decode, and whose calls take 1 µs, then 2 µs and so on.
+    struct DenseOnly {
+        info: DeviceInfo,
+        calls: f64,
+    }
+
+    impl Stopwatch for DenseOnly {
+        fn device(&self) -> &DeviceInfo {
+            &self.info
+        }
+
+        fn load(&mut self, shape: &Shape) -> anyhow::Result<()> {
+            match shape {
+                Shape::DenseDecode(_) => Ok(()),
+                Shape::SparseDecode(_) => Err(oximla::Error::Unsupported {
+                    what: "sparse decode",
+                    need: "something".into(),
+                    have: "nothing".into(),
+                }
+                .into()),
+                Shape::SparsePrefill(_) => anyhow::bail!("out of memory"),
+            }
+        }
+
+        fn time(&mut self, _: Regime) -> anyhow::Result<f64> {
+            self.calls += 1.0;
+            Ok(self.calls)
+        }
+    }
+
+    fn measured(names: &[&str]) -> anyhow::Result<Vec<Record>> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let cases = standard::select(standard::read(None)?, &names)?;
+        let mut stopwatch = DenseOnly { info: oximla::Device::cpu().info()?, calls: 0.0 };
+        measure(&cases, &[Regime::Burst], 2, &mut stopwatch, &mut Reporter::new(true))
+    }
+
+    #[test]
+    fn what_a_device_does_not_support_is_passed_over_and_failures_are_not() {
+        let records = measured(&["sparse-m1-b2-", "dense-b4-", "dense-b1-h16-"]).unwrap();
+        let times: Vec<(&str, f64)> =
+            records.iter().map(|record| (record.name.as_str(), record.us)).collect();
+        assert_eq!(times, [("dense-b4-h128-q1-k8192", 1.5), ("dense-b1-h16-q1-k131072", 3.5)]);
+        let why = format!("{:#}", measured(&["dense-b4-", "prefill-d576-h128-topk2048-k8192"]).unwrap_err());
+        assert_eq!(why, "prefill-d576-h128-topk2048-k8192: out of memory");
+    }
 }

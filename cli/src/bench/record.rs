@@ -75,12 +75,12 @@ impl Record {
     /// The record of a case that took `rounds` microseconds; at least one.
     pub fn new(case: &StandardCase, regime: Regime, mut rounds: Vec<f64>, device: &DeviceInfo) -> Self {
         let us = median(&mut rounds);
-        let (flops, bandwidth) = (case.flop() / us * 1e6, case.bytes() / us * 1e6);
+        let (flops, bandwidth) = (case.shape.flop() / us * 1e6, case.shape.bytes() / us * 1e6);
         let ceilings = GpuName::of_device(&device.name).map(GpuName::ceilings);
         Self {
             name: case.name.clone(),
             program: PROGRAM.to_owned(),
-            op: case.op().to_owned(),
+            op: case.shape.op().to_owned(),
             regime,
             us: rounded(us),
             tflops: rounded(flops * 1e-12),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use oximla::DeviceInfo;
 
+use super::ops::Shape;
 use super::record::Regime;
-use super::standard::DenseShape;
 
 /// Calls in the graph that is replayed in the sustained regime.
 pub const GRAPH_CALLS: usize = 10;
@@ -29,8 +29,9 @@ pub trait Stopwatch {
     /// Brings a case's inputs into the device's memory, in place of those before.
     ///
     /// # Errors
-    /// When the device cannot compute the case, or has not enough memory.
-    fn load(&mut self, shape: &DenseShape) -> anyhow::Result<()>;
+    /// [`oximla::Error::Unsupported`] when the device cannot compute the case; others when it has not enough memory or a
+    /// call fails.
+    fn load(&mut self, shape: &Shape) -> anyhow::Result<()>;
 
     /// Median microseconds of a call of the case loaded last.
     ///

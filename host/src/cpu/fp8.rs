@@ -1,14 +1,16 @@
-//! Tokens of the FP8 caches, widened to f32.
+//! Tokens of the FP8 caches: widened to f32, and quantised from bf16.
 
 use super::widen_bf16_bytes;
 use half::bf16;
+use oximla_types::fp8;
 use oximla_types::kv_cache::KvFormat;
+use std::ops::Range;
 
 /// Writes token `token` of a page in f32: `bf16(e4m3 · bf16(scale))` and the bf16 tail.
 pub(super) fn load_token(format: KvFormat, page: &[u8], page_size: usize, token: usize, to: &mut [f32]) {
     let layout = format.page(page_size as u32);
     let token = token as u32;
-    let bytes = |range: std::ops::Range<u64>| &page[range.start as usize..range.end as usize];
+    let bytes = |range: Range<u64>| &page[range.start as usize..range.end as usize];
     let (nope, rope) = to.split_at_mut(format.nope_dim() as usize);
     let tile = format.quant_tile().unwrap_or(format.nope_dim()) as usize;
     let scales = bytes(layout.scales(token)).chunks_exact(format.scale_bytes() as usize);
@@ -20,22 +22,57 @@ pub(super) fn load_token(format: KvFormat, page: &[u8], page_size: usize, token:
     widen_bf16_bytes(bytes(layout.rope(token)), rope);
 }
 
-/// A scale as bf16, in f32: 4 bytes are an f32, 1 byte is a ue8m0.
-fn decode_scale(bytes: &[u8]) -> f32 {
-    match *bytes {
-        [exponent] => ue8m0(exponent),
-        [a, b, c, d] => bf16::from_f32(f32::from_le_bytes([a, b, c, d])).to_f32(),
-        _ => unreachable!("scales have 1 or 4 bytes"),
+/// Writes token `token` of a page: `nope` in FP8 with a scale a tile, `rope` as it is, and padding as zeros.
+pub(super) fn store_token(
+    format: KvFormat,
+    page: &mut [u8],
+    page_size: usize,
+    token: usize,
+    nope: &[bf16],
+    rope: &[bf16],
+) {
+    let layout = format.page(page_size as u32);
+    let token = token as u32;
+    let span = |range: Range<u64>| range.start as usize..range.end as usize;
+    let tile = format.quant_tile().unwrap_or(format.nope_dim()) as usize;
+    let scale_bytes = format.scale_bytes() as usize;
+    let (codes, scales) =
+        (span(layout.nope(token)).step_by(tile), span(layout.scales(token)).step_by(scale_bytes));
+    for ((codes, scale_at), values) in codes.zip(scales).zip(nope.chunks_exact(tile)) {
+        let scale = quantise(values, &mut page[codes..codes + tile]);
+        encode_scale(scale, &mut page[scale_at..scale_at + scale_bytes]);
+    }
+    page[span(layout.padding(token))].fill(0);
+    for (to, value) in page[span(layout.rope(token))].chunks_exact_mut(2).zip(rope) {
+        to.copy_from_slice(&value.to_le_bytes());
     }
 }
 
-/// `2^(byte − 127)`; NaN for 255.
-fn ue8m0(byte: u8) -> f32 {
-    match byte {
-        u8::MAX => f32::NAN,
-        // 2^-127 is subnormal: half the smallest normal number.
-        0 => f32::MIN_POSITIVE / 2.0,
-        _ => f32::from_bits(u32::from(byte) << 23),
+/// Writes the code of each value of a tile, and returns the scale.
+fn quantise(values: &[bf16], codes: &mut [u8]) -> f32 {
+    let magnitude = |value: &bf16| value.to_bits() & 0x7fff;
+    // As integers, magnitudes are in order of value, and NaN is above all.
+    let amax = bf16::from_bits(values.iter().map(magnitude).max().unwrap_or(0));
+    let scale = fp8::tile_scale(amax.to_f32());
+    let inverse = fp8::inverse_scale(scale);
+    codes.iter_mut().zip(values).for_each(|(code, value)| *code = e4m3_code(value.to_f32() * inverse));
+    scale
+}
+
+/// A scale as a cache holds it: 4 bytes are an f32, 1 byte is a ue8m0.
+fn encode_scale(scale: f32, to: &mut [u8]) {
+    match to {
+        [exponent] => *exponent = fp8::ue8m0(scale),
+        _ => to.copy_from_slice(&scale.to_le_bytes()),
+    }
+}
+
+/// A scale as bf16, in f32: 4 bytes are an f32, 1 byte is a ue8m0.
+fn decode_scale(bytes: &[u8]) -> f32 {
+    match *bytes {
+        [exponent] => fp8::ue8m0_value(exponent),
+        [a, b, c, d] => bf16::from_f32(f32::from_le_bytes([a, b, c, d])).to_f32(),
+        _ => unreachable!("scales have 1 or 4 bytes"),
     }
 }
 
@@ -60,6 +97,25 @@ fn e4m3(code: u8) -> f32 {
     let value = if magnitude < 8 { subnormal } else { normal };
     let signed = f32::from_bits(value.to_bits() | u32::from(code & 0x80) << 24);
     if magnitude == 0x7f { f32::NAN } else { signed }
+}
+
+/// The code nearest to `value`, ties to even; the magnitude is at most 448, or it is NaN.
+///
+/// [`e4m3`] the other way around: where steps are those of a binade, the mantissa's upper bits are rounded; below, a number
+/// whose last bit is worth the least step is added, so that the addition rounds.
+#[inline(always)]
+fn e4m3_code(value: f32) -> u8 {
+    const LEAST_NORMAL: f32 = 1.0 / 64.0;
+    const STEP_IS_LAST_BIT: f32 = 16_384.0;
+    const REBIAS: u32 = 120 << 3;
+    let magnitude = value.abs();
+    let bits = magnitude.to_bits();
+    let half_less_one_if_even = 0x7_ffff + (bits >> 20 & 1);
+    let normal = (bits.wrapping_add(half_less_one_if_even) >> 20).wrapping_sub(REBIAS);
+    let subnormal = (magnitude + STEP_IS_LAST_BIT).to_bits() - STEP_IS_LAST_BIT.to_bits();
+    let code = if magnitude < LEAST_NORMAL { subnormal } else { normal };
+    let signed = code as u8 | (value.to_bits() >> 24) as u8 & 0x80;
+    if value.is_nan() { 0x7f } else { signed }
 }
 
 /// The nearest bf16, ties to even, in f32. `value` may be NaN, but not one whose upper mantissa bits are all set and
@@ -117,12 +173,20 @@ mod tests {
         }
     }
 
+    /// Each value that has a code, what lies halfway to the next one, and the numbers next to that.
     #[test]
-    fn every_ue8m0() {
-        for byte in 0..u8::MAX {
-            assert_eq!(f64::from(ue8m0(byte)), 2_f64.powi(i32::from(byte) - 127));
+    fn codes_are_the_nearest() {
+        for code in 0..0x7e_u8 {
+            let (value, next) = (e4m3_by_fields(code) as f32, e4m3_by_fields(code + 1) as f32);
+            let halfway = (value + next) / 2.0;
+            let even = if code & 1 == 0 { code } else { code + 1 };
+            let cases = [(value, code), (next, code + 1), (halfway, even)];
+            let around = [(halfway.next_down(), code), (halfway.next_up(), code + 1)];
+            for (value, code) in cases.into_iter().chain(around) {
+                assert_eq!((e4m3_code(value), e4m3_code(-value)), (code, code | 0x80), "{value:e}");
+            }
         }
-        assert!(ue8m0(u8::MAX).is_nan());
+        assert_eq!([f32::MIN_POSITIVE, f32::NAN, -f32::NAN].map(e4m3_code), [0, 0x7f, 0x7f]);
     }
 
     #[test]

@@ -17,9 +17,12 @@ mod schedule;
 mod toy;
 
 pub(crate) mod dense_decode;
+pub(crate) mod kv_gather;
+pub(crate) mod kv_insert;
 pub(crate) mod merge_states;
 pub(crate) mod sparse_decode;
 pub(crate) mod sparse_prefill;
+pub(crate) mod topk_to_slots;
 
 use crate::{DeviceInfo, TensorView};
 use half::bf16;

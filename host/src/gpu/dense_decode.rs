@@ -1,8 +1,9 @@
 //! Dense decode on a GPU: which kernels, how many partitions, what memory.
 
 use super::GpuDevice;
-use super::checks::{ALIGNMENT, MAX_GRID_Y, check_alignment, check_element_alignment};
+use super::checks::{MAX_GRID_Y, check_alignment, check_element_alignment};
 use super::kernels::{Grid, Kernel};
+use super::partials::{self, PartialsPlan, check_memory};
 use super::tensor_map::HalfTensor4;
 use crate::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, Error, Half, InvalidProblem, KvFormat, Stream,
@@ -11,10 +12,13 @@ use crate::{
 use bytemuck::Zeroable;
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
-use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, GridShape, HEAD_DIM, HEAD_DIM_V, HEAD_DIM_WITHOUT_TAIL,
-    PartialResults, QueryTiling, SplitRecord, TILE_COLUMNS, TILE_ROWS,
+use oximla_types::kernels::decode::{
+    DecodeParams, GridShape, HEAD_DIM_V, QueryTiling, TILE_COLUMNS, TILE_ROWS,
 };
+use oximla_types::kernels::dense_decode::{
+    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_WITHOUT_TAIL,
+};
+use oximla_types::kernels::sparse_decode::Divisor;
 use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -30,18 +34,7 @@ pub(crate) struct DensePlan {
     combine: Kernel,
     schedule: Kernel,
     shape: GridShape,
-    workspace: WorkspacePlan,
-}
-
-/// Byte offsets in the workspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct WorkspacePlan {
-    /// Slots of partial results.
-    slots: u32,
-    splits: u64,
-    lse: u64,
-    out: u64,
-    bytes: usize,
+    workspace: PartialsPlan,
 }
 
 impl DensePlan {
@@ -67,7 +60,7 @@ impl DensePlan {
             return Err(unsupported(format!("page_size {BLOCK_KEYS}"), problem.page_size));
         }
         let shape = grid_shape(problem, device.multiprocessors)?;
-        let workspace = WorkspacePlan::new(problem, determinism, &shape)?;
+        let workspace = PartialsPlan::new(problem.batch, problem.max_pages as u32, determinism, &shape)?;
         let (decode, combine, schedule) =
             (Kernel::of(&decode)?, Kernel::of(&combine)?, Kernel::of(&contract::SCHEDULE)?);
         Ok(Self {
@@ -114,7 +107,8 @@ impl DensePlan {
     ) -> Result<(), Error> {
         check_element_alignment("cache_seqlens", cache_seqlens.address, size_of::<i32>() as u64)?;
         check_memory("schedule", memory, self.schedule_bytes())?;
-        let params = DenseDecodeParams { places: memory.address, ..self.schedule_params(cache_seqlens) };
+        let mut params = self.schedule_params(cache_seqlens);
+        params.decode.places = memory.address;
         let grid = [1, self.shape.partitions];
         // SAFETY: the parameters are the kernel's own type; the view and the memory are live, as their makers promise,
         // and long enough; the stream's maker promised a live one.
@@ -126,10 +120,13 @@ impl DensePlan {
         DenseDecodeParams {
             cache_seqlens: cache_seqlens.address,
             cache_seqlens_stride: cache_seqlens.strides[0],
-            batch: self.problem.batch as u32,
             max_pages: self.problem.max_pages as u32,
-            partitions: self.shape.partitions,
-            chunk_slots: self.determinism.chunk_slots(self.problem.max_pages as u32),
+            decode: DecodeParams {
+                requests: self.problem.batch as u32,
+                partitions: self.shape.partitions,
+                chunk_slots: self.determinism.chunk_slots(self.problem.max_pages as u32),
+                ..DecodeParams::zeroed()
+            },
             ..DenseDecodeParams::zeroed()
         }
     }
@@ -159,32 +156,33 @@ impl DensePlan {
             return Ok(());
         }
 
-        let partial = PartialResults {
-            out: workspace.address + self.workspace.out,
-            lse: workspace.address + self.workspace.lse,
-            splits: workspace.address + self.workspace.splits,
-        };
-        let decode = DenseDecodeParams {
-            kv_map: self.kv_map(kv)?,
-            block_table: inputs.block_table.address,
+        let partial = self.workspace.at(workspace.address);
+        let scheduled = self.schedule_params(&inputs.cache_seqlens);
+        let decode = DecodeParams {
             places,
             out: out.address,
             lse: lse.address,
             partial,
-            q_map: self.q_map(q)?,
-            tiling: self.tiling(),
             out_strides: [out.strides[0], out.strides[1], out.strides[2]],
             lse_strides: lse.strides,
-            block_table_stride: inputs.block_table.strides[0],
             s_q: self.problem.s_q as u32,
             group: self.group(),
             rows: self.shape.rows,
             total_rows: self.shape.total_rows,
             row_tiles: self.shape.row_tiles,
-            num_pages: self.problem.num_pages as u32,
+            tiling: self.tiling(),
             scale_log2: self.problem.softmax_scale * std::f32::consts::LOG2_E,
+            ..scheduled.decode
+        };
+        let params = DenseDecodeParams {
+            kv_map: self.kv_map(kv)?,
+            q_map: self.q_map(q)?,
+            block_table: inputs.block_table.address,
+            block_table_stride: inputs.block_table.strides[0],
+            decode,
+            num_pages: self.problem.num_pages as u32,
             causal: u32::from(self.problem.causal),
-            ..self.schedule_params(&inputs.cache_seqlens)
+            ..scheduled
         };
         let combine = CombineParams {
             partial,
@@ -192,12 +190,16 @@ impl DensePlan {
             lse: decode.lse,
             out_strides: decode.out_strides,
             lse_strides: decode.lse_strides,
-            batch: decode.batch,
+            batch: decode.requests,
             rows: self.shape.rows,
             group: self.group(),
             total_rows: self.shape.total_rows,
             slots: self.workspace.slots,
-            ctas: combine::ctas(decode.batch, self.shape.total_rows, self.device.multiprocessors),
+            ctas: combine::ctas(decode.requests, self.shape.total_rows, self.device.multiprocessors),
+            attn_sink: 0,
+            attn_sink_stride: 0,
+            queries: Divisor::new(1),
+            reserved: 0,
         };
         let decode_grid =
             Grid { ctas: [self.shape.columns, self.shape.partitions], cluster: self.shape.cluster() };
@@ -206,7 +208,7 @@ impl DensePlan {
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
         // the kernels reach no element outside them; the stream's maker promised a live one.
         unsafe {
-            self.decode.launch(driver, stream.0, decode_grid, &decode)?;
+            self.decode.launch(driver, stream.0, decode_grid, &params)?;
             if self.may_split() {
                 self.combine.launch(driver, stream.0, combine_grid, &combine)?;
             }
@@ -216,10 +218,7 @@ impl DensePlan {
 
     /// Whether any request may be split, for the combine kernel to put together again.
     fn may_split(&self) -> bool {
-        match self.determinism {
-            Determinism::RunToRun => self.shape.partitions > 1,
-            Determinism::BatchInvariant => self.problem.max_pages as u32 > MIN_CHUNK,
-        }
+        partials::may_split(self.determinism, &self.shape, self.problem.max_pages as u32)
     }
 
     fn group(&self) -> u32 {
@@ -260,14 +259,6 @@ impl DensePlan {
     }
 }
 
-fn check_memory(name: &str, memory: &Workspace<'_>, needed_bytes: usize) -> Result<(), InvalidProblem> {
-    if memory.bytes < needed_bytes {
-        let needed = format!("at least {needed_bytes} bytes");
-        return Err(InvalidProblem::new(name, format!("{} bytes", memory.bytes), needed));
-    }
-    check_element_alignment(name, memory.address, ALIGNMENT)
-}
-
 /// How the grid covers the problem, whose numbers the kernels' 32-bit arithmetic must be able to carry.
 fn grid_shape(problem: &DenseDecode, multiprocessors: u32) -> Result<GridShape, Error> {
     let limits = [
@@ -291,24 +282,6 @@ fn grid_shape(problem: &DenseDecode, multiprocessors: u32) -> Result<GridShape, 
     let h_kv = NonZeroU32::new(problem.h_kv as u32)
         .ok_or_else(|| InvalidProblem::new("h_kv", problem.h_kv, "at least 1"))?;
     Ok(GridShape::new(problem.s_q as u32, problem.h_q as u32, h_kv, multiprocessors))
-}
-
-impl WorkspacePlan {
-    fn new(problem: &DenseDecode, determinism: Determinism, shape: &GridShape) -> Result<Self, Error> {
-        let slots = determinism.slots(problem.batch as u32, shape.partitions, problem.max_pages as u32);
-        let sizes = u32::try_from(slots).ok().and_then(|slots| {
-            let rows = (slots as usize).checked_mul(shape.total_rows as usize)?;
-            let splits = (problem.batch * size_of::<SplitRecord>()).next_multiple_of(ALIGNMENT as usize);
-            let lse = rows.checked_mul(size_of::<f32>())?.checked_next_multiple_of(ALIGNMENT as usize)?;
-            let out = rows.checked_mul(HEAD_DIM_V as usize * size_of::<f32>())?;
-            let bytes = splits.checked_add(lse)?.checked_add(out)?;
-            Some(Self { slots, splits: 0, lse: splits as u64, out: (splits + lse) as u64, bytes })
-        });
-        sizes.ok_or_else(|| {
-            let found = format!("{slots} slots of {} rows", shape.total_rows);
-            InvalidProblem::new("workspace", found, "a size that 64 bits can count").into()
-        })
-    }
 }
 
 fn unsupported(need: impl ToString, have: impl ToString) -> Error {
@@ -350,18 +323,5 @@ mod tests {
     fn limits_name_the_argument() {
         let error = grid_shape(&problem(70_000, 1, 1, 1), 132).unwrap_err();
         assert!(error.to_string().starts_with("batch is 70000"), "{error}");
-    }
-
-    #[test]
-    fn workspace_parts_are_aligned_and_disjoint() {
-        let problem = DenseDecode { max_pages: 40, ..problem(3, 1, 9, 3) };
-        let shape = grid_shape(&problem, 132).unwrap();
-        // A slot for each request and partition; one for each of three chunks of 16 blocks.
-        for (determinism, slots) in [(Determinism::RunToRun, 3 + 44), (Determinism::BatchInvariant, 3 * 3)] {
-            let plan = WorkspacePlan::new(&problem, determinism, &shape).unwrap();
-            assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse.is_multiple_of(16));
-            assert!(plan.out >= plan.lse + slots * 9 * 4 && plan.out.is_multiple_of(16));
-            assert_eq!(plan.bytes as u64, plan.out + slots * 9 * 512 * 4);
-        }
     }
 }

@@ -5,8 +5,13 @@ mod checks;
 pub(crate) mod dense_decode;
 mod driver;
 mod kernels;
+pub(crate) mod kv_gather;
+pub(crate) mod kv_insert;
 pub(crate) mod merge_states;
+mod partials;
+pub(crate) mod sparse_decode;
 mod tensor_map;
+pub(crate) mod topk_to_slots;
 
 pub use buffer::DeviceBuffer;
 #[cfg(feature = "emulated")]

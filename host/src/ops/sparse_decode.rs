@@ -4,6 +4,7 @@ use super::validate;
 use crate::device::Backend;
 use crate::{Device, Error, InvalidProblem, KvFormat, Memory, Stream, TensorView, TensorViewMut, Workspace};
 use half::bf16;
+use oximla_types::schedule::Determinism;
 
 /// The shape of a sparse decode step.
 ///
@@ -84,6 +85,8 @@ pub struct SparseDecodePlan {
 enum BackendPlan {
     #[cfg(feature = "cpu")]
     Cpu(crate::cpu::sparse_decode::SparseDecodePlan),
+    #[cfg(feature = "_gpu")]
+    Gpu(crate::gpu::sparse_decode::SparsePlan),
 }
 
 impl SparseDecode {
@@ -166,7 +169,11 @@ impl SparseDecodePlan {
             #[cfg(feature = "cpu")]
             Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_decode::SparseDecodePlan::new(problem)),
             #[cfg(feature = "_gpu")]
-            Backend::Gpu(_) => return Err(validate::not_on_a_gpu("sparse decode")),
+            Backend::Gpu(device) => BackendPlan::Gpu(crate::gpu::sparse_decode::SparsePlan::new(
+                problem,
+                Determinism::default(),
+                device,
+            )?),
         };
         Ok(Self { problem: problem.clone(), backend })
     }
@@ -181,6 +188,8 @@ impl SparseDecodePlan {
         match self.backend {
             #[cfg(feature = "cpu")]
             BackendPlan::Cpu(ref plan) => plan.workspace_bytes(),
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(ref plan) => plan.workspace_bytes(),
         }
     }
 
@@ -189,6 +198,8 @@ impl SparseDecodePlan {
         match self.backend {
             #[cfg(feature = "cpu")]
             BackendPlan::Cpu(_) => "sparse_decode_cpu",
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(ref plan) => plan.kernel(),
         }
     }
 
@@ -211,6 +222,13 @@ impl SparseDecodePlan {
                 stream.0.check_host()?;
                 self.check(inputs, outputs, Memory::Host)?;
                 plan.run(inputs, outputs, workspace)
+            }
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(ref plan) => {
+                plan.check_stream(stream)?;
+                self.check(inputs, outputs, Memory::Device)?;
+                workspace.check_memory(Memory::Device)?;
+                plan.run(stream, inputs, outputs, workspace)
             }
         }
     }

@@ -11,6 +11,24 @@ pub(super) fn dimensions(dims: &[(&str, usize)]) -> Checked {
     })
 }
 
+/// As [`dimensions`], but there may be none of a thing.
+pub(super) fn counts(dims: &[(&str, usize)]) -> Checked {
+    dims.iter().try_for_each(|&(name, dim)| {
+        require(dim <= i32::MAX as usize, name, dim, format!("in 0..={}", i32::MAX))
+    })
+}
+
+/// Pages of a cache whose tokens i32 can number.
+pub(super) fn cache_tokens(num_pages: usize, page_size: usize) -> Checked {
+    dimensions(&[("num_pages", num_pages), ("page_size", page_size)])?;
+    counts(&[("num_pages · page_size", num_pages * page_size)])
+}
+
+/// A cache in FP8.
+pub(super) fn fp8_format(format: KvFormat) -> Checked {
+    require(format.is_fp8(), "format", format, "v32_fp8 or model1_fp8")
+}
+
 /// `value` is one of `allowed`.
 pub(super) fn one_of(name: &str, value: usize, allowed: &[usize]) -> Checked {
     require(allowed.contains(&value), name, value, format!("one of {allowed:?}"))

@@ -1,8 +1,12 @@
 //! The pieces of attention that kernels share.
 
+pub mod dequant;
+pub mod divide;
 pub mod element;
+pub mod fp8_token;
 pub mod merge;
 pub mod rows;
+pub mod sink;
 pub mod softmax;
 
 /// Repeats a block with a constant counting up from 0.
@@ -20,6 +24,8 @@ macro_rules! unroll {
     ($i:ident in 24 => $body:block) => {
         $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
     };
+    ($i:ident in 5 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4) };
+    ($i:ident in 6 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5) };
     ($i:ident in 8 => $body:block) => { $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7) };
     ($i:ident in 32 => $body:block) => {
         $crate::attention::unroll!(@ $i $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26

@@ -4,15 +4,17 @@
 //! asked for at once: what the result waits for is little more than one access to memory. Unsplit requests were finished
 //! by the decode kernel.
 
+use crate::attention::divide::divide;
 use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::merge::{self, LANE_VALUES, PARTS_AT_ONCE, Parts};
+use crate::attention::sink;
 use crate::attention::unroll;
 use crate::ptx::{barrier, memory, special, warp};
 use core::num::NonZeroU32;
 use oximla_types::kernels::combine::{
     self, COLUMNS_PER_THREAD, CombineParams, SPLITS_AT_ONCE, SharedPlan, THREADS,
 };
-use oximla_types::kernels::dense_decode::{HEAD_DIM_V, SplitRecord};
+use oximla_types::kernels::decode::{HEAD_DIM_V, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
 
 const _: () = assert!(COLUMNS_PER_THREAD == 4 && SPLITS_AT_ONCE == PARTS_AT_ONCE);
@@ -269,7 +271,7 @@ unsafe fn store<E: Element>(
     params: &CombineParams,
     &Slice { request, row, .. }: &Slice,
     column: u32,
-    [a, b, c, d]: [f32; 4],
+    columns: [f32; 4],
     log: f32,
 ) {
     // SAFETY: a launch has at least one row.
@@ -277,18 +279,21 @@ unsafe fn store<E: Element>(
         unsafe { (NonZeroU32::new_unchecked(params.rows), NonZeroU32::new_unchecked(params.group)) };
     let row_in_head = row % rows;
     let head = row / rows * group.get() + row_in_head % group;
-    let token = row_in_head / group;
+    let (batch, query) = divide(request, &params.queries);
+    // One of the two is 0: either requests have tokens, or tokens are requests.
+    let token = query + row_in_head / group;
+    // SAFETY: there is a sink for each head.
+    let factor = unsafe { sink::sink_factor(params.attn_sink, params.attn_sink_stride, head, log) };
+    let [a, b, c, d] = columns.map(|x| x * factor);
     let [batch_stride, token_stride, head_stride] = params.out_strides;
-    let offset = request as i64 * batch_stride
-        + token as i64 * token_stride
-        + head as i64 * head_stride
-        + column as i64;
+    let offset =
+        batch as i64 * batch_stride + token as i64 * token_stride + head as i64 * head_stride + column as i64;
     let address = params.out.wrapping_add((offset * 2) as u64);
     // SAFETY: as the caller promises; rows of `out` are aligned to 16 bytes, and a thread's part to 8.
     unsafe { memory::st_global_u32x2(address, [E::pack(a, b), E::pack(c, d)]) };
     if column == 0 {
         let [batch_stride, head_stride, token_stride] = params.lse_strides;
-        let offset = request as i64 * batch_stride + head as i64 * head_stride + token as i64 * token_stride;
+        let offset = batch as i64 * batch_stride + head as i64 * head_stride + token as i64 * token_stride;
         let empty = log == f32::NEG_INFINITY;
         let lse = if empty { f32::INFINITY } else { log * core::f32::consts::LN_2 };
         // SAFETY: as the caller promises.

@@ -1,5 +1,10 @@
-//! The entry points, one module a kernel.
+//! The entry points, one module a kernel, and what they share.
 
 pub mod combine;
+pub mod decode;
 pub mod dense_decode;
+pub mod kv_gather;
+pub mod kv_insert;
 pub mod merge_states;
+pub mod sparse_decode;
+pub mod topk_to_slots;

@@ -74,3 +74,58 @@ pub unsafe fn cp_async_bulk_tensor_4d_multicast(
             options(nostack))
     }
 }
+
+macro_rules! cp_async {
+    ($(#[$doc:meta])* $name:ident, $instruction:literal, $bytes:literal) => {
+        $(#[$doc])*
+        ///
+        /// The first `bytes` of them are read, the rest of the destination becomes zero: where `bytes` is 0, nothing is
+        /// read. The bytes are there for this thread once it has waited for the group that the copy is committed to.
+        ///
+        /// # Safety
+        #[doc = concat!("Both addresses are aligned to ", $bytes, ", the destination has room for ", $bytes)]
+        /// bytes, the source is global memory valid for `bytes`, which is at most that many, and no other thread
+        /// accesses the destination unordered.
+        #[inline(always)]
+        pub unsafe fn $name(destination: u32, source: u64, bytes: u32) {
+            // SAFETY: as the caller promises.
+            unsafe {
+                asm!(concat!($instruction, " [{}], [{}], ", $bytes, ", {};"),
+                    in(reg32) destination, in(reg64) source, in(reg32) bytes, options(nostack))
+            }
+        }
+    };
+}
+
+cp_async! {
+    /// `cp.async.ca.shared.global`: copies 4 bytes to shared memory, through all caches.
+    cp_async_4, "cp.async.ca.shared.global", 4
+}
+cp_async! {
+    /// `cp.async.ca.shared.global`: copies 8 bytes to shared memory, through all caches.
+    cp_async_8, "cp.async.ca.shared.global", 8
+}
+cp_async! {
+    /// `cp.async.cg.shared.global`: copies 16 bytes to shared memory, through the L2 cache alone.
+    cp_async_16, "cp.async.cg.shared.global", 16
+}
+cp_async! {
+    /// `cp.async.cg.shared.global.L2::256B`: the same, with the hint to fetch the 256 bytes around them into the L2 cache.
+    cp_async_16_prefetch_256, "cp.async.cg.shared.global.L2::256B", 16
+}
+
+/// `cp.async.commit_group`: makes a group of this thread's `cp_async_*` since the last one.
+#[inline(always)]
+pub fn cp_async_commit_group() {
+    // SAFETY: it only orders this thread's copies.
+    unsafe { asm!("cp.async.commit_group;", options(nostack)) }
+}
+
+/// `cp.async.wait_group`: waits until at most the `PENDING` newest of this thread's groups are under way.
+///
+/// What they copied is then visible to this thread; a barrier makes it so to others.
+#[inline(always)]
+pub fn cp_async_wait_group<const PENDING: u32>() {
+    // SAFETY: it only waits.
+    unsafe { asm!("cp.async.wait_group {};", const PENDING, options(nostack)) }
+}

@@ -53,12 +53,28 @@ load! {
     ld_global_f32, "ld.global.b32", reg64: u64, reg32: f32
 }
 load! {
+    /// `ld.global.b64`, as i64.
+    ld_global_i64, "ld.global.b64", reg64: u64, reg64: i64
+}
+load! {
     /// `ld.shared.b32`, as u32.
     ld_shared_u32, "ld.shared.b32", reg32: u32, reg32: u32
 }
 load! {
     /// `ld.shared.b32`, as f32.
     ld_shared_f32, "ld.shared.b32", reg32: u32, reg32: f32
+}
+load! {
+    /// `ld.shared.u8`, as u32: the upper bytes are zero.
+    ld_shared_u8, "ld.shared.u8", reg32: u32, reg32: u32
+}
+load! {
+    /// `ld.shared.u16`, as u32: the upper half is zero.
+    ld_shared_u16, "ld.shared.u16", reg32: u32, reg32: u32
+}
+load! {
+    /// `ld.shared.b64`, as u64.
+    ld_shared_u64, "ld.shared.b64", reg32: u32, reg64: u64
 }
 store! {
     /// `st.global.b32`, of u32.
@@ -76,6 +92,26 @@ store! {
     /// `st.shared.b32`, of f32.
     st_shared_f32, "st.shared.b32", reg32: u32, reg32: f32
 }
+store! {
+    /// `st.shared.b16`, of u16.
+    st_shared_u16, "st.shared.b16", reg32: u32, reg16: u16
+}
+
+/// `ld.global.v4.b32`: four words.
+///
+/// # Safety
+/// As for [`ld_global_f32x4`].
+#[inline(always)]
+pub unsafe fn ld_global_u32x4(address: u64) -> [u32; 4] {
+    let (a, b, c, d);
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("ld.global.v4.b32 {{{}, {}, {}, {}}}, [{}];",
+            out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in(reg64) address,
+            options(nostack, readonly))
+    }
+    [a, b, c, d]
+}
 
 /// `ld.global.v4.b32`: four f32.
 ///
@@ -91,6 +127,21 @@ pub unsafe fn ld_global_f32x4(address: u64) -> [f32; 4] {
             options(nostack, readonly))
     }
     [a, b, c, d]
+}
+
+/// `ld.global.v2.b32`: two words.
+///
+/// # Safety
+/// The address is 8-byte aligned and valid for 8 bytes.
+#[inline(always)]
+pub unsafe fn ld_global_u32x2(address: u64) -> [u32; 2] {
+    let (a, b);
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("ld.global.v2.b32 {{{}, {}}}, [{}];", out(reg32) a, out(reg32) b, in(reg64) address,
+            options(nostack, readonly))
+    }
+    [a, b]
 }
 
 /// `st.global.v2.b32`: two f32.
@@ -116,6 +167,19 @@ pub unsafe fn st_global_u32x2(address: u64, [a, b]: [u32; 2]) {
     unsafe {
         asm!("st.global.v2.b32 [{}], {{{}, {}}};", in(reg64) address, in(reg32) a, in(reg32) b,
             options(nostack))
+    }
+}
+
+/// `st.global.v4.b32`: four words.
+///
+/// # Safety
+/// The address is 16-byte aligned and valid for 16 bytes; no other thread accesses it unordered.
+#[inline(always)]
+pub unsafe fn st_global_u32x4(address: u64, [a, b, c, d]: [u32; 4]) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("st.global.v4.b32 [{}], {{{}, {}, {}, {}}};",
+            in(reg64) address, in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d, options(nostack))
     }
 }
 
@@ -145,6 +209,21 @@ pub unsafe fn ld_shared_u32x4(address: u32) -> [u32; 4] {
             options(nostack, readonly))
     }
     [a, b, c, d]
+}
+
+/// `ld.shared.v2.b32`: loads 8 bytes.
+///
+/// # Safety
+/// The address is 8-byte aligned and valid for 8 bytes.
+#[inline(always)]
+pub unsafe fn ld_shared_u32x2(address: u32) -> [u32; 2] {
+    let (a, b);
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("ld.shared.v2.b32 {{{}, {}}}, [{}];", out(reg32) a, out(reg32) b, in(reg32) address,
+            options(nostack, readonly))
+    }
+    [a, b]
 }
 
 /// `st.shared.v4.b32`: stores 16 bytes.

@@ -1,5 +1,6 @@
 //! Kernels for [`ptx::copy`](crate::ptx::copy), and for whatever else takes a copy of a box of a tensor to test.
 
+use super::kernel;
 use crate::ptx::barrier::{barrier_cluster_arrive, barrier_cluster_wait, barrier_cta_sync};
 use crate::ptx::copy::*;
 use crate::ptx::fence::fence_mbarrier_init;
@@ -130,3 +131,60 @@ unsafe fn write_boxes(boxes: u32, count: u32, output: *mut u32) {
         word += WARP_THREADS;
     }
 }
+
+macro_rules! copy_kernel {
+    ($name:ident, $copy:path, $bytes:literal) => {
+        kernel!($name, |lane, input, output| {
+            copy_and_pass(lane, input, output, $bytes, |destination, source, bytes| {
+                $copy(destination, source, bytes);
+                cp_async_commit_group();
+                cp_async_wait_group::<0>();
+            })
+        });
+    };
+}
+
+copy_kernel!(wrapper_cp_async_4, cp_async_4, 4);
+copy_kernel!(wrapper_cp_async_8, cp_async_8, 8);
+copy_kernel!(wrapper_cp_async_16, cp_async_16, 16);
+copy_kernel!(wrapper_cp_async_16_prefetch_256, cp_async_16_prefetch_256, 16);
+copy_kernel!(wrapper_cp_async_commit_group, cp_async_16, 16);
+
+/// Lanes copy `size` bytes each to shared memory, of which the input says behind the data how many to read, and write what
+/// the lane opposite has copied.
+#[inline(always)]
+unsafe fn copy_and_pass(
+    lane: usize,
+    input: *const u32,
+    output: *mut u32,
+    size: usize,
+    copy: impl Fn(u32, u64, u32),
+) {
+    let shared = dynamic_shared();
+    let words = size / 4;
+    let warp = WARP_THREADS as usize;
+    // SAFETY: so many words a lane lie in shared memory, input and output; the whole warp is here.
+    unsafe {
+        let bytes = *input.add(warp * words + lane);
+        copy(shared + (lane * size) as u32, input.add(lane * words) as u64, bytes);
+        barrier_cta_sync::<0>(WARP_THREADS);
+        let opposite = (warp - 1 - lane) * words;
+        for word in 0..words {
+            *output.add(lane * words + word) = ld_shared_u32(shared + 4 * (opposite + word) as u32);
+        }
+    }
+}
+
+// Each lane copies a word, then another one, and has the first one once it has waited for all but one group.
+kernel!(wrapper_cp_async_wait_group, |lane, input, output| {
+    let shared = dynamic_shared() + 4 * lane as u32;
+    let second = WARP_THREADS as usize;
+    for (at, source) in [lane, second + lane].into_iter().enumerate() {
+        cp_async_4(shared + 4 * (at * second) as u32, input.add(source) as u64, 4);
+        cp_async_commit_group();
+    }
+    cp_async_wait_group::<1>();
+    *output.add(lane) = ld_shared_u32(shared);
+    cp_async_wait_group::<0>();
+    *output.add(second + lane) = ld_shared_u32(shared + 4 * WARP_THREADS);
+});

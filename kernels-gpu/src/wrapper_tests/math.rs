@@ -31,6 +31,23 @@ unary!(wrapper_rcp, math::rcp);
 binary!(wrapper_max, math::max, f32::to_bits);
 binary!(wrapper_cvt_bf16x2, math::cvt_bf16x2, u32::from);
 binary!(wrapper_cvt_f16x2, math::cvt_f16x2, u32::from);
+kernel!(wrapper_mul_bf16x2, |lane, input, output| {
+    *output.add(lane) = math::mul_bf16x2(*input.add(lane), *input.add(lane + WARP_THREADS as usize))
+});
+kernel!(wrapper_shr, |lane, input, output| {
+    *output.add(lane) = math::shr(*input.add(lane), *input.add(lane + WARP_THREADS as usize))
+});
+kernel!(wrapper_prmt, |lane, input, output| {
+    let (a, b) = (*input.add(lane), *input.add(lane + WARP_THREADS as usize));
+    let results = [math::prmt::<0x6420>(a, b), math::prmt::<0x17be>(a, b)];
+    for (number, result) in results.into_iter().enumerate() {
+        *output.add(2 * lane + number) = result;
+    }
+});
 kernel!(wrapper_cvt_f32_f16, |lane, input, output| {
     *output.add(lane) = math::cvt_f32_f16(*input.add(lane) as u16).to_bits()
+});
+binary!(wrapper_cvt_e4m3x2, math::cvt_e4m3x2, u32::from);
+kernel!(wrapper_cvt_f16x2_e4m3x2, |lane, input, output| {
+    *output.add(lane) = math::cvt_f16x2_e4m3x2(*input.add(lane) as u16)
 });

@@ -53,6 +53,87 @@ kernel!(wrapper_ld_global_f32x4, |lane, input, output| {
     }
 });
 
+kernel!(wrapper_ld_global_i64, |lane, input, output| {
+    // Divided, so that the sign shows, and the upper word.
+    let value = ld_global_i64(input.add(2 * opposite(lane)) as u64) / 2;
+    *output.add(2 * lane) = value as u32;
+    *output.add(2 * lane + 1) = (value >> 32) as u32;
+});
+
+kernel!(wrapper_ld_global_u32x2, |lane, input, output| {
+    let words = ld_global_u32x2(input.add(2 * opposite(lane)) as u64);
+    for (number, word) in words.into_iter().enumerate() {
+        *output.add(2 * lane + number) = word;
+    }
+});
+
+kernel!(wrapper_ld_global_u32x4, |lane, input, output| {
+    let words = ld_global_u32x4(input.add(4 * opposite(lane)) as u64);
+    for (number, word) in words.into_iter().enumerate() {
+        *output.add(4 * lane + number) = word;
+    }
+});
+
+kernel!(wrapper_ld_shared_u8, |lane, input, output| {
+    let shared = dynamic_shared();
+    st_shared_u32(shared + 4 * lane as u32, *input.add(lane));
+    barrier_cta_sync::<0>(WARP_THREADS);
+    for byte in 0..4 {
+        *output.add(4 * lane + byte) = ld_shared_u8(shared + (4 * opposite(lane) + byte) as u32);
+    }
+});
+
+kernel!(wrapper_ld_shared_u16, |lane, input, output| { pass_halves(lane, input, output) });
+kernel!(wrapper_st_shared_u16, |lane, input, output| { pass_halves(lane, input, output) });
+
+/// Lanes pass both halves of a word on to the lanes opposite through shared memory, which write a word for each.
+#[inline(always)]
+unsafe fn pass_halves(lane: usize, input: *const u32, output: *mut u32) {
+    let shared = dynamic_shared();
+    // SAFETY: a word a lane lies in shared memory and input, two in the output; the whole warp is here.
+    unsafe {
+        let word = *input.add(lane);
+        st_shared_u16(shared + 4 * lane as u32, word as u16);
+        st_shared_u16(shared + 4 * lane as u32 + 2, (word >> 16) as u16);
+        barrier_cta_sync::<0>(WARP_THREADS);
+        for half in 0..2 {
+            *output.add(2 * lane + half) = ld_shared_u16(shared + (4 * opposite(lane) + 2 * half) as u32);
+        }
+    }
+}
+
+kernel!(wrapper_ld_shared_u64, |lane, input, output| {
+    pass_pairs(lane, input, output, |address| {
+        let pair = ld_shared_u64(address);
+        [pair as u32, (pair >> 32) as u32]
+    })
+});
+kernel!(wrapper_ld_shared_u32x2, |lane, input, output| {
+    pass_pairs(lane, input, output, |address| ld_shared_u32x2(address))
+});
+
+/// Lanes pass two words on to the lanes opposite through shared memory.
+#[inline(always)]
+unsafe fn pass_pairs(lane: usize, input: *const u32, output: *mut u32, load: impl Fn(u32) -> [u32; 2]) {
+    let shared = dynamic_shared();
+    // SAFETY: two words a lane lie in shared memory, input and output; the whole warp is here.
+    unsafe {
+        for word in 2 * lane..2 * lane + 2 {
+            st_shared_u32(shared + 4 * word as u32, *input.add(word));
+        }
+        barrier_cta_sync::<0>(WARP_THREADS);
+        let pair = load(shared + 8 * opposite(lane) as u32);
+        for (number, word) in pair.into_iter().enumerate() {
+            *output.add(2 * lane + number) = word;
+        }
+    }
+}
+
+kernel!(wrapper_st_global_u32x4, |lane, input, output| {
+    let words = [0, 1, 2, 3].map(|word| *input.add(4 * lane + word));
+    st_global_u32x4(output.add(4 * opposite(lane)) as u64, words)
+});
+
 kernel!(wrapper_ld_shared_u32, |lane, input, output| { pass_words(lane, input, output) });
 kernel!(wrapper_st_shared_u32, |lane, input, output| { pass_words(lane, input, output) });
 kernel!(wrapper_ld_shared_f32, |lane, input, output| { pass_numbers(lane, input, output) });

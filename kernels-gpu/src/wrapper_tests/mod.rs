@@ -4,9 +4,12 @@
 //! A kernel reads words, uses the wrapper so that its effect shows, and writes words. What it needs besides the wrapper
 //! it does in plain Rust as far as Rust can; what the words should be is for the test to know. To test a new wrapper,
 //! add a kernel here, its launch contract in `oximla_types::kernels::wrapper_tests` and a test of its name.
+//!
+//! Pieces of [`attention`](crate::attention) that can be tried exhaustively have kernels here as well, without the prefix.
 
 mod barrier;
 mod copy;
+mod dequant;
 mod fence;
 mod math;
 mod matrix;

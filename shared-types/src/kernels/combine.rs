@@ -4,7 +4,8 @@
 //! form as many *teams* as there are slices. Each team covers the slice, and the splits are dealt out to the teams in turn.
 //! The CTAs, as many as a GPU runs at a time, share the slices of all split requests evenly.
 
-use super::dense_decode::{HEAD_DIM_V, PartialResults};
+use super::decode::{HEAD_DIM_V, PartialResults};
+use super::sparse_decode::Divisor;
 use crate::launch::{LaunchContract, WARP_THREADS};
 
 /// Threads of a CTA: one for every four columns of a row.
@@ -61,6 +62,15 @@ pub struct CombineParams {
     pub slots: u32,
     /// CTAs of the launch.
     pub ctas: u32,
+    /// Natural-log weights `[h_q]` f32 that join the denominator; 0: none.
+    pub attn_sink: u64,
+    /// Stride of `attn_sink`, in elements.
+    pub attn_sink_stride: i64,
+    /// Requests that are query tokens of one batch entry: 1, but for a sparse decode, whose query tokens have keys of their
+    /// own.
+    pub queries: Divisor,
+    /// Zero; fills the struct to its alignment.
+    pub reserved: u32,
 }
 
 /// Base-2 logarithm of the slices of each row of a request of `splits` splits: as many as let a team load its splits at
@@ -74,7 +84,7 @@ pub const fn slices_log2(splits: u32) -> u32 {
 
 /// CTAs for `batch` requests of `total_rows` rows: no more than run at a time, nor than there may be slices.
 pub const fn ctas(batch: u32, total_rows: u32, multiprocessors: u32) -> u32 {
-    let slices = batch as u64 * total_rows as u64 * MAX_SLICES as u64;
+    let slices = (batch as u64 * total_rows as u64).saturating_mul(MAX_SLICES as u64);
     let room = multiprocessors as u64 * CTAS_PER_MULTIPROCESSOR as u64;
     (if slices < room { slices } else { room }) as u32
 }

@@ -1,6 +1,6 @@
 //! Merging the results of attention over disjoint keys.
 
-use super::dense_decode::HEAD_DIM_V;
+use super::decode::HEAD_DIM_V;
 use crate::launch::{LaunchContract, WARP_THREADS};
 
 /// Elements of a thread.

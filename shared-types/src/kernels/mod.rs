@@ -1,8 +1,13 @@
 //! For each kernel: parameters, shared-memory plan, launch contract.
 
 pub mod combine;
+pub mod decode;
 pub mod dense_decode;
+pub mod kv_gather;
+pub mod kv_insert;
 pub mod merge_states;
+pub mod sparse_decode;
+pub mod topk_to_slots;
 #[cfg(feature = "wrapper-tests")]
 pub mod wrapper_tests;
 
@@ -16,6 +21,20 @@ pub struct TensorMap(pub [u64; 16]);
 /// Alignment of a tensor map (PTX ISA, "Tensor-map"), and so of a parameter block that opens with one.
 pub const TENSOR_MAP_ALIGN: u32 = 64;
 
+/// A paged cache of one key/value head.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct PagedCache {
+    /// The first page.
+    pub pages: u64,
+    /// Bytes from page to page.
+    pub page_stride: i64,
+    /// Tokens of the cache, which are `page · page_size + offset` from 0 on.
+    pub tokens: u32,
+    /// Tokens of a page.
+    pub page_size: u32,
+}
+
 /// Every entry of the sm_90a module.
 pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     dense_decode::SM90_BF16,
@@ -23,9 +42,16 @@ pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     dense_decode::D512_SM90_BF16,
     dense_decode::D512_SM90_FP16,
     dense_decode::SCHEDULE,
+    sparse_decode::V32_SM90,
+    sparse_decode::MODEL1_SM90,
     combine::BF16,
     combine::FP16,
     merge_states::BF16,
     merge_states::FP16,
     merge_states::F32,
+    kv_insert::V32,
+    kv_insert::MODEL1,
+    kv_gather::V32,
+    kv_gather::MODEL1,
+    topk_to_slots::CONTRACT,
 ];

@@ -1,4 +1,4 @@
-//! Launch contracts of the kernels that test the wrappers of PTX instructions, one for each.
+//! Launch contracts of the kernels that test the wrappers of PTX instructions, one for each, and pieces of attention.
 
 use super::TENSOR_MAP_ALIGN;
 use crate::launch::{LaunchContract, WARP_THREADS, WARPGROUP_THREADS};
@@ -34,9 +34,14 @@ macro_rules! contracts {
 pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
     WARP => [
         "wrapper_ex2" "wrapper_lg2" "wrapper_rcp" "wrapper_fma" "wrapper_max" "wrapper_cvt_bf16x2" "wrapper_cvt_f16x2"
-        "wrapper_cvt_f32_f16"
+        "wrapper_cvt_f32_f16" "wrapper_mul_bf16x2" "wrapper_prmt" "wrapper_shr" "wrapper_cvt_e4m3x2" "wrapper_cvt_f16x2_e4m3x2"
+        "dequantise_f32" "dequantise_ue8m0"
+        "wrapper_cp_async_4" "wrapper_cp_async_8" "wrapper_cp_async_16" "wrapper_cp_async_16_prefetch_256"
+        "wrapper_cp_async_commit_group" "wrapper_cp_async_wait_group"
         "wrapper_stmatrix_x4" "wrapper_ldmatrix_x4"
         "wrapper_ld_global_i32" "wrapper_ld_global_u32" "wrapper_ld_global_f32" "wrapper_ld_global_f32x4"
+        "wrapper_ld_global_u32x4" "wrapper_ld_global_i64" "wrapper_ld_global_u32x2" "wrapper_st_global_u32x4" "wrapper_ld_shared_u8" "wrapper_ld_shared_u16" "wrapper_ld_shared_u64"
+        "wrapper_ld_shared_u32x2" "wrapper_st_shared_u16"
         "wrapper_st_global_u32" "wrapper_st_global_f32" "wrapper_st_global_f32x2" "wrapper_st_global_u32x2"
         "wrapper_ld_shared_u32" "wrapper_ld_shared_f32" "wrapper_ld_shared_u32x4"
         "wrapper_st_shared_u32" "wrapper_st_shared_f32" "wrapper_st_shared_u32x4" "wrapper_st_shared_zero_x4"

@@ -170,6 +170,15 @@ proptest! {
             DENSE_DECODE.check(&actual, &dense_decode::answer(&case))?;
         }
     }
+
+    #[test]
+    fn sparse_decodes_on_the_emulator(change in changes()) {
+        let mut case = crate::sparse_decode::base();
+        change_sparse(&mut case, change);
+        if let Ok(actual) = Case::SparseDecode(case.clone()).run(&Backend::emulated().device) {
+            SPARSE_DECODE.check(&actual, &sparse_decode::answer(&case))?;
+        }
+    }
 }
 
 /// A dense decode with the page size of the GPU kernels.
@@ -188,6 +197,13 @@ fn short_vectors_are_named() {
         assert_eq!(refused(Case::DenseDecode(DenseDecodeCase { q, ..dense.clone() }), backend), "q");
         let short = Case::DenseDecode(DenseDecodeCase { cache_seqlens: vec![1], ..dense });
         assert_eq!(refused(short, backend), "cache_seqlens");
+    }
+    for backend in [&cpu, &Backend::emulated()] {
+        let sparse = crate::sparse_decode::base();
+        let q = vec![bf16::ZERO; 3];
+        assert_eq!(refused(Case::SparseDecode(SparseDecodeCase { q, ..sparse.clone() }), backend), "q");
+        let short = Case::SparseDecode(SparseDecodeCase { attn_sink: Some(vec![1.0]), ..sparse });
+        assert_eq!(refused(short, backend), "attn_sink");
     }
     let prefill = crate::sparse_prefill::base();
     let indices = Vec::new();

@@ -1,8 +1,9 @@
 //! [`ptx/copy.rs`](../../../kernels-gpu/src/ptx/copy.rs)
 
 use oximla_conformance::instructions::map::Map;
+use ptx_emulator::diagnostic::Check;
 
-use crate::kernel::{Kernel, Work};
+use crate::kernel::{Kernel, Work, words};
 
 /// Elements of the tensor in each dimension, innermost first: columns, rows, heads, pages.
 const DIMS: [usize; 4] = [128, 8, 2, 3];
@@ -45,6 +46,69 @@ pub fn cp_async_bulk_tensor_4d_multicast(kernel: &Kernel) {
         let work = fetch(coordinates).writing(expected.len()).on_grid([2, 1]);
         assert_eq!(kernel.run(&work), expected, "{coordinates:?}");
     }
+}
+
+pub fn cp_async_4(kernel: &Kernel) {
+    copies_and_fills(kernel, 4);
+}
+
+pub fn cp_async_8(kernel: &Kernel) {
+    copies_and_fills(kernel, 8);
+}
+
+pub fn cp_async_16(kernel: &Kernel) {
+    copies_and_fills(kernel, 16);
+}
+
+/// A hint changes nothing but time.
+pub fn cp_async_16_prefetch_256(kernel: &Kernel) {
+    copies_and_fills(kernel, 16);
+}
+
+/// What is in no group is not waited for.
+pub fn cp_async_commit_group(kernel: &Kernel) {
+    copies_and_fills(kernel, 16);
+    kernel.must_fail_without("cp.async.commit_group", &copy_and_fill(16), Check::DataRace);
+}
+
+/// Each of the two copies is there after its wait.
+pub fn cp_async_wait_group(kernel: &Kernel) {
+    let input = words(2 * 32);
+    let work = Work::new(input.clone(), input.len());
+    assert_eq!(kernel.run(&work), input);
+    for wait in ["cp.async.wait_group 1", "cp.async.wait_group 0"] {
+        kernel.must_fail_without(wait, &work, Check::DataRace);
+    }
+}
+
+/// Lanes write what those opposite have copied: `size` bytes, the first few, or none.
+fn copies_and_fills(kernel: &Kernel, size: usize) {
+    let work = copy_and_fill(size);
+    let copied = words(size / 4 * 32);
+    let copied: Vec<u8> = copied.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let lane = |lane: usize| {
+        let mut bytes = copied[lane * size..][..size].to_vec();
+        bytes[bytes_read(lane, size)..].fill(0);
+        bytes
+    };
+    let expected: Vec<u8> = (0..32).rev().flat_map(lane).collect();
+    let expected: Vec<u32> =
+        expected.chunks(4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes"))).collect();
+    assert_eq!(kernel.run(&work), expected);
+    kernel.must_fail_without("cp.async.wait_group", &work, Check::DataRace);
+}
+
+/// Copying up to `size` bytes a lane.
+fn copy_and_fill(size: usize) -> Work {
+    let words_copied = size / 4 * 32;
+    let bytes = (0..32).map(|lane| bytes_read(lane, size) as u32);
+    Work::new(words(words_copied).into_iter().chain(bytes).collect(), words_copied)
+}
+
+/// Bytes that a lane reads.
+fn bytes_read(lane: usize, size: usize) -> usize {
+    // All of them for even lanes, every smaller number for others.
+    if lane.is_multiple_of(2) { size } else { lane / 2 % size }
 }
 
 /// Fetching the box at some coordinates.

@@ -88,17 +88,21 @@ impl Work {
 }
 
 impl Kernel {
-    /// The kernel of a wrapper on the emulator, then on the first GPU if there is one.
+    /// The kernel of this name on the emulator, then on the first GPU if there is one.
     ///
     /// # Panics
     /// If there is no such kernel, or the GPU does not work.
-    pub fn on_each_gpu(wrapper: &str) -> Vec<Self> {
-        let name = format!("{}{wrapper}", super::PREFIX);
+    pub fn on_each_gpu(name: &str) -> Vec<Self> {
         let entry = entries().iter().find(|entry| entry.name == name);
         let entry =
             entry.unwrap_or_else(|| panic!("the module lacks {name}; add it and run `cargo xtask ptx`"));
         let on = |cuda| Self { entry: entry.clone(), cuda };
         std::iter::once(None).chain(Backend::cuda().map(Some)).map(on).collect()
+    }
+
+    /// Whether it runs on the emulator.
+    pub fn is_emulated(&self) -> bool {
+        self.cuda.is_none()
     }
 
     /// The words it writes: on the emulator without findings, and the same in every order of events.
@@ -139,7 +143,7 @@ impl Kernel {
     }
 
     fn must_find(&self, module: &Module, work: &Work, check: Check, how: &str) {
-        for seed in SEEDS.filter(|_| self.cuda.is_none()) {
+        for seed in SEEDS.filter(|_| self.is_emulated()) {
             let (_, findings) = self.emulate(module, work, seed);
             let found: Vec<_> = findings.iter().map(|finding| finding.check).collect();
             let name = &self.entry.name;

@@ -3,9 +3,12 @@
 //! A test has the name of its wrapper and stands in a file of the same name as the wrapper's. It runs the kernel
 //! `wrapper_` and that name, and knows by hand or by plain Rust what must come out. Where the effect of an instruction
 //! is order and no value, the test also runs the kernel without it, which the emulator must find wrong.
+//!
+//! Pieces of attention that can be tried exhaustively are tested alike, with kernels of the names of the tests.
 
 mod barrier;
 mod copy;
+mod dequant;
 mod fence;
 mod kernel;
 mod math;
@@ -21,18 +24,18 @@ use std::collections::BTreeSet;
 
 use kernel::Kernel;
 
-/// Prefix of every entry.
+/// Prefix of the entries that test wrappers.
 const PREFIX: &str = "wrapper_";
 
-/// A test for each wrapper, and their list.
-macro_rules! wrappers {
-    ($($file:ident: $($name:ident)*;)*) => {
-        const TESTED: &[&str] = &[$($(stringify!($name)),*),*];
+/// A test for each of these functions, given the kernel with that name behind a prefix, and their list.
+macro_rules! tests {
+    ($list:ident, $prefix:expr; $($file:ident: $($name:ident)*;)*) => {
+        const $list: &[&str] = &[$($(stringify!($name)),*),*];
 
         $($(
             #[test]
             fn $name() {
-                for kernel in Kernel::on_each_gpu(stringify!($name)) {
+                for kernel in Kernel::on_each_gpu(&format!("{}{}", $prefix, stringify!($name))) {
                     $file::$name(&kernel);
                 }
             }
@@ -40,16 +43,22 @@ macro_rules! wrappers {
     };
 }
 
-wrappers! {
+tests! { PIECES, "";
+    dequant: dequantise_f32 dequantise_ue8m0;
+}
+
+tests! { WRAPPERS, PREFIX;
     barrier: barrier_cta_sync barrier_cluster_arrive barrier_cluster_wait;
-    copy: createpolicy_evict_first createpolicy_evict_normal cp_async_bulk_tensor_4d cp_async_bulk_tensor_4d_multicast;
+    copy: createpolicy_evict_first createpolicy_evict_normal cp_async_bulk_tensor_4d cp_async_bulk_tensor_4d_multicast
+        cp_async_4 cp_async_8 cp_async_16 cp_async_16_prefetch_256 cp_async_commit_group cp_async_wait_group;
     fence: fence_proxy_async_shared fence_mbarrier_init;
-    math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16;
+    math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16 mul_bf16x2 prmt shr cvt_e4m3x2 cvt_f16x2_e4m3x2;
     matrix: stmatrix_x4 ldmatrix_x4;
     mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity
         mbarrier_arrive_cluster;
-    memory: ld_global_i32 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_u32 ld_shared_f32 ld_shared_u32x4
-        st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_shared_u32 st_shared_f32 st_shared_u32x4
+    memory: ld_global_i32 ld_global_i64 ld_global_u32x2 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_u32 ld_shared_f32 ld_shared_u32x4
+        ld_global_u32x4 ld_shared_u8 ld_shared_u16 ld_shared_u64 ld_shared_u32x2
+        st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_global_u32x4 st_shared_u16 st_shared_u32 st_shared_f32 st_shared_u32x4
         st_shared_zero_x4;
     special: dynamic_shared thread_x cta_x cta_y cluster_rank cluster_ctas setmaxnreg_inc setmaxnreg_dec trap
         parameter_address griddepcontrol_wait griddepcontrol_launch_dependents;
@@ -71,11 +80,14 @@ const SOURCES: &[(&str, &str)] = sources!(barrier copy fence math matrix mbarrie
 #[test]
 fn every_wrapper_has_a_kernel_and_a_test() {
     let wrappers: BTreeSet<_> = SOURCES.iter().flat_map(|(_, source)| names::wrappers(source)).collect();
-    let tested: BTreeSet<_> = TESTED.iter().map(|name| (*name).to_owned()).collect();
-    let strip = |entry: &str| entry.strip_prefix(PREFIX).unwrap_or(entry).to_owned();
-    let kernels: BTreeSet<_> = kernel::entries().iter().map(|entry| strip(&entry.name)).collect();
+    let tested: BTreeSet<_> = WRAPPERS.iter().map(|name| (*name).to_owned()).collect();
+    let entries = || kernel::entries().iter().map(|entry| entry.name.as_str());
+    let kernels: BTreeSet<_> =
+        entries().filter_map(|entry| entry.strip_prefix(PREFIX)).map(str::to_owned).collect();
     assert_eq!(wrappers, kernels, "wrappers, and kernels of the module that test them");
     assert_eq!(wrappers, tested, "wrappers, and tests of this file");
+    let others: BTreeSet<_> = entries().filter(|entry| !entry.starts_with(PREFIX)).collect();
+    assert_eq!(others, PIECES.iter().copied().collect(), "other kernels, and tests of this file");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! [`ptx/math.rs`](../../../kernels-gpu/src/ptx/math.rs)
 
+use half::f16;
+
 use crate::kernel::{Kernel, Work};
 
 const INFINITY: f32 = f32::INFINITY;
@@ -114,6 +116,62 @@ pub fn cvt_f16x2(kernel: &Kernel) {
     );
 }
 
+/// Bits of both factors and of their product, which are put into the lower half as they are, negated into the upper one.
+pub fn mul_bf16x2(kernel: &Kernel) {
+    let cases = [
+        // 1.5 · 1.5 = 2.25.
+        (0x3fc0, 0x3fc0, 0x4010),
+        // (1 + 1/128) · 1.5 = 1.5 + 1.5/128, halfway between neighbours: to the even one.
+        (0x3f81, 0x3fc0, 0x3fc2),
+        // (1 + 3/128) · 1.5 = 1.5 + 4.5/128.
+        (0x3f83, 0x3fc0, 0x3fc4),
+        // 2⁻¹²⁶ · 2⁻⁷ is the smallest number, half of which is halfway to 0.
+        (0x0080, 0x3c00, 0x0001),
+        (0x0001, 0x3f00, 0x0000),
+        (0x0003, 0x3f00, 0x0002),
+        // A subnormal factor, and 2⁻¹³³ · 2¹²⁰ = 2⁻¹³.
+        (0x0001, 0x7b80, 0x3900),
+        // Too large.
+        (0x7f00, 0x4000, 0x7f80),
+        (0x7f80, 0x3f80, 0x7f80),
+        (0x0000, 0x4000, 0x0000),
+    ];
+    let mut input = vec![0; 2 * 32];
+    for (lane, (a, b, _)) in cases.iter().enumerate() {
+        (input[lane], input[32 + lane]) = (a | (a ^ 0x8000) << 16, b | b << 16);
+    }
+    // NaN, and 0 · ∞.
+    (input[cases.len()], input[32 + cases.len()]) = (0x7fc0_0000, 0x3f80_7f80);
+    let found = kernel.run(&Work::new(input, 32));
+    for ((a, b, product), found) in cases.iter().zip(&found) {
+        let expected = product | (product ^ 0x8000) << 16;
+        assert_eq!(*found, expected, "{a:#06x} * {b:#06x}: {found:#010x}, not {expected:#010x}");
+    }
+    let nans = found[cases.len()];
+    assert!((nans & 0x7fff) > 0x7f80 && (nans >> 16 & 0x7fff) > 0x7f80, "{nans:#010x}");
+}
+
+/// Bytes 0, 2, 4 and 6; then copies of the signs of bytes 6 and 3, and bytes 7 and 1.
+pub fn prmt(kernel: &Kernel) {
+    let mut input = vec![0; 2 * 32];
+    (input[0], input[32]) = (0x8344_5566, 0x00b2_bbcc);
+    (input[1], input[33]) = (0x8344_5566, 0x0032_bbcc);
+    let found = kernel.run(&Work::new(input, 2 * 32));
+    assert_eq!(found[..4], [0xb2cc_4466, 0x5500_ffff, 0x32cc_4466, 0x5500_ff00]);
+}
+
+/// Amounts from the width on leave nothing.
+pub fn shr(kernel: &Kernel) {
+    let value = 0x8765_4321;
+    let amounts = [0, 1, 4, 31, 32, 33, 63, 64, u32::MAX];
+    let mut input = vec![value; 2 * 32];
+    input[32..][..amounts.len()].copy_from_slice(&amounts);
+    let found = kernel.run(&Work::new(input, 32));
+    for (amount, found) in amounts.into_iter().zip(found) {
+        assert_eq!(found, value.checked_shr(amount).unwrap_or(0), "{amount}");
+    }
+}
+
 pub fn cvt_f32_f16(kernel: &Kernel) {
     let smallest = 1.0 / (1 << 24) as f32;
     let cases = [
@@ -132,6 +190,46 @@ pub fn cvt_f32_f16(kernel: &Kernel) {
         assert_eq!(*found, f32::to_bits(*expected), "{bits:#06x}");
     }
     assert!(found[cases.len()..].iter().all(|bits| f32::from_bits(*bits).is_nan()));
+}
+
+pub fn cvt_e4m3x2(kernel: &Kernel) {
+    let step = 1.0 / 8.0;
+    let smallest = 1.0 / 512.0;
+    check_binary(
+        kernel,
+        &[
+            (1.0, -2.0, 0xc038),
+            // Halfway between neighbours: to the even one.
+            (1.0 + step / 2.0, 1.0 + step * 1.5, 0x3a38),
+            (1.0 + step * 0.51, -0.0, 0x8039),
+            (448.0, -INFINITY, 0xfe7e),
+            (465.0, -1e-30, 0x807e),
+            (smallest, smallest / 2.0, 0x0001),
+            (smallest * 1.5, smallest * 7.5, 0x0802),
+            (f32::NAN, 0.0, 0x007f),
+        ],
+    );
+}
+
+/// Every code, by IEEE-754's formula on its fields.
+pub fn cvt_f16x2_e4m3x2(kernel: &Kernel) {
+    let value = |code: u8| {
+        let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7));
+        let magnitude =
+            if exponent == 0 { mantissa / 512.0 } else { (8.0 + mantissa) * 2_f32.powi(exponent - 10) };
+        if code & 0x7f == 0x7f { f32::NAN } else { magnitude.copysign(if code < 0x80 { 1.0 } else { -1.0 }) }
+    };
+    let codes: Vec<u8> = (0..=u8::MAX).collect();
+    for codes in codes.chunks(2 * 32) {
+        let input = codes.chunks(2).map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 8).collect();
+        let found = kernel.run(&Work::new(input, 32));
+        let found = found.iter().flat_map(|word| [*word as u16, (word >> 16) as u16]).map(f16::from_bits);
+        for (code, found) in codes.iter().zip(found) {
+            let (found, expected) = (found.to_f32(), value(*code));
+            let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+            assert!(same, "{code:#04x}: {found}, not {expected}");
+        }
+    }
 }
 
 /// A function of up to 32 numbers.

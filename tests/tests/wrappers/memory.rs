@@ -6,6 +6,17 @@ pub fn ld_global_i32(kernel: &Kernel) {
     check(kernel, words(32), 1, |word| (word as i32 / 2) as u32);
 }
 
+/// Halved, rounded to zero.
+pub fn ld_global_i64(kernel: &Kernel) {
+    let input = words(2 * 32);
+    let halved = |pair: &[u32]| {
+        let half = (i64::from(pair[1] as i32) << 32 | i64::from(pair[0])) / 2;
+        [half as u32, (half >> 32) as u32]
+    };
+    let expected: Vec<_> = input.chunks(2).rev().flat_map(halved).collect();
+    assert_eq!(kernel.run(&Work::new(input, expected.len())), expected);
+}
+
 pub fn ld_global_u32(kernel: &Kernel) {
     check(kernel, words(32), 1, |word| word / 2);
 }
@@ -16,6 +27,45 @@ pub fn ld_global_f32(kernel: &Kernel) {
 }
 
 pub fn ld_global_f32x4(kernel: &Kernel) {
+    check(kernel, words(4 * 32), 4, |word| word);
+}
+
+pub fn ld_global_u32x2(kernel: &Kernel) {
+    check(kernel, words(2 * 32), 2, |word| word);
+}
+
+pub fn ld_global_u32x4(kernel: &Kernel) {
+    check(kernel, words(4 * 32), 4, |word| word);
+}
+
+/// Bytes as words.
+pub fn ld_shared_u8(kernel: &Kernel) {
+    let input = words(32);
+    let expected: Vec<_> = input.iter().rev().flat_map(|word| word.to_le_bytes()).map(u32::from).collect();
+    assert_eq!(kernel.run(&Work::new(input, expected.len())), expected);
+}
+
+/// Halves as words.
+pub fn ld_shared_u16(kernel: &Kernel) {
+    let input = words(32);
+    let expected: Vec<_> = input.iter().rev().flat_map(|word| [word & 0xffff, word >> 16]).collect();
+    assert_eq!(kernel.run(&Work::new(input, expected.len())), expected);
+}
+
+/// As for [`ld_shared_u16`].
+pub fn st_shared_u16(kernel: &Kernel) {
+    ld_shared_u16(kernel);
+}
+
+pub fn ld_shared_u64(kernel: &Kernel) {
+    check(kernel, words(2 * 32), 2, |word| word);
+}
+
+pub fn ld_shared_u32x2(kernel: &Kernel) {
+    check(kernel, words(2 * 32), 2, |word| word);
+}
+
+pub fn st_global_u32x4(kernel: &Kernel) {
     check(kernel, words(4 * 32), 4, |word| word);
 }
 

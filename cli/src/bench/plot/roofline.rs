@@ -7,11 +7,17 @@ use super::{FONT, Series};
 use crate::bench::record::PROGRAM;
 use crate::gpu::GpuName;
 
-const SIZE: (u32, u32) = (1100, 640);
+const WIDTH: u32 = 1100;
+/// Height of the plot, unless there are more names than it takes.
+const HEIGHT: u32 = 640;
 /// Width at the right for the cases' names.
 const NAMES_WIDTH: u32 = 330;
-const LINE_HEIGHT: i32 = 18;
+const LINE_HEIGHT: u32 = 18;
 const DOT: i32 = 4;
+/// Width of a sample in the legend.
+const LEGEND: i32 = 18;
+/// Lines above the names, and as many below.
+const NAMES_AT: u32 = 3;
 /// How far the axes reach beyond the dots, at least.
 const MARGIN: f64 = 1.01;
 
@@ -19,9 +25,10 @@ const MARGIN: f64 = 1.01;
 pub fn svg(series: &Series<'_>) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let of_names = (series.cases.len() as u32 + 2 * NAMES_AT) * LINE_HEIGHT;
+        let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT.max(of_names))).into_drawing_area();
         area.fill(&WHITE)?;
-        let (left, right) = area.split_horizontally(SIZE.0 - NAMES_WIDTH);
+        let (left, right) = area.split_horizontally(WIDTH - NAMES_WIDTH);
         dots(series, &left)?;
         names(series, &right)?;
         area.present()?;
@@ -43,7 +50,7 @@ fn dots(series: &Series<'_>, area: &Area<'_>) -> anyhow::Result<()> {
     let peak = gpu.map(|gpu| gpu.tensor_flops * 1e-12);
     let y = range(&mut points().map(|(_, tflops)| tflops).chain(peak));
 
-    let title = format!("Dense MLA decode on {}, {}", series.device(), series.regime.name());
+    let title = format!("MLA attention on {}, {}", series.device(), series.regime.name());
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 20))
         .margin(12)
@@ -63,7 +70,7 @@ fn dots(series: &Series<'_>, area: &Area<'_>) -> anyhow::Result<()> {
         chart
             .draw_series(LineSeries::new(roof, BLACK.stroke_width(2)))?
             .label("at best")
-            .legend(|(x, y)| PathElement::new([(x, y), (x + LINE_HEIGHT, y)], BLACK.stroke_width(2)));
+            .legend(|(x, y)| PathElement::new([(x, y), (x + LEGEND, y)], BLACK.stroke_width(2)));
     }
     for program in &series.programs {
         let colour = series.colour(program);
@@ -74,7 +81,7 @@ fn dots(series: &Series<'_>, area: &Area<'_>) -> anyhow::Result<()> {
         chart
             .draw_series(dots)?
             .label(*program)
-            .legend(move |(x, y)| Circle::new((x + LINE_HEIGHT / 2, y), DOT, colour.filled()));
+            .legend(move |(x, y)| Circle::new((x + LEGEND / 2, y), DOT, colour.filled()));
     }
     let beside = Pos::new(HPos::Left, VPos::Center);
     let style = TextStyle::from((FONT, 12)).pos(beside);
@@ -96,8 +103,8 @@ fn dots(series: &Series<'_>, area: &Area<'_>) -> anyhow::Result<()> {
 
 fn names(series: &Series<'_>, area: &Area<'_>) -> anyhow::Result<()> {
     let style = TextStyle::from((FONT, 13));
-    for ((case, number), line) in series.cases.iter().zip(1..).zip(3..) {
-        area.draw_text(&format!("{number}  {case}"), &style, (8, line * LINE_HEIGHT))?;
+    for ((case, number), line) in series.cases.iter().zip(1..).zip(NAMES_AT..) {
+        area.draw_text(&format!("{number}  {case}"), &style, (8, (line * LINE_HEIGHT) as i32))?;
     }
     Ok(())
 }

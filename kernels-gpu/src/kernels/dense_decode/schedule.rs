@@ -1,6 +1,7 @@
 //! The schedule of a step: where each partition starts, computed once for the decodes of all layers.
 
-use super::segments;
+use super::DenseRequests;
+use crate::kernels::decode::segments;
 use crate::ptx::{memory, special};
 use oximla_types::kernels::dense_decode::DenseDecodeParams;
 use oximla_types::schedule::Place;
@@ -16,9 +17,10 @@ pub unsafe extern "ptx-kernel" fn dense_decode_schedule(params: DenseDecodeParam
     unsafe {
         special::griddepcontrol_launch_dependents();
         special::griddepcontrol_wait();
-        let Place { chunk, start, payload, width } = segments::find(&params, partition, lane);
+        let Place { chunk, start, payload, width } =
+            segments::find(&params.decode, DenseRequests(&params), partition, lane);
         if lane == 0 {
-            let address = params.places + partition as u64 * size_of::<Place>() as u64;
+            let address = params.decode.places + partition as u64 * size_of::<Place>() as u64;
             memory::st_global_u32x2(address, [chunk, start]);
             memory::st_global_u32x2(address + 8, [payload, width]);
         }

@@ -3,21 +3,19 @@
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
 use super::queue::Reader;
-use super::{Cta, TILE};
+use super::{Decode, TILE};
 use crate::attention::element::Element;
-use crate::attention::softmax::{ColumnLimits, OnlineSoftmax};
+use crate::attention::softmax::OnlineSoftmax;
 use crate::attention::unroll;
 use crate::ptx::{fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
-use oximla_types::kernels::dense_decode::{
-    PART_BYTES, PART_TILES, REGISTER_QUERY_TILES, SharedPlan, SplitRecord, TILE_BYTES, TILE_COLUMNS,
-    TILE_ROWS, VALUE_PARTS,
+use oximla_types::kernels::decode::{
+    PART_TILES, SplitRecord, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment::{self, A_REGISTERS};
 use oximla_types::layout::tile::Position;
-use oximla_types::schedule::BLOCK_KEYS;
 
 /// The named barrier of this warpgroup; the value warpgroups have the next two.
 const BARRIER: u32 = 1;
@@ -31,59 +29,56 @@ const LN_2: f32 = core::f32::consts::LN_2;
 /// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
 /// initialised.
 #[inline(always)]
-pub unsafe fn run<E: Element, const TAIL: bool>(cta: &Cta, thread: u32) {
+pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
     let lane = thread % WARP_THREADS;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
-        let mut segments = Reader::new();
-        let mut place = BlockPlace::first();
+        let mut segments = Reader::<D>::new();
+        let mut place = BlockPlace::<D>::first();
         while let Some(segment) = segments.next() {
             let mut softmax = OnlineSoftmax::new();
             if !segment.blocks.is_empty() {
-                let queries = take_queries::<TAIL>(cta, place, thread);
+                let queries = take_queries(kernel, place, thread);
                 place = place.next();
                 let mut block = segment.blocks.begin;
                 let last = segment.blocks.end - 1;
                 let mut scores: [f32; 32] = core::mem::zeroed();
-                multiply::<E, TAIL>(place, &queries, &mut scores);
+                multiply(place, &queries, &mut scores);
                 wgmma::wgmma_wait_32::<0>(&mut scores);
                 while block < last {
-                    probabilities::<E>(cta, &segment, &mut softmax, place, block, &mut scores);
+                    probabilities(kernel, &segment, &mut softmax, place, block, &mut scores);
                     block += 1;
-                    multiply::<E, TAIL>(place.next(), &queries, &mut scores);
+                    multiply(place.next(), &queries, &mut scores);
                     // The values of a block start behind the scores of the next one: the tensor cores multiply them
                     // during its softmax.
-                    if lane == 0 {
+                    if D::PACED && lane == 0 {
                         place.probabilities_may().barrier.arrive();
                     }
                     place = place.next();
                     wgmma::wgmma_wait_32::<0>(&mut scores);
                 }
-                probabilities::<E>(cta, &segment, &mut softmax, place, block, &mut scores);
-                if lane == 0 {
+                probabilities(kernel, &segment, &mut softmax, place, block, &mut scores);
+                if D::PACED && lane == 0 {
                     place.probabilities_may().barrier.arrive();
                 }
                 place = place.next();
             }
             // Made anew, so that the loop need not keep what only this takes.
-            let cta = &Cta::new(cta.params, cta.maps);
+            let kernel = &kernel.again();
             let thread = special::thread_x();
             let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
             let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
-            keys::norms_free(segments.number()).wait_for_last();
-            store_rows(
-                special::dynamic_shared() + SharedPlan::ROW_NORM,
-                row,
-                lane,
-                [reciprocal(sum_0), reciprocal(sum_1)],
-            );
-            keys::norms_full(segments.number()).barrier.arrive();
+            keys::norms_free::<D>(segments.number()).wait_for_last();
+            let norms =
+                [norm(kernel, &segment, row, sum_0, log_0), norm(kernel, &segment, row + 8, sum_1, log_1)];
+            store_rows(special::dynamic_shared() + D::PLAN.row_norm, row, lane, norms);
+            keys::norms_full::<D>(segments.number()).barrier.arrive();
             if lane % 4 == 0 {
-                store_lse(cta, &segment, row, log_0);
-                store_lse(cta, &segment, row + 8, log_1);
+                store_lse(kernel, &segment, row, log_0);
+                store_lse(kernel, &segment, row + 8, log_1);
             }
             if thread == 0 && segment.blocks.begin == 0 {
-                record_splits(cta, &segment);
+                record_splits(kernel, &segment);
             }
         }
     }
@@ -91,11 +86,11 @@ pub unsafe fn run<E: Element, const TAIL: bool>(cta: &Cta, thread: u32) {
 
 /// The softmax of a block: turns scores into probabilities and hands them to the values.
 #[inline(always)]
-unsafe fn probabilities<E: Element>(
-    cta: &Cta,
+unsafe fn probabilities<D: Decode>(
+    kernel: &D,
     segment: &Segment,
     softmax: &mut OnlineSoftmax,
-    place: BlockPlace,
+    place: BlockPlace<D>,
     block: u32,
     scores: &mut [f32; 32],
 ) {
@@ -104,22 +99,13 @@ unsafe fn probabilities<E: Element>(
         // Behind this no warp multiplies the block any more, so that its tail may be overwritten.
         warpgroup_barrier::<BARRIER>();
         let thread = special::thread_x();
-        let Position { row, column } = fragment::accumulator(thread, 0);
-        let scale = cta.params.scale_log2;
-        let is_present = memory::ld_shared_u32(place.is_present()) != 0;
-        // The tile's first token sees the fewest keys: blocks below them need no mask.
-        let all_see = cta.tile.visible_keys(cta.tile.first_token, segment.len);
-        if !is_present || (block + 1) * BLOCK_KEYS > all_see || scale < 0.0 {
-            let cta = &Cta::new(cta.params, cta.maps);
-            let limit = |row: u32| {
-                let visible = cta.tile.visible_keys(cta.tile.token(row), segment.len);
-                if is_present { visible.saturating_sub(block * BLOCK_KEYS) } else { 0 }
-            };
-            ColumnLimits([limit(row), limit(row + 8)]).mask(scores, column, 1_f32.copysign(scale));
-        }
+        let first = fragment::accumulator(thread, 0);
+        let scale = kernel.cta().params.scale_log2;
+        kernel.mask(segment, place, block, first, scores);
+        let Position { row, .. } = first;
         // Not 0, which would make NaN of −∞.
         let correction = softmax.update(scores, scale.abs().max(f32::MIN_POSITIVE));
-        store_probabilities::<E>(place.tail(), thread, scores);
+        store_probabilities::<D::Element>(place.tail(), thread, scores);
         store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
         fence::fence_proxy_async_shared();
         place.probabilities_full().barrier.arrive();
@@ -128,10 +114,10 @@ unsafe fn probabilities<E: Element>(
 
 /// Starts `scores = Q·Kᵀ`; returns once it is all on its way.
 ///
-/// The queries of the last part and of the tail are in shared memory, the others in registers.
+/// The first query tiles are in registers, the others in shared memory.
 #[inline(always)]
-unsafe fn multiply<E: Element, const TAIL: bool>(
-    place: BlockPlace,
+unsafe fn multiply<D: Decode>(
+    place: BlockPlace<D>,
     queries: &[u32; QUERY_REGISTERS],
     scores: &mut [f32; 32],
 ) {
@@ -141,83 +127,123 @@ unsafe fn multiply<E: Element, const TAIL: bool>(
     // after each round.
     // SAFETY: the query tiles are visible to the tensor cores since `take_queries`, the key tiles since they landed.
     unsafe {
-        let shared_queries = SharedDescriptor::k_major_sw128(special::dynamic_shared() + SharedPlan::Q);
+        let shared_queries = SharedDescriptor::k_major_sw128(special::dynamic_shared() + D::PLAN.q);
         *scores = core::mem::zeroed();
         wgmma::wgmma_fence_32(scores);
         unroll!(PART in 4 => {
             let keys = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.part(PART as u32), 0));
             place.part_full(PART as u32).wait();
+            see_keys::<D>();
             wgmma::wgmma_fence();
             unroll!(STEP in 8 => {
-                const OFFSET: u32 = step_offset(STEP as u32);
-                if PART < 3 {
-                    const FIRST: usize = if PART < 3 { A_REGISTERS * (8 * PART + STEP) } else { 0 };
-                    let queries = [queries[FIRST], queries[FIRST + 1], queries[FIRST + 2], queries[FIRST + 3]];
-                    E::multiply_scores_registers(scores, queries, keys.advance(OFFSET));
+                let keys = keys.advance(step_offset(STEP as u32));
+                const TILE: usize = PART * PART_TILES as usize + STEP / TILE_STEPS;
+                if TILE < D::REGISTER_QUERY_TILES {
+                    let queries = register_step(queries, TILE_STEPS * TILE + STEP % TILE_STEPS);
+                    D::Element::multiply_scores_registers(scores, queries, keys);
                 } else {
-                    E::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
+                    let tile = (TILE - D::REGISTER_QUERY_TILES) as u32;
+                    let queries = shared_queries.advance(tile * TILE_BYTES + step_offset((STEP % TILE_STEPS) as u32));
+                    D::Element::multiply_scores(scores, queries, keys);
                 }
             });
             wgmma::wgmma_commit_group();
         });
         place.tail_full().wait();
-        if TAIL {
-            let shared_queries = shared_queries.advance(PART_TILES * TILE_BYTES);
+        if D::TAIL {
+            see_keys::<D>();
+            const TAIL_TILE: usize = (VALUE_PARTS * PART_TILES) as usize;
+            let shared_queries =
+                shared_queries.advance((TAIL_TILE - D::REGISTER_QUERY_TILES) as u32 * TILE_BYTES);
             let keys = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
             wgmma::wgmma_fence();
             unroll!(STEP in 4 => {
                 const OFFSET: u32 = step_offset(STEP as u32);
-                E::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
+                D::Element::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
             });
             wgmma::wgmma_commit_group();
         }
     }
 }
 
+/// Makes keys that threads have stored visible to the tensor cores; to those of the values, too, which multiply them after
+/// this warpgroup.
+#[inline(always)]
+fn see_keys<D: Decode>() {
+    if D::STORED_KEYS {
+        fence::fence_proxy_async_shared();
+    }
+}
+
+/// A step's first operand.
+#[inline(always)]
+fn register_step(queries: &[u32; QUERY_REGISTERS], step: usize) -> [u32; A_REGISTERS] {
+    let first = if step < QUERY_REGISTERS / A_REGISTERS { A_REGISTERS * step } else { 0 };
+    [queries[first], queries[first + 1], queries[first + 2], queries[first + 3]]
+}
+
+/// Steps of 16 columns across a tile.
+const TILE_STEPS: usize = (TILE_COLUMNS / 16) as usize;
+
 /// Where step `step` of 16 columns begins in a row of tiles.
 const fn step_offset(step: u32) -> u32 {
-    const STEPS: u32 = TILE_COLUMNS / 16;
+    const STEPS: u32 = TILE_STEPS as u32;
     step / STEPS * TILE_BYTES + TILE.column_offset(step % STEPS * 16)
 }
 
 /// Chunks of 16 bytes across a tile.
 const TILE_CHUNKS: u32 = TILE_COLUMNS * 2 / 16;
 
-/// Registers of the query tiles that stay in them: for each step of 16 columns a first operand.
-const QUERY_REGISTERS: usize = (REGISTER_QUERY_TILES * TILE_COLUMNS / 16) as usize * A_REGISTERS;
+/// Query tiles in registers at most.
+const MAX_REGISTER_TILES: usize = 6;
+
+/// Registers of the query tiles that stay in them: for each step of 16 columns a first operand. Kernels that keep fewer
+/// tiles there leave the last ones unused.
+const QUERY_REGISTERS: usize = MAX_REGISTER_TILES * TILE_STEPS * A_REGISTERS;
 
 /// Takes the tile's query rows from where the loads have put them: some tiles to registers, the others to where they stay.
 #[inline(always)]
-unsafe fn take_queries<const TAIL: bool>(
-    cta: &Cta,
-    place: BlockPlace,
-    thread: u32,
-) -> [u32; QUERY_REGISTERS] {
+unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32) -> [u32; QUERY_REGISTERS] {
+    const { assert!(D::REGISTER_QUERY_TILES <= MAX_REGISTER_TILES) };
     let lane = thread % WARP_THREADS;
+    let rows = kernel.cta().tile.rows();
     // SAFETY: the tiles have landed; the whole warpgroup is here. Each warp has waited for its last scores.
     unsafe {
         // Behind this no warp multiplies the queries before any more.
         warpgroup_barrier::<BARRIER>();
         let mut queries: [u32; QUERY_REGISTERS] = core::mem::zeroed();
-        unroll!(PART in 3 => {
-            const { assert!(REGISTER_QUERY_TILES == 3 * PART_TILES) };
+        let target = special::dynamic_shared() + D::PLAN.q;
+        unroll!(PART in 4 => {
             place.part_full(PART as u32).wait();
             let part = place.part(PART as u32);
+            const TILES: usize = PART_TILES as usize;
             unroll!(STEP in 8 => {
-                let (row, chunk) = fragment::matrix_chunk(thread, STEP as u32 % 4);
-                // Rows that nothing was copied to repeat the first one.
-                let row = if row < cta.tile.rows() { row } else { 0 };
-                let tile = part + STEP as u32 / 4 * TILE_BYTES;
-                let registers = matrix::ldmatrix_x4(tile + TILE.chunk(row, chunk));
-                unroll!(I in 4 => { queries[A_REGISTERS * (8 * PART + STEP) + I] = registers[I]; });
+                const TILE_NUMBER: usize = TILES * PART + STEP / TILE_STEPS;
+                if TILE_NUMBER < D::REGISTER_QUERY_TILES && TILE_NUMBER < MAX_REGISTER_TILES {
+                    let (row, chunk) = fragment::matrix_chunk(thread, STEP as u32 % 4);
+                    // Rows that nothing was copied to repeat the first one.
+                    let row = if row < rows { row } else { 0 };
+                    let tile = part + STEP as u32 / 4 * TILE_BYTES;
+                    let registers = matrix::ldmatrix_x4(tile + TILE.chunk(row, chunk));
+                    const FIRST: usize = if TILE_NUMBER < MAX_REGISTER_TILES {
+                        A_REGISTERS * (TILE_STEPS * TILE_NUMBER + STEP % TILE_STEPS)
+                    } else {
+                        0
+                    };
+                    unroll!(I in 4 => { queries[FIRST + I] = registers[I]; });
+                }
             });
+            let in_registers = D::REGISTER_QUERY_TILES.saturating_sub(TILES * PART);
+            if in_registers < TILES {
+                let first = (TILES * PART + in_registers - D::REGISTER_QUERY_TILES) as u32 * TILE_BYTES;
+                let copied = part + in_registers as u32 * TILE_BYTES;
+                copy_tiles(rows, copied, target + first, (TILES - in_registers) as u32, thread);
+            }
         });
-        let target = special::dynamic_shared() + SharedPlan::Q;
-        place.part_full(VALUE_PARTS - 1).wait();
-        copy_tiles(cta, place.part(VALUE_PARTS - 1), target, PART_TILES, thread);
         place.tail_full().wait();
-        if TAIL {
-            copy_tiles(cta, place.tail(), target + PART_BYTES, 1, thread);
+        if D::TAIL {
+            let tail = (VALUE_PARTS * PART_TILES) as usize - D::REGISTER_QUERY_TILES;
+            copy_tiles(rows, place.tail(), target + tail as u32 * TILE_BYTES, 1, thread);
         }
         fence::fence_proxy_async_shared();
         warpgroup_barrier::<BARRIER>();
@@ -231,7 +257,7 @@ unsafe fn take_queries<const TAIL: bool>(
         place.probabilities_free().arrive_in_cluster();
         // No probabilities come to this place, but its barriers take part in all places.
         place.probabilities_full().barrier.arrive();
-        if lane == 0 {
+        if D::PACED && lane == 0 {
             place.probabilities_may().barrier.arrive();
         }
         queries
@@ -240,11 +266,11 @@ unsafe fn take_queries<const TAIL: bool>(
 
 /// Copies tiles of queries within shared memory.
 #[inline(always)]
-unsafe fn copy_tiles(cta: &Cta, source: u32, target: u32, tiles: u32, thread: u32) {
+unsafe fn copy_tiles(rows: u32, source: u32, target: u32, tiles: u32, thread: u32) {
     let (chunk, mut row) = (thread % TILE_CHUNKS, thread / TILE_CHUNKS);
     while row < tiles * TILE_ROWS {
         let (tile, tile_row) = (row / TILE_ROWS * TILE_BYTES, row % TILE_ROWS);
-        let copied = if tile_row < cta.tile.rows() { tile_row } else { 0 };
+        let copied = if tile_row < rows { tile_row } else { 0 };
         // SAFETY: both have room for the tiles.
         unsafe {
             let words = memory::ld_shared_u32x4(source + tile + TILE.chunk(copied, chunk));
@@ -285,26 +311,29 @@ unsafe fn store_rows(rows: u32, row: u32, lane: u32, values: [f32; 2]) {
     }
 }
 
-/// 1/x, and 0 where there was no key: the output then is 0.
+/// What a row of the output is multiplied by: 1 by its sum, 0 where there was no key; in a final result the sink counts, too.
 #[inline(always)]
-fn reciprocal(sum: f32) -> f32 {
-    if sum == 0.0 { 0.0 } else { crate::ptx::math::rcp(sum) }
+fn norm<D: Decode>(kernel: &D, segment: &Segment, row: u32, sum: f32, log: f32) -> f32 {
+    if sum == 0.0 {
+        0.0
+    } else if segment.splits.count == 1 {
+        crate::ptx::math::rcp(sum) * kernel.sink_factor(row, log)
+    } else {
+        crate::ptx::math::rcp(sum)
+    }
 }
 
 /// Stores a row's log-sum-exp: the final one in natural units, a partial one in base 2.
 #[inline(always)]
-unsafe fn store_lse(cta: &Cta, segment: &Segment, row: u32, log: f32) {
+unsafe fn store_lse<D: Decode>(kernel: &D, segment: &Segment, row: u32, log: f32) {
+    let cta = kernel.cta();
     if !cta.tile.has(row) {
         return;
     }
     // SAFETY: the row is within the tensors.
     unsafe {
         if segment.splits.count == 1 {
-            let [batch_stride, head_stride, token_stride] = cta.params.lse_strides;
-            let head = cta.kv_head * cta.tile.group + cta.tile.head(row);
-            let offset = segment.request as i64 * batch_stride
-                + head as i64 * head_stride
-                + cta.tile.token(row) as i64 * token_stride;
+            let offset = kernel.lse_offset(segment.request, cta.tile.token(row), cta.head(row));
             let lse = if log == f32::NEG_INFINITY { f32::INFINITY } else { log * LN_2 };
             memory::st_global_f32(cta.params.lse.wrapping_add((offset * 4) as u64), lse);
         } else {
@@ -316,24 +345,15 @@ unsafe fn store_lse(cta: &Cta, segment: &Segment, row: u32, log: f32) {
 
 /// Tells the combine kernel how the request was split.
 #[inline(always)]
-unsafe fn record_splits(cta: &Cta, segment: &Segment) {
+unsafe fn record_splits<D: Decode>(kernel: &D, segment: &Segment) {
     if special::cta_x() == 0 {
         let record = segment.request as u64 * size_of::<SplitRecord>() as u64;
         // SAFETY: there is a record for each request.
         unsafe {
             memory::st_global_u32x2(
-                cta.params.partial.splits + record,
+                kernel.cta().params.partial.splits + record,
                 [segment.splits.first, segment.splits.count],
             );
         }
-    }
-}
-
-impl Cta<'_> {
-    /// Index of a row's partial result.
-    #[inline(always)]
-    pub(super) fn partial_row(&self, segment: &Segment, row: u32) -> u64 {
-        let total_rows = self.params.total_rows as u64;
-        segment.slot as u64 * total_rows + (self.kv_head * self.params.rows + self.tile.number(row)) as u64
     }
 }

@@ -3,14 +3,14 @@
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
 use super::queue::Reader;
-use super::{Cta, TILE};
+use super::{Decode, TILE};
 use crate::attention::element::Element;
 use crate::attention::unroll;
 use crate::ptx::{fence, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
-use oximla_types::kernels::dense_decode::{
-    HEAD_DIM_V, PART_TILES, SharedPlan, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
+use oximla_types::kernels::decode::{
+    HEAD_DIM_V, PART_TILES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
 use oximla_types::layout::fragment;
@@ -29,11 +29,11 @@ const _: () = assert!(VALUE_PARTS == 4 && PART_COLUMNS == 128, "two parts a side
 /// # Safety
 /// All threads of the warpgroup call it, after the barriers are initialised.
 #[inline(always)]
-pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta) {
+pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
-        let mut segments = Reader::new();
-        let mut place = BlockPlace::first();
+        let mut segments = Reader::<D>::new();
+        let mut place = BlockPlace::<D>::first();
         while let Some(segment) = segments.next() {
             let mut output: [[f32; 64]; 2] = core::mem::zeroed();
             // Only the request's last block may have keys that are not the request's.
@@ -42,16 +42,18 @@ pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta) {
             if remaining > 0 {
                 // No probabilities come to the place of the queries, but its barriers take part in all places.
                 place.probabilities_full().wait();
-                place.probabilities_may().wait();
+                if D::PACED {
+                    place.probabilities_may().wait();
+                }
                 place = place.next();
             }
             while remaining > 0 {
                 place.probabilities_full().wait();
                 rescale(place, &mut output);
-                if remaining == 1 && unused_keys > 0 {
-                    clear_unused_values::<SIDE>(place, BLOCK_KEYS - unused_keys);
+                if !D::ZERO_FILLED && remaining == 1 && unused_keys > 0 {
+                    clear_unused_values::<D, SIDE>(place, BLOCK_KEYS - unused_keys);
                 }
-                multiply::<E, SIDE>(place, &mut output);
+                multiply::<D, SIDE>(place, &mut output);
                 // Row scales are read by all lanes, as well as the probabilities.
                 warp::warp_sync();
                 place.probabilities_free().arrive_in_cluster();
@@ -59,12 +61,12 @@ pub unsafe fn run<E: Element, const SIDE: u32>(cta: &Cta) {
                 remaining -= 1;
             }
             let row = fragment::accumulator(special::thread_x() % WARPGROUP_THREADS, 0).row;
-            keys::norms_full(segments.number()).wait();
-            let norm = load_rows(special::dynamic_shared() + SharedPlan::ROW_NORM, row);
-            keys::norms_free(segments.number()).barrier.arrive();
+            keys::norms_full::<D>(segments.number()).wait();
+            let norm = load_rows(special::dynamic_shared() + D::PLAN.row_norm, row);
+            keys::norms_free::<D>(segments.number()).barrier.arrive();
             // Made anew, so that the loop need not keep what only this takes.
-            let cta = &Cta::new(cta.params, cta.maps);
-            store::<E, SIDE>(cta, &segment, row, &output, norm);
+            let kernel = &kernel.again();
+            store::<D, SIDE>(kernel, &segment, row, &output, norm);
         }
     }
 }
@@ -76,7 +78,7 @@ const fn own_part<const SIDE: u32>(part: u32) -> u32 {
 
 /// Multiplies the output by the row scales; skipped where no row of the warp has a new maximum.
 #[inline(always)]
-unsafe fn rescale(place: BlockPlace, output: &mut [[f32; 64]; 2]) {
+unsafe fn rescale<D: Decode>(place: BlockPlace<D>, output: &mut [[f32; 64]; 2]) {
     let row = fragment::accumulator(special::thread_x() % WARPGROUP_THREADS, 0).row;
     // SAFETY: the row scales are full; the whole warp is here.
     unsafe {
@@ -94,7 +96,7 @@ unsafe fn rescale(place: BlockPlace, output: &mut [[f32; 64]; 2]) {
 
 /// Zeroes the values of keys past the request's end in this half: their probability is 0, but 0·NaN is not.
 #[inline(always)]
-unsafe fn clear_unused_values<const SIDE: u32>(place: BlockPlace, used_keys: u32) {
+unsafe fn clear_unused_values<D: Decode, const SIDE: u32>(place: BlockPlace<D>, used_keys: u32) {
     const CHUNKS: u32 = 8;
     let thread = special::thread_x() % WARPGROUP_THREADS;
     // SAFETY: whole rows of 128 bytes within this half's tiles; only this warpgroup reads them from here on.
@@ -117,21 +119,23 @@ unsafe fn clear_unused_values<const SIDE: u32>(place: BlockPlace, used_keys: u32
 
 /// `output += P·V`, part by part; lets go of each.
 #[inline(always)]
-unsafe fn multiply<E: Element, const SIDE: u32>(place: BlockPlace, output: &mut [[f32; 64]; 2]) {
+unsafe fn multiply<D: Decode, const SIDE: u32>(place: BlockPlace<D>, output: &mut [[f32; 64]; 2]) {
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
     // The exchange makes the addresses the same in all lanes for ptxas to see.
     // SAFETY: the whole warpgroup is here. P is full and fenced; the tiles landed before the scores of this block were
     // computed.
     unsafe {
         let p = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
-        place.probabilities_may().wait();
+        if D::PACED {
+            place.probabilities_may().wait();
+        }
         wgmma::wgmma_fence();
         unroll!(PART in 2 => {
             let v = warp::shfl_idx(place.part(own_part::<SIDE>(PART as u32)), 0);
             let v = SharedDescriptor::mn_major_sw128(v, TILE_BYTES);
             unroll!(STEP in 4 => {
                 let (p, v) = (p.advance(STEP as u32 * P_STEP_BYTES), v.advance(STEP as u32 * STEP_BYTES));
-                E::multiply_values(&mut output[PART], p, v);
+                D::Element::multiply_values(&mut output[PART], p, v);
             });
             wgmma::wgmma_commit_group();
         });
@@ -144,29 +148,34 @@ unsafe fn multiply<E: Element, const SIDE: u32>(place: BlockPlace, output: &mut 
 
 /// Stores this thread's part of the normalised output: final, or partial where the request is split.
 #[inline(always)]
-unsafe fn store<E: Element, const SIDE: u32>(
-    cta: &Cta,
+unsafe fn store<D: Decode, const SIDE: u32>(
+    kernel: &D,
     segment: &Segment,
     tile_row: u32,
     output: &[[f32; 64]; 2],
     norm: [f32; 2],
 ) {
+    let cta = kernel.cta();
     let column = own_part::<SIDE>(0) * PART_COLUMNS + 2 * (special::thread_x() % 4);
     let rows = [tile_row, tile_row + 8];
     let stored = [cta.tile.has(rows[0]), cta.tile.has(rows[1])];
     // SAFETY: stored rows are within the tensors.
     unsafe {
         if segment.splits.count == 1 {
-            let base = [cta.output_row(segment, rows[0], column), cta.output_row(segment, rows[1], column)];
+            let row = |row| {
+                let offset = kernel.output_offset(segment.request, cta.tile.token(row), cta.head(row));
+                cta.params.out.wrapping_add(((offset + column as i64) * 2) as u64)
+            };
+            let base = [row(rows[0]), row(rows[1])];
             if stored[0] {
                 unroll!(PART in 2 => { unroll!(I in 16 => {
-                    let pair = E::pack(output[PART][4 * I] * norm[0], output[PART][4 * I + 1] * norm[0]);
+                    let pair = D::Element::pack(output[PART][4 * I] * norm[0], output[PART][4 * I + 1] * norm[0]);
                     memory::st_global_u32(base[0] + column_bytes(PART, I, 2), pair);
                 }); });
             }
             if stored[1] {
                 unroll!(PART in 2 => { unroll!(I in 16 => {
-                    let pair = E::pack(output[PART][4 * I + 2] * norm[1], output[PART][4 * I + 3] * norm[1]);
+                    let pair = D::Element::pack(output[PART][4 * I + 2] * norm[1], output[PART][4 * I + 3] * norm[1]);
                     memory::st_global_u32(base[1] + column_bytes(PART, I, 2), pair);
                 }); });
             }
@@ -217,19 +226,5 @@ unsafe fn barrier<const SIDE: u32>() {
         } else {
             warpgroup_barrier::<3>();
         }
-    }
-}
-
-impl Cta<'_> {
-    /// Address of an output element.
-    #[inline(always)]
-    fn output_row(&self, segment: &Segment, row: u32, column: u32) -> u64 {
-        let [batch_stride, token_stride, head_stride] = self.params.out_strides;
-        let head = self.kv_head * self.tile.group + self.tile.head(row);
-        let offset = segment.request as i64 * batch_stride
-            + self.tile.token(row) as i64 * token_stride
-            + head as i64 * head_stride
-            + column as i64;
-        self.params.out.wrapping_add((offset * 2) as u64)
     }
 }

@@ -3,9 +3,18 @@
 use crate::attention::rows::QueryTile;
 use crate::attention::unroll;
 use crate::ptx::{memory, special, warp};
-use oximla_types::kernels::dense_decode::{DenseDecodeParams, SplitRecord};
+use oximla_types::kernels::decode::{DecodeParams, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::schedule::{self, BlockRange, Cursor, Place, SplitKv, Workload};
+
+/// How many keys the requests have.
+pub trait Requests: Copy {
+    /// Keys of a request.
+    ///
+    /// # Safety
+    /// The parameters describe live tensors, and `request` is one of the batch.
+    unsafe fn keys(self, request: u32) -> u32;
+}
 
 /// A part of one request that a CTA computes.
 #[derive(Clone, Copy)]
@@ -24,8 +33,9 @@ pub struct Segment {
 
 /// Walks along a partition's piece of the work line.
 #[derive(Clone)]
-pub struct Segments<'a> {
-    params: &'a DenseDecodeParams,
+pub struct Segments<'a, R> {
+    params: &'a DecodeParams,
+    requests: R,
     split: SplitKv,
     /// The last token sees the most keys.
     tile: QueryTile,
@@ -33,14 +43,15 @@ pub struct Segments<'a> {
     cursor: Cursor,
 }
 
-impl<'a> Segments<'a> {
+impl<'a, R: Requests> Segments<'a, R> {
     /// The segments of `partition` for a tile of rows, as far as query token `last_token` sees them.
     ///
     /// # Safety
-    /// The whole warp calls it; `cache_seqlens` and `places` are readable as the parameters say.
+    /// The whole warp calls it; the parameters describe live tensors.
     #[inline(always)]
     pub unsafe fn new(
-        params: &'a DenseDecodeParams,
+        params: &'a DecodeParams,
+        requests: R,
         partition: u32,
         tile: QueryTile,
         last_token: u32,
@@ -48,8 +59,11 @@ impl<'a> Segments<'a> {
     ) -> Self {
         // SAFETY: as the caller promises.
         unsafe {
-            let place =
-                if params.places == 0 { find(params, partition, lane) } else { look_up(params, partition) };
+            let place = if params.places == 0 {
+                find(params, requests, partition, lane)
+            } else {
+                look_up(params, partition)
+            };
             let uniform = |word| warp::shfl_idx(word, 0);
             let place = Place {
                 chunk: uniform(place.chunk),
@@ -58,22 +72,22 @@ impl<'a> Segments<'a> {
                 width: uniform(place.width),
             };
             let (split, cursor) = place.restore(params.chunk_slots);
-            Self { params, split, tile, last_token, cursor }
+            Self { params, requests, split, tile, last_token, cursor }
         }
     }
 
     /// The next segment.
     ///
     /// # Safety
-    /// `cache_seqlens` is readable as the parameters say.
+    /// The parameters describe live tensors.
     #[inline(always)]
     pub unsafe fn next(&mut self) -> Option<Segment> {
         let request = self.cursor.request();
-        if request >= self.params.batch || !self.split.has(special::cta_y(), self.cursor) {
+        if request >= self.params.requests || !self.split.has(special::cta_y(), self.cursor) {
             return None;
         }
         // SAFETY: the request is one of the batch.
-        let len = unsafe { request_keys(self.params, request) };
+        let len = unsafe { self.requests.keys(request) };
         let (chunk, behind) = self.split.take(special::cta_y(), self.cursor, schedule::key_blocks(len));
         self.cursor = behind;
         let visible = schedule::key_blocks(self.tile.visible_keys(self.last_token, len));
@@ -91,14 +105,14 @@ impl<'a> Segments<'a> {
 /// Finds out how the work line is divided and where `partition` starts.
 ///
 /// # Safety
-/// The whole warp calls it; `cache_seqlens` is readable as the parameters say.
+/// The whole warp calls it; the parameters describe live tensors.
 #[inline(always)]
-pub unsafe fn find(params: &DenseDecodeParams, partition: u32, lane: u32) -> Place {
+pub unsafe fn find(params: &DecodeParams, requests: impl Requests, partition: u32, lane: u32) -> Place {
     // SAFETY: as the caller promises.
     unsafe {
-        let split = SplitKv::new(workload(params, lane), params.partitions);
-        let (request, start) = locate(params, split, split.piece_start(partition), lane);
-        let len = if request < params.batch { request_keys(params, request) } else { 0 };
+        let split = SplitKv::new(workload(params, requests, lane), params.partitions);
+        let (request, start) = locate(params, requests, split, split.piece_start(partition), lane);
+        let len = if request < params.requests { requests.keys(request) } else { 0 };
         Place::new(split, split.enter(partition, request, start, schedule::key_blocks(len)))
     }
 }
@@ -108,25 +122,11 @@ pub unsafe fn find(params: &DenseDecodeParams, partition: u32, lane: u32) -> Pla
 /// # Safety
 /// `places` is readable as the parameters say.
 #[inline(always)]
-unsafe fn look_up(params: &DenseDecodeParams, partition: u32) -> Place {
+unsafe fn look_up(params: &DecodeParams, partition: u32) -> Place {
     let address = params.places + partition as u64 * size_of::<Place>() as u64;
     // SAFETY: as the caller promises.
     let word = |index: u64| unsafe { memory::ld_global_u32(address + 4 * index) };
     Place { chunk: word(0), start: word(1), payload: word(2), width: word(3) }
-}
-
-/// Keys of a request, never more than its row of the page table can name.
-///
-/// # Safety
-/// `cache_seqlens` is readable as the parameters say, and `request` is one of the batch.
-#[inline(always)]
-unsafe fn request_keys(params: &DenseDecodeParams, request: u32) -> u32 {
-    let offset = request as i64 * params.cache_seqlens_stride * 4;
-    // SAFETY: as the caller promises.
-    let len = unsafe { memory::ld_global_i32(params.cache_seqlens.wrapping_add(offset as u64)) };
-    let capacity = params.max_pages * schedule::BLOCK_KEYS;
-    let len = if len < 0 { 0 } else { len as u32 };
-    if len < capacity { len } else { capacity }
 }
 
 /// Requests that each lane looks at in one go, so that their lengths are on their way together.
@@ -134,22 +134,22 @@ const GO: u32 = 4;
 
 /// Blocks of the request `lane` requests after `first`; none past the batch.
 #[inline(always)]
-unsafe fn lane_blocks(params: &DenseDecodeParams, first: u32, lane: u32) -> Option<u32> {
+unsafe fn lane_blocks(params: &DecodeParams, requests: impl Requests, first: u32, lane: u32) -> Option<u32> {
     // SAFETY: the request is one of the batch.
-    (first + lane < params.batch).then(|| unsafe { schedule::key_blocks(request_keys(params, first + lane)) })
+    (first + lane < params.requests).then(|| unsafe { schedule::key_blocks(requests.keys(first + lane)) })
 }
 
 /// What the division of the batch follows from.
 #[inline(always)]
-unsafe fn workload(params: &DenseDecodeParams, lane: u32) -> Workload {
+unsafe fn workload(params: &DecodeParams, requests: impl Requests, lane: u32) -> Workload {
     let determinism = params.determinism();
     let (mut total, mut longest) = (0, 0);
     let mut first = 0;
-    while first < params.batch {
+    while first < params.requests {
         unroll!(I in 4 => {
             const { assert!(GO == 4) };
             // SAFETY: lanes past the batch read nothing.
-            let blocks = unsafe { lane_blocks(params, first + I as u32 * WARP_THREADS, lane) };
+            let blocks = unsafe { lane_blocks(params, requests, first + I as u32 * WARP_THREADS, lane) };
             let work = blocks.map_or(0, |blocks| determinism.request_work(blocks));
             total += work;
             longest = if work > longest { work } else { longest };
@@ -167,18 +167,25 @@ unsafe fn workload(params: &DenseDecodeParams, lane: u32) -> Workload {
         })* };
     }
     step!(16 8 4 2 1);
-    Workload { chunk_slots: params.chunk_slots, total, longest, batch: params.batch }
+    Workload { chunk_slots: params.chunk_slots, total, longest, batch: params.requests }
 }
 
 /// The request that unit `unit` of the work line falls into, and where it starts; `batch` past the line's end.
 #[inline(always)]
-unsafe fn locate(params: &DenseDecodeParams, split: SplitKv, unit: u32, lane: u32) -> (u32, u32) {
+unsafe fn locate(
+    params: &DecodeParams,
+    requests: impl Requests,
+    split: SplitKv,
+    unit: u32,
+    lane: u32,
+) -> (u32, u32) {
     let mut before = 0;
     let mut first = 0;
-    while first < params.batch {
+    while first < params.requests {
         // SAFETY: lanes past the batch read nothing; the whole warp is here.
         unsafe {
-            let work = lane_blocks(params, first, lane).map_or(0, |blocks| split.request_work(blocks));
+            let work =
+                lane_blocks(params, requests, first, lane).map_or(0, |blocks| split.request_work(blocks));
             let end = before + inclusive_sum(work, lane);
             let past = warp::ballot(end > unit);
             if past != 0 {
@@ -189,7 +196,7 @@ unsafe fn locate(params: &DenseDecodeParams, split: SplitKv, unit: u32, lane: u3
         }
         first += WARP_THREADS;
     }
-    (params.batch, before)
+    (params.requests, before)
 }
 
 /// Sum over this lane and the ones below.

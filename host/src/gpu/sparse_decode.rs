@@ -1,0 +1,255 @@
+//! Sparse decode on a GPU: which kernels, how many partitions, what memory.
+
+use super::GpuDevice;
+use super::checks::{MAX_GRID_Y, check_alignment, check_element_alignment};
+use super::kernels::{Grid, Kernel};
+use super::partials::{self, PartialsPlan, check_memory};
+use super::tensor_map::HalfTensor4;
+use crate::{
+    Error, InvalidProblem, KvFormat, KvScope, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, Stream,
+    TensorView, Workspace,
+};
+use bytemuck::Zeroable;
+use half::bf16;
+use oximla_types::kernels::TensorMap;
+use oximla_types::kernels::combine::{self, CombineParams};
+use oximla_types::kernels::decode::{DecodeParams, GridShape, QueryTiling, TILE_COLUMNS, TILE_ROWS};
+use oximla_types::kernels::sparse_decode::{self as contract, Divisor, ScopeParams, SparseDecodeParams};
+use oximla_types::schedule::{self, Determinism, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// Alignment of pages: tokens and their scales are read 8 bytes at a time at least.
+const PAGE_ALIGNMENT: u64 = 8;
+
+/// Alignment of pages whose tokens can be read 16 bytes at a time.
+const WIDE_PAGE_ALIGNMENT: u64 = 16;
+
+/// A sparse decode planned for a GPU.
+#[derive(Clone, Debug)]
+pub(crate) struct SparsePlan {
+    device: Arc<GpuDevice>,
+    problem: SparseDecode,
+    determinism: Determinism,
+    decode: Kernel,
+    combine: Kernel,
+    shape: GridShape,
+    workspace: PartialsPlan,
+}
+
+impl SparsePlan {
+    pub(crate) fn new(
+        problem: &SparseDecode,
+        determinism: Determinism,
+        device: &Arc<GpuDevice>,
+    ) -> Result<Self, Error> {
+        let decode = match problem.format {
+            KvFormat::V32Fp8 => contract::V32_SM90,
+            KvFormat::Model1Fp8 => contract::MODEL1_SM90,
+            other => {
+                return Err(InvalidProblem::new("format", other, "v32_fp8 or model1_fp8").into());
+            }
+        };
+        let shape = grid_shape(problem, device.multiprocessors)?;
+        let queries = problem.batch * problem.s_q;
+        let workspace = PartialsPlan::new(queries, max_blocks(problem), determinism, &shape)?;
+        Ok(Self {
+            device: Arc::clone(device),
+            problem: problem.clone(),
+            determinism,
+            decode: Kernel::of(&decode)?,
+            combine: Kernel::of(&combine::BF16)?,
+            shape,
+            workspace,
+        })
+    }
+
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.workspace.bytes
+    }
+
+    pub(crate) fn kernel(&self) -> &'static str {
+        self.decode.contract.entry
+    }
+
+    /// Checks that the stream is one of the planned GPU's driver.
+    pub(crate) fn check_stream(&self, stream: &Stream) -> Result<(), InvalidProblem> {
+        self.device.driver.check_stream(stream.0)
+    }
+
+    pub(crate) fn run(
+        &self,
+        stream: &Stream,
+        inputs: &SparseDecodeInputs<'_>,
+        outputs: &mut SparseDecodeOutputs<'_>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<(), Error> {
+        let (q, out, lse) = (&inputs.q, &outputs.out.view, &outputs.lse.view);
+        check_alignment("q", q.address, &q.strides[..3], size_of::<bf16>())?;
+        check_alignment("out", out.address, &out.strides[..3], size_of::<bf16>())?;
+        check_element_alignment("lse", lse.address, size_of::<f32>() as u64)?;
+        if let Some(sink) = &inputs.attn_sink {
+            check_element_alignment("attn_sink", sink.address, size_of::<f32>() as u64)?;
+        }
+        check_memory("workspace", workspace, self.workspace.bytes)?;
+        let problem = &self.problem;
+        let (first, first_is_wide) = scope_params("scope", problem.format, &inputs.scope)?;
+        let (second, second_is_wide) = match &inputs.extra {
+            Some(extra) => scope_params("extra", problem.format, extra)?,
+            None => (ScopeParams { page_size: Divisor::new(1), ..ScopeParams::zeroed() }, true),
+        };
+        if problem.batch == 0 || problem.s_q == 0 || problem.h_q == 0 {
+            return Ok(());
+        }
+
+        let max_blocks = max_blocks(problem);
+        let queries = Divisor::new(problem.s_q as u32);
+        let (attn_sink, attn_sink_stride) =
+            inputs.attn_sink.as_ref().map_or((0, 0), |sink| (sink.address, sink.strides[0]));
+        let decode = DecodeParams {
+            places: 0,
+            out: out.address,
+            lse: lse.address,
+            partial: self.workspace.at(workspace.address),
+            out_strides: [out.strides[0], out.strides[1], out.strides[2]],
+            lse_strides: lse.strides,
+            requests: (problem.batch * problem.s_q) as u32,
+            s_q: 1,
+            group: problem.h_q as u32,
+            rows: self.shape.rows,
+            total_rows: self.shape.total_rows,
+            row_tiles: self.shape.row_tiles,
+            tiling: self.tiling(),
+            partitions: self.shape.partitions,
+            chunk_slots: self.determinism.chunk_slots(max_blocks),
+            scale_log2: problem.softmax_scale * std::f32::consts::LOG2_E,
+        };
+        let params = SparseDecodeParams {
+            q_map: self.q_map(q)?,
+            decode,
+            scopes: [first, second],
+            attn_sink,
+            attn_sink_stride,
+            queries,
+            wide_rows: u32::from(first_is_wide && second_is_wide),
+        };
+        let combine = CombineParams {
+            partial: decode.partial,
+            out: decode.out,
+            lse: decode.lse,
+            out_strides: decode.out_strides,
+            lse_strides: decode.lse_strides,
+            batch: decode.requests,
+            rows: self.shape.rows,
+            group: decode.group,
+            total_rows: self.shape.total_rows,
+            slots: self.workspace.slots,
+            ctas: combine::ctas(decode.requests, self.shape.total_rows, self.device.multiprocessors),
+            attn_sink,
+            attn_sink_stride,
+            queries,
+            reserved: 0,
+        };
+        let decode_grid = Grid::of([self.shape.columns, self.shape.partitions]);
+        let combine_grid = Grid::of([combine.ctas, 1]);
+        let driver = &*self.device.driver;
+        // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
+        // the kernels reach no element outside them; the stream's maker promised a live one.
+        unsafe {
+            self.decode.launch(driver, stream.0, decode_grid, &params)?;
+            if partials::may_split(self.determinism, &self.shape, max_blocks) {
+                self.combine.launch(driver, stream.0, combine_grid, &combine)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The queries in boxes of one tile: 64 columns of some heads of a token.
+    fn q_map(&self, q: &TensorView<'_, bf16, 4>) -> Result<TensorMap, Error> {
+        let [batch, tokens, heads, head_dim] = q.shape;
+        let row_bytes = (head_dim * size_of::<bf16>()) as u64;
+        // The stride of a dimension of one element may be anything.
+        let stride = |dim: usize| if q.shape[dim] > 1 { q.strides[dim] as u64 * 2 } else { row_bytes };
+        self.device.driver.encode(&HalfTensor4 {
+            is_bf16: true,
+            address: q.address,
+            dims: [head_dim as u64, heads as u64, tokens as u64, batch as u64],
+            strides: [stride(2), stride(1), stride(0)],
+            box_dims: [TILE_COLUMNS, self.tiling().heads, 1, 1],
+        })
+    }
+
+    /// Tiles of heads: each query token has keys of its own.
+    fn tiling(&self) -> QueryTiling {
+        let heads = (self.problem.h_q as u32).clamp(1, TILE_ROWS);
+        QueryTiling { heads, tokens: 1, head_tiles: self.shape.row_tiles }
+    }
+}
+
+/// What the kernel must know of a cache, and whether its tokens can be read 16 bytes at a time.
+fn scope_params(
+    name: &str,
+    format: KvFormat,
+    scope: &KvScope<'_>,
+) -> Result<(ScopeParams, bool), InvalidProblem> {
+    let cache = &scope.kv_cache;
+    let [num_pages, page_size, ..] = cache.shape;
+    // The stride of a dimension of one page may be anything.
+    let page_stride =
+        if num_pages > 1 { cache.strides[0] } else { format.page_stride(page_size as u32) as i64 };
+    check_element_alignment(&format!("{name}.kv_cache"), cache.address, PAGE_ALIGNMENT)?;
+    if !page_stride.unsigned_abs().is_multiple_of(PAGE_ALIGNMENT) {
+        let (found, needed) =
+            (format!("{page_stride} bytes"), format!("a multiple of {PAGE_ALIGNMENT} bytes"));
+        return Err(InvalidProblem::new(format!("{name}.kv_cache page stride"), found, needed));
+    }
+    check_element_alignment(&format!("{name}.indices"), scope.indices.address, size_of::<i32>() as u64)?;
+    let lengths = scope.topk_length.as_ref();
+    if let Some(lengths) = lengths {
+        check_element_alignment(&format!("{name}.topk_length"), lengths.address, size_of::<i32>() as u64)?;
+    }
+    let is_wide = (cache.address | page_stride.unsigned_abs()).is_multiple_of(WIDE_PAGE_ALIGNMENT);
+    let params = ScopeParams {
+        kv_cache: cache.address,
+        indices: scope.indices.address,
+        topk_length: lengths.map_or(0, |lengths| lengths.address),
+        page_stride,
+        indices_strides: [scope.indices.strides[0], scope.indices.strides[1]],
+        topk_length_stride: lengths.map_or(0, |lengths| lengths.strides[0]),
+        page_size: Divisor::new(page_size as u32),
+        tokens: num_pages.saturating_mul(page_size).min(i32::MAX as usize) as u32,
+        topk: scope.indices.shape[2] as u32,
+        reserved: 0,
+    };
+    Ok((params, is_wide))
+}
+
+/// Blocks of keys of a query token at most.
+fn max_blocks(problem: &SparseDecode) -> u32 {
+    let topk = problem.scope.topk + problem.extra.as_ref().map_or(0, |extra| extra.topk);
+    schedule::key_blocks(topk as u32)
+}
+
+/// How the grid covers the problem, whose numbers the kernels' 32-bit arithmetic must be able to carry.
+fn grid_shape(problem: &SparseDecode, multiprocessors: u32) -> Result<GridShape, Error> {
+    let extra_topk = problem.extra.as_ref().map_or(0, |extra| extra.topk);
+    let limits = [
+        ("batch · s_q", problem.batch.saturating_mul(problem.s_q), i32::MAX as usize / 2),
+        ("h_q", problem.h_q, i32::MAX as usize / TILE_ROWS as usize),
+        ("topk", problem.scope.topk.saturating_add(extra_topk), i32::MAX as usize / 2),
+    ];
+    for (argument, found, limit) in limits {
+        if found > limit {
+            return Err(InvalidProblem::new(argument, found, format!("at most {limit}")).into());
+        }
+    }
+    let work = (problem.batch * problem.s_q) as u64
+        * (2 * u64::from(max_blocks(problem)) + u64::from(REQUEST_OVERHEAD) + 1);
+    if work >= MAX_TOTAL_WORK {
+        let found = format!("{} · {} · {}", problem.batch, problem.s_q, max_blocks(problem));
+        return Err(InvalidProblem::new("batch · s_q · blocks of topk", found, "less than 2³⁰").into());
+    }
+    let shape = GridShape::new(1, problem.h_q as u32, NonZeroU32::MIN, multiprocessors);
+    let partitions = shape.partitions.min(MAX_GRID_Y as u32);
+    Ok(GridShape { partitions, ..shape })
+}

@@ -1,0 +1,102 @@
+//! From e4m3 to bf16: the keys of a quantised cache as the tensor cores take them.
+//!
+//! The value of a code is `e4m3 · bf16(scale)`, rounded once to bf16, whatever code and scale are. An e4m3 becomes a bf16
+//! by moving its bits: the three bits of its mantissa go to the top of bf16's seven, its exponent into the lowest four bits
+//! of bf16's. As exponents are relative to 7 in an e4m3 and to 127 in a bf16, that is `e4m3 · 2⁻¹²⁰`, subnormals included.
+//! The product with 2¹²⁰ is exact, the one with the scale is all that is rounded. A single product with `scale · 2¹²⁰`
+//! would save an instruction in nine, but overflow for scales from 2⁸ on.
+//!
+//! NaN codes, whose bits would become 480, are rare and take a longer way.
+
+use core::hint::cold_path;
+
+use crate::ptx::math::{cvt_bf16x2, mul_bf16x2, prmt};
+
+/// The scale of a tile: two copies of a bf16, to multiply pairs with.
+#[derive(Clone, Copy)]
+pub struct Scale(u32);
+
+impl Scale {
+    /// Of a scale stored as f32, which is rounded to bf16 first.
+    #[inline(always)]
+    pub fn from_f32(scale: f32) -> Self {
+        Self(cvt_bf16x2(scale, scale))
+    }
+
+    /// Of a scale that is a bf16 already, in the lower half of a word.
+    #[inline(always)]
+    pub fn from_bf16(word: u32) -> Self {
+        Self(prmt::<0x1010>(word, 0))
+    }
+
+    /// Of a scale stored as a ue8m0 byte: 2^(byte − 127), or NaN for 255.
+    #[inline(always)]
+    pub fn from_ue8m0(byte: u32) -> Self {
+        // The exponent field of a bf16 is the same, but 0 in it makes subnormals, and 255 an infinity if no other bit is set.
+        let is_nan = (byte + 1) >> 8;
+        Self(PAIR * (byte * BF16_EXPONENT + is_nan).max(SMALLEST_UE8M0))
+    }
+}
+
+/// Gives `store` the values of 16 codes, eight at a time as pairs of bf16, with the number of the half: all in the codes'
+/// order, the first one in the lowest bits. Not all at once, as few threads have so many registers left.
+#[inline(always)]
+pub fn dequantise_16(codes: [u32; 4], scale: Scale, store: impl Fn(usize, [u32; 4])) {
+    let [a, b, c, d] = codes;
+    let value = |pair| mul_bf16x2(mul_bf16x2(pair, UNBIAS), scale.0);
+    if has_nan(codes) {
+        cold_path();
+        store(0, each_pair([a, b], |pair| value(with_nan(pair))));
+        store(1, each_pair([c, d], |pair| value(with_nan(pair))));
+    } else {
+        store(0, each_pair([a, b], value));
+        store(1, each_pair([c, d], value));
+    }
+}
+
+/// Two copies of what it is multiplied with, 16 bits wide.
+const PAIR: u32 = 0x0001_0001;
+
+/// Lowest bit of the exponent of a bf16.
+const BF16_EXPONENT: u32 = 1 << 7;
+
+/// 2⁻¹²⁷ as a bf16, a subnormal.
+const SMALLEST_UE8M0: u32 = 1 << 6;
+
+/// Two copies of 2¹²⁰ as a bf16.
+const UNBIAS: u32 = PAIR * (127 + 120) * BF16_EXPONENT;
+
+/// Bits of a pair of bf16 that come from e4m3: sign, four of the exponent, three of the mantissa.
+const E4M3_BITS: u32 = PAIR * 0x87f0;
+
+/// Lowest bit of a pair of e4m3 as bf16.
+const E4M3_LOWEST: u32 = PAIR * 0x0010;
+
+/// The bit of the exponent above those that come from e4m3, the fifth of eight, in a pair of bf16.
+const ABOVE_E4M3: u32 = PAIR * 0x0800;
+
+/// A function of each pair of codes, as bf16 `e4m3 · 2⁻¹²⁰` that are 480 · 2⁻¹²⁰ for NaN.
+#[inline(always)]
+fn each_pair([a, b]: [u32; 2], function: impl Fn(u32) -> u32) -> [u32; 4] {
+    // Each half gets a byte with eight copies of its sign in front. Masked is what the shift moves from the lower half
+    // into the upper one, and all copies of the sign but one.
+    let low = |codes| function((prmt::<0x9180>(codes, 0) << 4) & E4M3_BITS);
+    let high = |codes| function((prmt::<0xb3a2>(codes, 0) << 4) & E4M3_BITS);
+    [low(a), high(a), low(b), high(b)]
+}
+
+/// Whether there is a NaN among the codes: one whose bits are all set but for the sign.
+#[inline(always)]
+fn has_nan([a, b, c, d]: [u32; 4]) -> bool {
+    // Adding 1 changes the sign of NaN alone. What 0xff carries over is wrong for the next code, but there is a NaN then.
+    let changed = |codes: u32| codes ^ codes.wrapping_add(0x0101_0101);
+    (changed(a) | changed(b) | changed(c) | changed(d)) & 0x8080_8080 != 0
+}
+
+/// The pair with NaN instead of 480 · 2⁻¹²⁰.
+#[inline(always)]
+fn with_nan(pair: u32) -> u32 {
+    // Only 480 carries over. Copied to the four highest bits of the exponent, of which the others are set, it makes a NaN.
+    let carry = (pair + E4M3_LOWEST) & ABOVE_E4M3;
+    pair | carry * 0xf
+}

@@ -1,0 +1,4 @@
+//! What all decode kernels have in common.
+
+pub mod segments;
+pub mod sm90;

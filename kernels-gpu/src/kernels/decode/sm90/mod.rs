@@ -1,0 +1,194 @@
+//! What the decode kernels for Hopper have in common: all but where keys come from.
+//!
+//! ```text
+//! for each request of the partition            (see `schedule`)
+//!     O, m, l = 0, floor, 0
+//!     for each block of 64 keys
+//!         S = Q·Kᵀ                              64×64, 36 steps of 16 columns
+//!         m' = max(m, rowmax S);  P = 2^(S−m');  l = l·2^(m−m') + rowsum P
+//!         O = O·2^(m−m') + P·V                  64×512; V is the first 512 columns of K, in place
+//!     out = O / l,  lse = ln l + m·ln 2
+//! ```
+//!
+//! The tensor cores multiply the scores of block `j + 1`, then, during the softmax of block `j + 1`, the values of block
+//! `j`, in different warpgroups:
+//!
+//! | role         | warpgroup | consumes          | produces                         |
+//! |--------------|-----------|-------------------|----------------------------------|
+//! | scores       | 0         | Q, K tiles        | P, row scales, norms, lse        |
+//! | values even  | 1         | P, K parts 0, 2   | O columns 0..128, 256..384       |
+//! | values odd   | 2         | P, K parts 1, 3   | O columns 128..256, 384..512     |
+//! | loads        | 3         | what the kernel's keys come from | Q, K tiles, segments |
+//!
+//! The loads are the kernel's own. *Segments*, the blocks of each of the CTA's requests, are queued for all roles.
+//!
+//! Shared memory ([`SharedPlan`]): the last query tiles, the others being in registers of the scores; `V`, a ring of
+//! *parts*, a quarter of a block's value columns each, two tiles of 8 KiB; `TAIL`, a ring of *tails*, a key's last 64
+//! columns, which have no values; staging for the loads; row scales and norms, segments, barriers.
+//!
+//! A *place* is a block's four parts and tail in the rings. The queries of a segment come to a place before its blocks':
+//! the scores take them to where they stay. When a block's scores are computed its tail is used up, and its
+//! probabilities are written there.
+//!
+//! | barrier           | completes when                                          | arrivals                         |
+//! |-------------------|---------------------------------------------------------|----------------------------------|
+//! | `PART_FULL[s]`    | the part in slot `s` has landed                         | the loads, and the copied bytes  |
+//! | `PART_FREE[s]`    | the part has been multiplied                            | 4 value warps a CTA of the cluster |
+//! | `TAIL_FULL[i]`    | the tail in slot `i` has landed                         | the loads, and the copied bytes  |
+//! | `P_FULL[i]`       | P and row scales are written                            | the scores warpgroup             |
+//! | `P_MAY[i]`        | the next block's scores are under way                   | 4 scores warps                   |
+//! | `P_FREE[i]`       | P and row scales are used up                            | 8 value warps a CTA of the cluster |
+//! | `SEGMENT_FULL[n]` | the segment is in the queue                             | 1                                |
+//! | `SEGMENT_FREE[n]` | the segment has been read                               | all reading threads              |
+//! | `NORM_FULL`       | the row norms are written                               | the scores warpgroup             |
+//! | `NORM_FREE`       | the row norms have been read                            | both value warpgroups            |
+//!
+//! Keys of 512 elements have no tail: nothing is loaded to `TAIL` and no scores are multiplied from it, all else is the same.
+//!
+//! `P_MAY` only paces the work, in kernels that are paced. Row scales need no
+//! barrier of their own to be free: scores that write them have seen the tail of their slot land, which was asked for
+//! once `P_FREE` told that the old ones are used up.
+
+pub mod keys;
+pub mod queue;
+pub mod scores;
+pub mod values;
+
+use self::keys::BlockPlace;
+use super::segments::Segment;
+use crate::attention::element::Element;
+use crate::attention::rows::QueryTile;
+use crate::ptx::special;
+use core::num::NonZeroU32;
+use oximla_types::kernels::decode::{DecodeParams, SharedPlan, TILE_BYTES, TILE_ROWS};
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::layout::swizzle::Swizzle;
+use oximla_types::layout::tile::{Position, Tile};
+
+/// A tile as the copy engine writes it and the tensor cores read it.
+pub const TILE: Tile = Tile::new(TILE_ROWS, Swizzle::Bytes128);
+
+const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
+
+/// Warps of a warpgroup.
+pub const WARPGROUP_WARPS: u32 = WARPGROUP_THREADS / WARP_THREADS;
+
+/// A CTA of a decode kernel, as the shared roles see it.
+pub trait Decode: Sized {
+    /// Of queries, keys and outputs.
+    type Element: Element;
+    /// The kernel's shared memory.
+    const PLAN: SharedPlan;
+    /// Query tiles in registers of the scores, the first ones.
+    const REGISTER_QUERY_TILES: usize;
+    /// Whether keys have a tail.
+    const TAIL: bool;
+    /// Whether threads store the keys, instead of the copy engine: whoever multiplies them fences the proxies.
+    const STORED_KEYS: bool;
+    /// Whether what lies in the places of keys that there are not is zero.
+    const ZERO_FILLED: bool;
+    /// Whether the values of a block wait for the scores of the next one to be under way. It pays where keys come early:
+    /// `wgmma`s of 64 columns hardly advance beside those of the values. Where a block's keys wait for the room of the
+    /// values before, it would make each wait for the other.
+    const PACED: bool;
+    /// Arrivals that make keys full.
+    const KEY_ARRIVALS: u32;
+    /// Threads that read the queue of segments.
+    const SEGMENT_READERS: u32;
+
+    /// This CTA anew. Roles make their own, which keeps nothing in registers where it is not needed.
+    fn again(&self) -> Self;
+
+    /// What all decode kernels know.
+    fn cta(&self) -> &Cta<'_>;
+
+    /// Prepares the scores of a block for the softmax: multiplies them by the sign of the scale, and makes those of keys
+    /// that a row does not see −∞. The thread has rows `first.row` and `first.row + 8`, columns from `first.column` on.
+    ///
+    /// # Safety
+    /// The whole warp calls it; the block's key mask is there.
+    unsafe fn mask(
+        &self,
+        segment: &Segment,
+        place: BlockPlace<Self>,
+        block: u32,
+        first: Position,
+        scores: &mut [f32; 32],
+    );
+
+    /// What the row's output is multiplied by beside the reciprocal of its sum, whose base-2 logarithm is `log`, which is
+    /// finite.
+    fn sink_factor(&self, row: u32, log: f32) -> f32;
+
+    /// Offset of a row of the output from the first one, in elements.
+    fn output_offset(&self, request: u32, token: u32, head: u32) -> i64;
+
+    /// Offset of a row's lse from the first one.
+    fn lse_offset(&self, request: u32, token: u32, head: u32) -> i64;
+}
+
+/// What a role knows of any decode: the parameters and this CTA's place in the grid.
+pub struct Cta<'a> {
+    /// The parameters.
+    pub params: &'a DecodeParams,
+    /// Key/value head.
+    pub kv_head: u32,
+    /// The tile of query rows.
+    pub tile: QueryTile,
+    /// Partition of the work line.
+    pub partition: u32,
+    /// CTAs of the cluster: of as many neighbouring row tiles, which share the keys.
+    pub cluster: u32,
+    /// This one's number in it.
+    pub cluster_rank: u32,
+}
+
+impl<'a> Cta<'a> {
+    /// This CTA.
+    ///
+    /// # Safety
+    /// The host launches with at least one head and one tile.
+    #[inline(always)]
+    pub unsafe fn new(params: &'a DecodeParams, causal: bool) -> Self {
+        // SAFETY: as the caller promises.
+        let (heads, head_tiles, row_tiles) = unsafe {
+            (
+                NonZeroU32::new_unchecked(params.tiling.heads),
+                NonZeroU32::new_unchecked(params.tiling.head_tiles),
+                NonZeroU32::new_unchecked(params.row_tiles),
+            )
+        };
+        let tile = special::cta_x() % row_tiles;
+        Self {
+            params,
+            kv_head: special::cta_x() / row_tiles,
+            tile: QueryTile {
+                number: tile,
+                head_tiles,
+                group: params.group,
+                s_q: params.s_q,
+                causal,
+                heads,
+                tokens: params.tiling.tokens,
+                first_head: tile % head_tiles * heads.get(),
+                first_token: tile / head_tiles * params.tiling.tokens,
+            },
+            partition: special::cta_y(),
+            cluster: special::cluster_ctas(),
+            cluster_rank: special::cluster_rank(),
+        }
+    }
+
+    /// Index of a row's partial result.
+    #[inline(always)]
+    pub fn partial_row(&self, segment: &Segment, row: u32) -> u64 {
+        let total_rows = self.params.total_rows as u64;
+        segment.slot as u64 * total_rows + (self.kv_head * self.params.rows + self.tile.number(row)) as u64
+    }
+
+    /// Query head of a row.
+    #[inline(always)]
+    pub fn head(&self, row: u32) -> u32 {
+        self.kv_head * self.params.group + self.tile.head(row)
+    }
+}

@@ -1,0 +1,40 @@
+//! Sparse MLA decode over FP8 caches: each query token attends to the tokens that its index lists name.
+
+pub mod sm90;
+
+use crate::attention::divide::divide;
+use crate::kernels::decode::segments::Requests;
+use crate::ptx::memory;
+use oximla_types::kernels::sparse_decode::{ScopeParams, SparseDecodeParams};
+
+/// The query tokens of a sparse decode.
+#[derive(Clone, Copy)]
+struct Queries<'a>(&'a SparseDecodeParams);
+
+impl Requests for Queries<'_> {
+    #[inline(always)]
+    unsafe fn keys(self, request: u32) -> u32 {
+        let (batch, _) = divide(request, &self.0.queries);
+        // SAFETY: as the caller promises.
+        unsafe { self.scope_keys(0, batch) + self.scope_keys(1, batch) }
+    }
+}
+
+impl Queries<'_> {
+    /// How many of a batch entry's indices into a cache count.
+    ///
+    /// # Safety
+    /// The parameters describe live tensors, and there is such an entry.
+    #[inline(always)]
+    unsafe fn scope_keys(self, scope: usize, batch: u32) -> u32 {
+        let ScopeParams { topk, topk_length, topk_length_stride, .. } = self.0.scopes[scope];
+        if topk_length == 0 {
+            return topk;
+        }
+        let offset = batch as i64 * topk_length_stride * 4;
+        // SAFETY: as the caller promises.
+        let length = unsafe { memory::ld_global_i32(topk_length.wrapping_add(offset as u64)) };
+        let length = if length < 0 { 0 } else { length as u32 };
+        if length < topk { length } else { topk }
+    }
+}
