@@ -11,14 +11,17 @@ use oximla_types::kernels::dense_decode::DenseDecodeParams;
 use oximla_types::kernels::kv_gather::KvGatherParams;
 use oximla_types::kernels::kv_insert::KvInsertParams;
 use oximla_types::kernels::merge_states::MergeStatesParams;
+use oximla_types::kernels::sparse_decode::SparseDecodeParams;
 use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 15] = [
+const ENTRIES: [(&str, usize); 17] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_fp16", size_of::<DenseDecodeParams>()),
+    ("sparse_decode_v32_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_decode_model1_sm90", size_of::<SparseDecodeParams>()),
     ("dense_decode_schedule", size_of::<DenseDecodeParams>()),
     ("combine_bf16", size_of::<CombineParams>()),
     ("combine_fp16", size_of::<CombineParams>()),
