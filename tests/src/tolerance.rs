@@ -90,9 +90,14 @@ impl Tolerances {
         self
     }
 
-    /// The bounds for a few rows taken out of a problem: one `lse` that happens to be nearly 0 is then all there is, and
-    /// has no direction to judge. The bounds on elements stay.
+    /// The bounds for a few rows taken out of a problem. The bounds on elements stay.
+    ///
+    /// One `lse` that happens to be nearly 0 may then be all there is, and has no direction to judge. Where a single key
+    /// has nearly all of a row's weight, rounding its probability to bf16, by up to 2⁻⁸, scales the whole row, which
+    /// over many rows evens out: half the square of that, and a third as much for rounding each element of the output.
     pub fn for_samples(mut self) -> Self {
+        const BF16_HALF_ULP: f64 = 1.0 / 256.0;
+        self.out.cosine = BF16_HALF_ULP * BF16_HALF_ULP / 2.0 * (1.0 + 1.0 / 3.0);
         self.lse.cosine = f64::INFINITY;
         self
     }
