@@ -47,6 +47,7 @@ pub use ops::kv_insert::{KvInsert, KvInsertInputs, KvInsertPlan};
 pub use ops::merge_states::{MergeStates, MergeStatesPlan, MergedState, PartialState};
 pub use ops::sparse_decode::{
     KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan,
+    SparseDecodePlanBuilder,
 };
 pub use ops::sparse_prefill::{SparsePrefill, SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan};
 pub use ops::topk_to_slots::{TopkToSlots, TopkToSlotsInputs, TopkToSlotsOutputs, TopkToSlotsPlan};

@@ -3,8 +3,8 @@
 use half::bf16;
 use oximla::case_file::{Expected, ScopeCase, SparseDecodeCase};
 use oximla::{
-    Error, KvFormat, KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs,
-    SparseDecodePlan,
+    Determinism, Error, KvFormat, KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs,
+    SparseDecodeOutputs, SparseDecodePlan,
 };
 use oximla_reference::Fp8Format;
 
@@ -228,6 +228,8 @@ pub fn run(backend: &Backend, case: &SparseDecodeCase, views: Views) -> Result<E
 /// How to run a case.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
+    /// What the bits may depend on.
+    pub determinism: Determinism,
     /// How the tensors lie.
     pub views: Views,
     /// Bytes from the start of a cache's buffer, which is aligned, to its first page.
@@ -240,7 +242,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { views: Views::Contiguous, page_offset: 0, page_gap: 0, workspace_bytes: |needed| needed }
+        Self {
+            determinism: Determinism::default(),
+            views: Views::Contiguous,
+            page_offset: 0,
+            page_gap: 0,
+            workspace_bytes: |needed| needed,
+        }
     }
 }
 
@@ -251,7 +259,7 @@ impl Default for Settings {
 pub fn run_with(backend: &Backend, case: &SparseDecodeCase, settings: Settings) -> Result<Expected, Error> {
     let p = &case.problem;
     let views = settings.views;
-    let plan = SparseDecodePlan::new(p, &backend.device)?;
+    let plan = SparseDecodePlan::builder(p).determinism(settings.determinism).build(&backend.device)?;
     let head_dim = case.q.len() / (p.batch * p.s_q * p.h_q);
     let q = Input::new(backend, &case.q, [p.batch, p.s_q, p.h_q, head_dim], views);
     let scope = ScopeTensors::new(backend, p, &case.scope, settings);
@@ -275,6 +283,27 @@ pub fn run_with(backend: &Backend, case: &SparseDecodeCase, settings: Settings) 
     }
     let out = out.read("out").into_iter().map(bf16::to_f32).collect();
     Ok(Expected { out, lse: lse.read("lse"), max_logits: Vec::new() })
+}
+
+/// The case with these of its requests, in this order, over the same caches.
+pub fn select(case: &SparseDecodeCase, requests: &[usize]) -> SparseDecodeCase {
+    fn take<T: Copy>(values: &[T], batch: usize, requests: &[usize]) -> Vec<T> {
+        let len = values.len() / batch;
+        requests.iter().flat_map(|request| values[request * len..][..len].iter().copied()).collect()
+    }
+    let batch = case.problem.batch;
+    let scope = |scope: &ScopeCase| ScopeCase {
+        indices: take(&scope.indices, batch, requests),
+        topk_length: scope.topk_length.as_ref().map(|lengths| take(lengths, batch, requests)),
+        ..scope.clone()
+    };
+    SparseDecodeCase {
+        problem: SparseDecode { batch: requests.len(), ..case.problem.clone() },
+        q: take(&case.q, batch, requests),
+        scope: scope(&case.scope),
+        extra: case.extra.as_ref().map(scope),
+        ..case.clone()
+    }
 }
 
 /// A cache and its index lists in a backend's memory.

@@ -1,11 +1,13 @@
-//! A batch-invariant dense decode gives a request the same bits alone, first, last and among others.
+//! A batch-invariant decode gives a request the same bits alone, first, last and among others.
 
-use oximla::case_file::{DenseDecodeCase, Expected};
+use oximla::case_file::{DenseDecodeCase, Expected, SparseDecodeCase};
 use oximla::{Determinism, KvFormat};
 use oximla_conformance::backend::Backend;
 use oximla_conformance::dense_decode::{Part, Settings, Spec, answer, run_with, select};
+use oximla_conformance::sparse_decode;
 use oximla_conformance::strided::Views;
-use oximla_conformance::tolerance::DENSE_DECODE;
+use oximla_conformance::tolerance::{DENSE_DECODE, SPARSE_DECODE};
+use oximla_reference::Fp8Format;
 
 /// Orders of the requests of [`spec`]: the long ones first, last and in between, with other neighbours.
 const BATCHES: [&[usize]; 3] = [&[0, 1, 2, 3], &[3, 2, 0], &[2, 0, 2]];
@@ -79,5 +81,74 @@ fn otherwise_bits_depend_on_the_batch() {
     for gpu in Backend::gpus() {
         let differing = differing(&gpu, &spec(), Determinism::RunToRun);
         assert!(differing.contains(&0) && differing.contains(&2), "{}: only {differing:?}", gpu.name());
+    }
+}
+
+/// Requests whose queries have lists of two chunks, of none, and of a part of one.
+fn sparse_spec(format: Fp8Format) -> sparse_decode::Spec {
+    let scope = sparse_decode::ScopeSpec {
+        num_pages: 20,
+        topk: 1100,
+        topk_length: Some(vec![1100, 0, 300]),
+        ..Default::default()
+    };
+    let extra = sparse_decode::ScopeSpec { topk: 70, ..Default::default() };
+    sparse_decode::Spec {
+        batch: 3,
+        h_q: 4,
+        format,
+        scope,
+        extra: Some(extra),
+        sinks: true,
+        ..Default::default()
+    }
+}
+
+/// Requests of [`sparse_spec`] whose bits differ between a run alone and a run among others.
+fn sparse_differing(backend: &Backend, format: Fp8Format, determinism: Determinism) -> Vec<usize> {
+    const BATCHES: [&[usize]; 2] = [&[0, 1, 2], &[2, 0]];
+    let case = sparse_spec(format).case();
+    let run = |case: &SparseDecodeCase, views| {
+        let settings = sparse_decode::Settings { determinism, views, ..Default::default() };
+        sparse_decode::run_with(backend, case, settings)
+            .unwrap_or_else(|why| panic!("{}: {why}", backend.name()))
+    };
+    let alone: Vec<Vec<u32>> = (0..case.problem.batch)
+        .map(|request| bits(&run(&sparse_decode::select(&case, &[request]), Views::Contiguous)))
+        .collect();
+    let mut differing = Vec::new();
+    for requests in BATCHES {
+        let batch = sparse_decode::select(&case, requests);
+        let outputs = run(&batch, Views::Padded);
+        SPARSE_DECODE.check(&outputs, &sparse_decode::answer(&batch)).unwrap();
+        let part = |values: &[f32], place: usize| -> Vec<f32> {
+            let len = values.len() / requests.len();
+            values[place * len..][..len].to_vec()
+        };
+        for (place, &request) in requests.iter().enumerate() {
+            let (out, lse) = (part(&outputs.out, place), part(&outputs.lse, place));
+            if bits(&Expected { out, lse, max_logits: Vec::new() }) != alone[request] {
+                differing.push(request);
+            }
+        }
+    }
+    differing
+}
+
+#[test]
+fn a_request_of_sparse_decode_has_the_same_bits_in_every_batch() {
+    for backend in Backend::all() {
+        for format in [Fp8Format::V32, Fp8Format::Model1] {
+            let differing = sparse_differing(&backend, format, Determinism::BatchInvariant);
+            assert!(differing.is_empty(), "{}: requests {differing:?} of {format:?}", backend.name());
+        }
+    }
+}
+
+#[test]
+fn otherwise_bits_of_sparse_decode_depend_on_the_batch() {
+    for gpu in Backend::gpus() {
+        let differing = sparse_differing(&gpu, Fp8Format::V32, Determinism::RunToRun);
+        assert!(differing.contains(&0), "{}: only {differing:?}", gpu.name());
     }
 }

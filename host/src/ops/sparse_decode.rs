@@ -78,7 +78,15 @@ pub struct SparseDecodeOutputs<'a> {
 #[derive(Clone, Debug)]
 pub struct SparseDecodePlan {
     problem: SparseDecode,
+    determinism: Determinism,
     backend: BackendPlan,
+}
+
+/// What a [`SparseDecodePlan`] is made from: [`SparseDecodePlan::builder`] starts one.
+#[derive(Clone, Debug)]
+pub struct SparseDecodePlanBuilder {
+    problem: SparseDecode,
+    determinism: Determinism,
 }
 
 #[derive(Clone, Debug)]
@@ -157,6 +165,38 @@ impl SparseDecode {
     }
 }
 
+impl SparseDecodePlanBuilder {
+    /// What the bits of a request's result may depend on; [`Determinism::RunToRun`] unless set.
+    ///
+    /// [`Determinism::BatchInvariant`] promises the same bits of `out` and `lse` whatever else is in the batch and wherever
+    /// in it the request is, as long as its lists and their lengths, its queries, the tokens that they name, and the other
+    /// fields of the problem are the same. It costs some time where few short lists leave a GPU partly idle, and memory: see
+    /// [`SparseDecodePlan::workspace_bytes`].
+    pub fn determinism(mut self, determinism: Determinism) -> Self {
+        self.determinism = determinism;
+        self
+    }
+
+    /// Plans the problem for a device.
+    ///
+    /// # Errors
+    /// As for [`SparseDecodePlan::new`].
+    pub fn build(self, device: &Device) -> Result<SparseDecodePlan, Error> {
+        let Self { problem, determinism } = self;
+        problem.validate()?;
+        let backend = match &device.0 {
+            // How the CPU divides a request follows from its lists anyway.
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_decode::SparseDecodePlan::new(&problem)),
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(device) => {
+                BackendPlan::Gpu(crate::gpu::sparse_decode::SparsePlan::new(&problem, determinism, device)?)
+            }
+        };
+        Ok(SparseDecodePlan { problem, determinism, backend })
+    }
+}
+
 impl SparseDecodePlan {
     /// Plans `problem`.
     ///
@@ -164,18 +204,25 @@ impl SparseDecodePlan {
     /// [`Error::InvalidProblem`] if the problem contradicts itself, [`Error::Unsupported`] if the device has no kernel
     /// for it.
     pub fn new(problem: &SparseDecode, device: &Device) -> Result<Self, Error> {
-        problem.validate()?;
-        let backend = match &device.0 {
-            #[cfg(feature = "cpu")]
-            Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_decode::SparseDecodePlan::new(problem)),
-            #[cfg(feature = "_gpu")]
-            Backend::Gpu(device) => BackendPlan::Gpu(crate::gpu::sparse_decode::SparsePlan::new(
-                problem,
-                Determinism::default(),
-                device,
-            )?),
-        };
-        Ok(Self { problem: problem.clone(), backend })
+        Self::builder(problem).build(device)
+    }
+
+    /// Starts a plan with options.
+    ///
+    /// ```
+    /// use oximla::{Determinism, Device, SparseDecode, SparseDecodePlan};
+    ///
+    /// # fn plan(problem: &SparseDecode, device: &Device) -> Result<SparseDecodePlan, oximla::Error> {
+    /// SparseDecodePlan::builder(problem).determinism(Determinism::BatchInvariant).build(device)
+    /// # }
+    /// ```
+    pub fn builder(problem: &SparseDecode) -> SparseDecodePlanBuilder {
+        SparseDecodePlanBuilder { problem: problem.clone(), determinism: Determinism::default() }
+    }
+
+    /// What the bits of a result may depend on.
+    pub fn determinism(&self) -> Determinism {
+        self.determinism
     }
 
     /// The problem that was planned.
