@@ -30,7 +30,7 @@ pub const BLOCK_KEYS: u32 = 64;
 /// What starting a request costs, in blocks.
 pub const REQUEST_OVERHEAD: u32 = 2;
 
-/// The shortest piece of the work line, in blocks: shorter ones would cost more to combine than they save.
+/// The shortest piece of the work line of dense decode, in blocks: shorter ones would cost more to combine than they save.
 pub const MIN_PAYLOAD: NonZeroU32 = NonZeroU32::new(4).unwrap();
 
 /// How many blocks longer whole requests may take than equal pieces: about what it costs to combine.
@@ -78,6 +78,8 @@ pub struct Workload {
     pub total: u32,
     /// The largest of them.
     pub longest: u32,
+    /// The shortest piece, in blocks; 1 at least.
+    pub min_payload: u32,
     /// Requests.
     pub batch: u32,
 }
@@ -200,7 +202,7 @@ impl SplitKv {
     /// Cuts a line into at most `partitions` pieces.
     pub const fn new(workload: Workload, partitions: u32) -> Self {
         let partitions = if partitions == 0 { 1 } else { partitions };
-        let even = max(workload.total.div_ceil(partitions), MIN_PAYLOAD.get());
+        let even = max(workload.total.div_ceil(partitions), workload.min_payload);
         let whole = workload.batch.div_ceil(partitions) * workload.longest;
         let longer = whole.saturating_sub(even);
         let keeps_whole = workload.chunk_slots == 0

@@ -266,7 +266,13 @@ impl Workload {
         let longest = determinism.request_work(blocks);
         let total = batch * longest;
         SplitKv::new(
-            schedule::Workload { chunk_slots: determinism.chunk_slots(blocks), total, longest, batch },
+            schedule::Workload {
+                chunk_slots: determinism.chunk_slots(blocks),
+                total,
+                longest,
+                min_payload: MIN_PAYLOAD.get(),
+                batch,
+            },
             partitions,
         )
     }

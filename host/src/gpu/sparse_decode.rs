@@ -93,9 +93,9 @@ impl SparsePlan {
         }
         check_memory("workspace", workspace, self.workspace.bytes)?;
         let problem = &self.problem;
-        let (first, first_is_wide) = scope_params("scope", problem.format, &inputs.scope)?;
+        let (first, first_is_wide) = scope_params("scope", problem.format, &inputs.scope, q.address)?;
         let (second, second_is_wide) = match &inputs.extra {
-            Some(extra) => scope_params("extra", problem.format, extra)?,
+            Some(extra) => scope_params("extra", problem.format, extra, q.address)?,
             None => (ScopeParams { page_size: Divisor::new(1), ..ScopeParams::zeroed() }, true),
         };
         if problem.batch == 0 || problem.s_q == 0 || problem.h_q == 0 {
@@ -187,10 +187,14 @@ impl SparsePlan {
 }
 
 /// What the kernel must know of a cache, and whether its tokens can be read 16 bytes at a time.
+///
+/// Where an index names no token, the kernel reads the cache's first one and ignores it. `readable` stands for that where
+/// the cache has none: a row of queries is longer than a token.
 fn scope_params(
     name: &str,
     format: KvFormat,
     scope: &KvScope<'_>,
+    readable: u64,
 ) -> Result<(ScopeParams, bool), InvalidProblem> {
     let cache = &scope.kv_cache;
     let [num_pages, page_size, ..] = cache.shape;
@@ -209,15 +213,16 @@ fn scope_params(
         check_element_alignment(&format!("{name}.topk_length"), lengths.address, size_of::<i32>() as u64)?;
     }
     let is_wide = (cache.address | page_stride.unsigned_abs()).is_multiple_of(WIDE_PAGE_ALIGNMENT);
+    let tokens = num_pages.saturating_mul(page_size).min(i32::MAX as usize) as u32;
     let params = ScopeParams {
-        kv_cache: cache.address,
+        kv_cache: if tokens > 0 { cache.address } else { readable },
         indices: scope.indices.address,
         topk_length: lengths.map_or(0, |lengths| lengths.address),
         page_stride,
         indices_strides: [scope.indices.strides[0], scope.indices.strides[1]],
         topk_length_stride: lengths.map_or(0, |lengths| lengths.strides[0]),
         page_size: Divisor::new(page_size as u32),
-        tokens: num_pages.saturating_mul(page_size).min(i32::MAX as usize) as u32,
+        tokens,
         topk: scope.indices.shape[2] as u32,
         reserved: 0,
     };
@@ -234,7 +239,7 @@ fn max_blocks(problem: &SparseDecode) -> u32 {
 fn grid_shape(problem: &SparseDecode, multiprocessors: u32) -> Result<GridShape, Error> {
     let extra_topk = problem.extra.as_ref().map_or(0, |extra| extra.topk);
     let limits = [
-        ("batch · s_q", problem.batch.saturating_mul(problem.s_q), i32::MAX as usize / 2),
+        ("batch · s_q", problem.batch.saturating_mul(problem.s_q), i32::MAX as usize / 4),
         ("h_q", problem.h_q, i32::MAX as usize / TILE_ROWS as usize),
         ("topk", problem.scope.topk.saturating_add(extra_topk), i32::MAX as usize / 2),
     ];

@@ -3,12 +3,10 @@
 //! The value of a code is `e4m3 · bf16(scale)`, rounded once to bf16, whatever code and scale are. An e4m3 becomes a bf16
 //! by moving its bits: the three bits of its mantissa go to the top of bf16's seven, its exponent into the lowest four bits
 //! of bf16's. As exponents are relative to 7 in an e4m3 and to 127 in a bf16, that is `e4m3 · 2⁻¹²⁰`, subnormals included.
-//! The product with 2¹²⁰ is exact, the one with the scale is all that is rounded. A single product with `scale · 2¹²⁰`
-//! would save an instruction in nine, but overflow for scales from 2⁸ on.
+//! The product of 2¹²⁰ and the scale is exact, the one with it is all that is rounded.
 //!
-//! NaN codes, whose bits would become 480, are rare and take a longer way.
-
-use core::hint::cold_path;
+//! Two things take a longer way, as they are rare: NaN codes, whose bits would become 480, and scales from 2⁸ on, whose
+//! product with 2¹²⁰ would overflow.
 
 use crate::ptx::math::{cvt_bf16x2, mul_bf16x2, prmt};
 
@@ -40,19 +38,44 @@ impl Scale {
 
 /// Gives `store` the values of 16 codes, eight at a time as pairs of bf16, with the number of the half: all in the codes'
 /// order, the first one in the lowest bits. Not all at once, as few threads have so many registers left.
+///
+/// There is no NaN among the codes, and the scale is not large.
 #[inline(always)]
 pub fn dequantise_16(codes: [u32; 4], scale: Scale, store: impl Fn(usize, [u32; 4])) {
-    let [a, b, c, d] = codes;
-    let value = |pair| mul_bf16x2(mul_bf16x2(pair, UNBIAS), scale.0);
-    if has_nan(codes) {
-        cold_path();
-        store(0, each_pair([a, b], |pair| value(with_nan(pair))));
-        store(1, each_pair([c, d], |pair| value(with_nan(pair))));
-    } else {
-        store(0, each_pair([a, b], value));
-        store(1, each_pair([c, d], value));
-    }
+    let factor = mul_bf16x2(scale.0, UNBIAS);
+    each_half(codes, |pair| mul_bf16x2(pair, factor), store);
 }
+
+/// [`dequantise_16`] for any codes and any scale.
+#[inline(always)]
+pub fn dequantise_any_16(codes: [u32; 4], scale: Scale, store: impl Fn(usize, [u32; 4])) {
+    each_half(codes, |pair| mul_bf16x2(mul_bf16x2(with_nan(pair), UNBIAS), scale.0), store);
+}
+
+/// Bits of which one in [`FOUND`] is set if there is a NaN among the codes: a code with all bits set but for the sign.
+#[inline(always)]
+pub fn find_nan([a, b, c, d]: [u32; 4]) -> u32 {
+    // Adding 1 changes the sign of NaN alone. What 0xff carries over is wrong for the next code, but there is a NaN then.
+    let changed = |codes: u32| codes ^ codes.wrapping_add(0x0101_0101);
+    changed(a) | changed(b) | changed(c) | changed(d)
+}
+
+/// Whether one of a pair of bf16 scales is large: 2⁸ or more, or NaN.
+#[inline(always)]
+pub fn is_large_bf16(pair: u32) -> bool {
+    const LARGE: u32 = (127 + 8) * BF16_EXPONENT;
+    ((pair & PAIR * 0x7fff) + PAIR * (0x8000 - LARGE)) & PAIR * 0x8000 != 0
+}
+
+/// Whether one of four ue8m0 scales is large: 2⁸ or more, or NaN.
+#[inline(always)]
+pub fn is_large_ue8m0(bytes: u32) -> bool {
+    // From 135 on: the highest bit is set, and the others are 7 or more.
+    ((bytes & 0x7f7f_7f7f) + 0x0101_0101 * (128 - 7)) & bytes & 0x8080_8080 != 0
+}
+
+/// The bits that [`find_nan`] means.
+pub const FOUND: u32 = 0x8080_8080;
 
 /// Two copies of what it is multiplied with, 16 bits wide.
 const PAIR: u32 = 0x0001_0001;
@@ -75,22 +98,15 @@ const E4M3_LOWEST: u32 = PAIR * 0x0010;
 /// The bit of the exponent above those that come from e4m3, the fifth of eight, in a pair of bf16.
 const ABOVE_E4M3: u32 = PAIR * 0x0800;
 
-/// A function of each pair of codes, as bf16 `e4m3 · 2⁻¹²⁰` that are 480 · 2⁻¹²⁰ for NaN.
+/// Gives `store` each half of a function of the pairs of codes, as bf16 `e4m3 · 2⁻¹²⁰` that are 480 · 2⁻¹²⁰ for NaN.
 #[inline(always)]
-fn each_pair([a, b]: [u32; 2], function: impl Fn(u32) -> u32) -> [u32; 4] {
-    // Each half gets a byte with eight copies of its sign in front. Masked is what the shift moves from the lower half
-    // into the upper one, and all copies of the sign but one.
+fn each_half([a, b, c, d]: [u32; 4], function: impl Fn(u32) -> u32, store: impl Fn(usize, [u32; 4])) {
+    // Each half of a word gets a byte with eight copies of its sign in front. Masked is what the shift moves from the lower
+    // half into the upper one, and all copies of the sign but one.
     let low = |codes| function((prmt::<0x9180>(codes, 0) << 4) & E4M3_BITS);
     let high = |codes| function((prmt::<0xb3a2>(codes, 0) << 4) & E4M3_BITS);
-    [low(a), high(a), low(b), high(b)]
-}
-
-/// Whether there is a NaN among the codes: one whose bits are all set but for the sign.
-#[inline(always)]
-fn has_nan([a, b, c, d]: [u32; 4]) -> bool {
-    // Adding 1 changes the sign of NaN alone. What 0xff carries over is wrong for the next code, but there is a NaN then.
-    let changed = |codes: u32| codes ^ codes.wrapping_add(0x0101_0101);
-    (changed(a) | changed(b) | changed(c) | changed(d)) & 0x8080_8080 != 0
+    store(0, [low(a), high(a), low(b), high(b)]);
+    store(1, [low(c), high(c), low(d), high(d)]);
 }
 
 /// The pair with NaN instead of 480 · 2⁻¹²⁰.

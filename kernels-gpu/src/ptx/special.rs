@@ -27,6 +27,16 @@ pub fn thread_x() -> u32 {
     x
 }
 
+/// `mov.b32`: the same value, of which the compiler does not know that, so that what follows from it is computed where it is
+/// used instead of being kept in registers.
+#[inline(always)]
+pub fn again(value: u32) -> u32 {
+    let same: u32;
+    // SAFETY: it copies a register.
+    unsafe { asm!("mov.b32 {}, {};", out(reg32) same, in(reg32) value, options(nomem, nostack)) }
+    same
+}
+
 /// `%ctaid.x`
 ///
 /// Not `pure`, so that what is computed from it can be computed anew instead of being kept in registers.

@@ -16,6 +16,10 @@ kernel!(wrapper_dynamic_shared, |lane, input, output| {
     *output.add(WARP_THREADS as usize + lane) = ld_shared_u32(end - 4 * (WARP_THREADS - lane as u32));
 });
 
+kernel!(wrapper_again, |lane, input, output| {
+    *output.add(lane) = again(*input.add(lane));
+});
+
 /// A kernel that writes, CTA by CTA and thread by thread, what a special register holds. The input is the grid's width
 /// and the threads of a CTA.
 macro_rules! special_register {

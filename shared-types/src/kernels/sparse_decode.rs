@@ -3,13 +3,15 @@
 //! To the kernel each query token is a request of its own: its keys are the first `topk_length` of its index list, then
 //! those of its list into the second cache.
 
+use super::combine::SPLITS_AT_ONCE;
 use super::decode::{
-    BLOCK_TOKENS_PER_WARP, DecodeParams, SEGMENT_BYTES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS,
-    WARPGROUP_WARPS, WARPGROUPS,
+    BLOCK_TOKENS_PER_WARP, DecodeParams, PART_TILES, SEGMENT_BYTES, SharedPlan, THREADS, TILE_COLUMNS,
+    VALUE_PARTS, VALUES_REGISTERS, WARPGROUP_WARPS, WARPGROUPS,
 };
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::kv_cache::KvFormat;
 use crate::launch::LaunchContract;
+use crate::schedule::{MIN_PAYLOAD, Place};
 
 /// Parts in shared memory at a time: two blocks of keys.
 pub const PART_SLOTS: u32 = 2 * VALUE_PARTS;
@@ -17,123 +19,108 @@ pub const PART_SLOTS: u32 = 2 * VALUE_PARTS;
 /// Slots of tail tiles, each of which becomes its block's probabilities.
 pub const TAIL_SLOTS: u32 = 2;
 
-/// What a format's kernel keeps in registers, once roles have parted.
-#[derive(Clone, Copy, Debug)]
-pub struct Registers {
-    /// Query tiles in registers of the scores warpgroup: the first ones.
-    pub query_tiles: u32,
-    /// Registers of a thread of the scores warpgroup: 32 scores, 16 for each query tile, and their bookkeeping.
-    pub scores: u32,
-    /// Registers of a thread of the loads warpgroup, which gathers tokens and converts them.
-    pub loads: u32,
+/// Query tiles that stay in shared memory: as many as there is room for. The first ones are in registers.
+pub const SHARED_QUERY_TILES: u32 = 6;
+
+/// Registers of a thread of the scores warpgroup: 32 scores, 48 for three query tiles, and their bookkeeping.
+pub const SCORES_REGISTERS: u32 = 120;
+
+/// Registers of a thread of the loads warpgroup.
+pub const LOADS_REGISTERS: u32 = 72;
+
+/// The shortest piece of the work line, in blocks, where the longest request takes `longest` of it. To gather and convert a
+/// block takes longer than to load another partial result, as long as those of a request are loaded all at once.
+pub const fn min_payload(longest: u32) -> u32 {
+    let all_at_once = longest.div_ceil(SPLITS_AT_ONCE);
+    let most = MIN_PAYLOAD.get();
+    if all_at_once == 0 {
+        1
+    } else if all_at_once < most {
+        all_at_once
+    } else {
+        most
+    }
 }
-
-/// With V3.2 caches, where shared memory is short.
-pub const V32_REGISTERS: Registers = Registers { query_tiles: 4, scores: 144, loads: 48 };
-
-/// With MODEL1 caches, whose conversion takes more registers.
-pub const MODEL1_REGISTERS: Registers = Registers { query_tiles: 3, scores: 136, loads: 56 };
 
 /// Caches whose tokens share the softmax, at most.
 pub const SCOPES: usize = 2;
 
-/// What of a token a warp converts at a time: the raw bytes of a part, or of the tail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// The first byte, in the token's row.
-    pub offset: u32,
-    /// How many; a multiple of 16.
-    pub bytes: u32,
-}
-
-/// How a format's tokens are gathered and converted.
+/// How a format's tokens lie in a cache, for those who gather and convert them.
 #[derive(Clone, Copy, Debug)]
 pub struct RawLayout {
-    /// The pieces: one a part, and the tail if there is one.
-    pub pieces: [Piece; PIECES],
+    /// Bytes of a token's codes, one an element. They come first in its row.
+    pub code_bytes: u32,
+    /// Where in the row its RoPE elements are, [`TILE_COLUMNS`] of bf16.
+    pub rope_offset: u32,
     /// Bytes of a token's row in its page.
     pub row_bytes: u32,
     /// Bytes of a token's scales.
     pub scale_bytes: u32,
     /// Where they are in the token's row, if there they are.
     pub scales_offset: u32,
-    /// Columns that share a scale.
-    pub quant_tile: u32,
 }
-
-/// Pieces of a token; the last one is empty where there is no tail.
-pub const PIECES: usize = VALUE_PARTS as usize + 1;
 
 impl RawLayout {
     /// V3.2: a scale a part; the RoPE elements are the tail.
-    pub const V32: Self = Self::new(KvFormat::V32Fp8, [128, 128, 128, 128, 128], [0, 128, 256, 384, 528]);
+    pub const V32: Self = Self::new(KvFormat::V32Fp8);
     /// MODEL1: two scales a part; the last part is 64 codes and the RoPE elements.
-    pub const MODEL1: Self = Self::new(KvFormat::Model1Fp8, [128, 128, 128, 192, 0], [0, 128, 256, 384, 576]);
+    pub const MODEL1: Self = Self::new(KvFormat::Model1Fp8);
 
-    const fn new(format: KvFormat, bytes: [u32; PIECES], offsets: [u32; PIECES]) -> Self {
-        let mut pieces = [Piece { offset: 0, bytes: 0 }; PIECES];
-        let mut i = 0;
-        while i < PIECES {
-            pieces[i] = Piece { offset: offsets[i], bytes: bytes[i] };
-            i += 1;
-        }
-        let quant_tile = match format.quant_tile() {
-            Some(columns) => columns,
-            None => panic!("an FP8 format"),
-        };
+    const fn new(format: KvFormat) -> Self {
         let page = format.page(1);
         let row = page.token_data(0);
-        let row_bytes = (row.end - row.start) as u32;
         let rope_bytes = 2 * format.rope_dim();
+        let scale_bytes = format.bytes_per_token() - format.nope_dim() - rope_bytes;
+        assert!(page.nope(0).start == row.start && format.rope_dim() == TILE_COLUMNS);
+        assert!(scale_bytes <= MAX_SCALE_BYTES);
         Self {
-            pieces,
-            row_bytes,
-            scale_bytes: format.bytes_per_token() - format.nope_dim() - rope_bytes,
+            code_bytes: format.nope_dim(),
+            rope_offset: page.rope(0).start as u32,
+            row_bytes: (row.end - row.start) as u32,
+            scale_bytes,
             scales_offset: page.scales(0).start as u32,
-            quant_tile,
         }
     }
 
-    /// Where in a warp's staging a piece of its tokens lies.
-    pub const fn staged(&self, piece: usize) -> u32 {
-        let mut offset = 0;
-        let mut i = 0;
-        while i < piece {
-            offset += self.pieces[i].bytes * BLOCK_TOKENS_PER_WARP;
-            i += 1;
-        }
-        offset
-    }
-
-    /// Where in a warp's staging the scales of its tokens lie.
-    pub const fn staged_scales(&self) -> u32 {
-        self.staged(PIECES)
-    }
-
-    /// Bytes of a warp's staging, in multiples of 256.
-    pub const fn warp_bytes(&self) -> u32 {
-        let bytes = self.staged_scales() + self.scale_bytes * BLOCK_TOKENS_PER_WARP;
-        bytes.next_multiple_of(256)
-    }
-
-    /// Where in the staging the segments lie that are known, but not in the queue yet.
-    pub const fn pending(&self) -> u32 {
-        WARPGROUP_WARPS * self.warp_bytes()
-    }
-
-    /// Bytes of the staging: all warps', and the pending segments.
-    pub const fn bytes(&self) -> u32 {
-        self.pending() + PENDING_SEGMENTS * SEGMENT_BYTES
+    /// Tiles of a part that come from codes; of MODEL1's last part, one.
+    pub const fn code_tiles(&self, part: usize) -> u32 {
+        let tiles = self.code_bytes / TILE_COLUMNS - part as u32 * PART_TILES;
+        if tiles < PART_TILES { tiles } else { PART_TILES }
     }
 }
 
-/// The CTA's shared memory with V3.2 caches.
-pub const V32_PLAN: SharedPlan =
-    SharedPlan::new(9 - V32_REGISTERS.query_tiles, PART_SLOTS, TAIL_SLOTS, RawLayout::V32.bytes());
+/// Bytes of a warp's staging of a part's codes.
+pub const WARP_PART_BYTES: u32 = BLOCK_TOKENS_PER_WARP * PART_TILES * TILE_COLUMNS;
 
-/// The CTA's shared memory with MODEL1 caches.
-pub const MODEL1_PLAN: SharedPlan =
-    SharedPlan::new(8 - MODEL1_REGISTERS.query_tiles, PART_SLOTS, TAIL_SLOTS, RawLayout::MODEL1.bytes());
+/// Bytes of a warp's staging of codes: of a block.
+pub const WARP_CODES_BYTES: u32 = VALUE_PARTS * WARP_PART_BYTES;
+
+/// Room for the scales of a token.
+pub const MAX_SCALE_BYTES: u32 = 16;
+
+/// Bytes of a warp's staging of scales.
+pub const WARP_SCALES_BYTES: u32 = BLOCK_TOKENS_PER_WARP * MAX_SCALE_BYTES;
+
+/// Bytes of what a warp of the loads knows of the rest of a segment.
+pub const PIECE_BYTES: u32 = 16;
+
+/// Bytes of what a warp of the loads knows of its next block: a [`Place`], the rest of the segment, and where the two caches'
+/// index lists are.
+pub const WARP_BLOCKS_BYTES: u32 = size_of::<Place>() as u32 + PIECE_BYTES + SCOPES as u32 * 8;
+
+/// Where in the staging the scales lie, behind the codes of all warps.
+pub const SCALES_OFFSET: u32 = WARPGROUP_WARPS * WARP_CODES_BYTES;
+
+/// Where in the staging the warps' next blocks lie.
+pub const BLOCKS_OFFSET: u32 = SCALES_OFFSET + WARPGROUP_WARPS * WARP_SCALES_BYTES;
+
+/// Where in the staging the segments lie that are known, but not in the queue yet.
+pub const PENDING_OFFSET: u32 = BLOCKS_OFFSET + WARPGROUP_WARPS * WARP_BLOCKS_BYTES;
+
+const STAGING_BYTES: u32 = PENDING_OFFSET + PENDING_SEGMENTS * SEGMENT_BYTES;
+
+/// The CTA's shared memory.
+pub const PLAN: SharedPlan = SharedPlan::new(SHARED_QUERY_TILES, PART_SLOTS, TAIL_SLOTS, STAGING_BYTES);
 
 /// Segments that are known, but not in the queue yet, at most: the loads know which block comes after the next, and each
 /// may be of a segment of its own.
@@ -177,7 +164,7 @@ impl Divisor {
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct ScopeParams {
-    /// Pages of tokens.
+    /// Pages of tokens. If there are none: anything of a token's size that is readable.
     pub kv_cache: u64,
     /// Tokens of each query `[batch, s_q, topk]` i32.
     pub indices: u64,
@@ -220,25 +207,25 @@ pub struct SparseDecodeParams {
     pub wide_rows: u32,
 }
 
-const fn contract(entry: &'static str, plan: &SharedPlan, registers: Registers) -> LaunchContract {
+const fn contract(entry: &'static str) -> LaunchContract {
     let contract = LaunchContract {
         entry,
         threads: THREADS,
         min_ctas_per_sm: 1,
         cluster: 1,
-        shared_bytes: plan.bytes,
+        shared_bytes: PLAN.bytes,
         param_align: TENSOR_MAP_ALIGN,
     };
-    let registers = registers.scores + 2 * VALUES_REGISTERS + registers.loads;
+    let registers = SCORES_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
     assert!(registers <= WARPGROUPS * contract.registers_at_entry());
     contract.checked()
 }
 
 /// The kernel for V3.2 caches on Hopper.
-pub const V32_SM90: LaunchContract = contract("sparse_decode_v32_sm90", &V32_PLAN, V32_REGISTERS);
+pub const V32_SM90: LaunchContract = contract("sparse_decode_v32_sm90");
 
 /// The kernel for MODEL1 caches on Hopper.
-pub const MODEL1_SM90: LaunchContract = contract("sparse_decode_model1_sm90", &MODEL1_PLAN, MODEL1_REGISTERS);
+pub const MODEL1_SM90: LaunchContract = contract("sparse_decode_model1_sm90");
 
 #[cfg(test)]
 mod tests {
@@ -261,15 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_the_tokens() {
+    fn parts_are_the_tokens() {
         for (layout, format) in [(RawLayout::V32, KvFormat::V32Fp8), (RawLayout::MODEL1, KvFormat::Model1Fp8)]
         {
-            let staged: u32 = layout.pieces.iter().map(|piece| piece.bytes).sum();
-            assert_eq!(staged, format.nope_dim() + 2 * format.rope_dim());
+            let tiles: u32 = (0..VALUE_PARTS as usize).map(|part| layout.code_tiles(part)).sum();
+            assert_eq!(tiles * TILE_COLUMNS, format.nope_dim());
             let page = format.page(64);
-            assert_eq!(u64::from(layout.pieces[0].offset), page.nope(0).start);
-            let last = layout.pieces.iter().rev().find(|piece| piece.bytes > 0).unwrap();
-            assert_eq!(u64::from(last.offset + last.bytes), page.rope(0).end);
+            assert_eq!(page.nope(3).start, u64::from(3 * layout.row_bytes));
+            assert_eq!(page.rope(3).start, u64::from(3 * layout.row_bytes + layout.rope_offset));
         }
     }
 }

@@ -47,6 +47,7 @@ fn workload(determinism: Determinism, blocks: &[u32]) -> Workload {
         chunk_slots: determinism.chunk_slots(longest(blocks)),
         total: works.clone().sum(),
         longest: works.max().unwrap_or(0),
+        min_payload: MIN_PAYLOAD.get(),
         batch: blocks.len() as u32,
     }
 }

@@ -60,7 +60,7 @@ tests! { WRAPPERS, PREFIX;
         ld_global_u32x4 ld_shared_u8 ld_shared_u16 ld_shared_u64 ld_shared_u32x2
         st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_global_u32x4 st_shared_u16 st_shared_u32 st_shared_f32 st_shared_u32x4
         st_shared_zero_x4;
-    special: dynamic_shared thread_x cta_x cta_y cluster_rank cluster_ctas setmaxnreg_inc setmaxnreg_dec trap
+    special: dynamic_shared again thread_x cta_x cta_y cluster_rank cluster_ctas setmaxnreg_inc setmaxnreg_dec trap
         parameter_address griddepcontrol_wait griddepcontrol_launch_dependents;
     warp: shfl_bfly shfl_up shfl_idx ballot warp_sync;
     wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_32 wgmma_wait_64

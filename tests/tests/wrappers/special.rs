@@ -18,6 +18,11 @@ pub fn dynamic_shared(kernel: &Kernel) {
     assert_eq!(passed_on, input.into_iter().rev().collect::<Vec<_>>());
 }
 
+pub fn again(kernel: &Kernel) {
+    let input = words(32);
+    assert_eq!(kernel.run(&Work::new(input.clone(), 32)), input);
+}
+
 pub fn thread_x(kernel: &Kernel) {
     check_register(kernel, |_, thread| thread);
 }

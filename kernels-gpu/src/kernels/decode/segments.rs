@@ -9,6 +9,9 @@ use oximla_types::schedule::{self, BlockRange, Cursor, Place, SplitKv, Workload}
 
 /// How many keys the requests have.
 pub trait Requests: Copy {
+    /// The shortest piece of the work line, in blocks, where the longest request takes `longest` of it.
+    fn min_payload(longest: u32) -> u32;
+
     /// Keys of a request.
     ///
     /// # Safety
@@ -71,9 +74,27 @@ impl<'a, R: Requests> Segments<'a, R> {
                 payload: uniform(place.payload),
                 width: uniform(place.width),
             };
-            let (split, cursor) = place.restore(params.chunk_slots);
-            Self { params, requests, split, tile, last_token, cursor }
+            Self::from_place(params, requests, place, tile, last_token)
         }
+    }
+
+    /// Those from a place on.
+    #[inline(always)]
+    pub fn from_place(
+        params: &'a DecodeParams,
+        requests: R,
+        place: Place,
+        tile: QueryTile,
+        last_token: u32,
+    ) -> Self {
+        let (split, cursor) = place.restore(params.chunk_slots);
+        Self { params, requests, split, tile, last_token, cursor }
+    }
+
+    /// Where they stand.
+    #[inline(always)]
+    pub fn place(&self) -> Place {
+        Place::new(self.split, self.cursor)
     }
 
     /// The next segment.
@@ -141,7 +162,7 @@ unsafe fn lane_blocks(params: &DecodeParams, requests: impl Requests, first: u32
 
 /// What the division of the batch follows from.
 #[inline(always)]
-unsafe fn workload(params: &DecodeParams, requests: impl Requests, lane: u32) -> Workload {
+unsafe fn workload<R: Requests>(params: &DecodeParams, requests: R, lane: u32) -> Workload {
     let determinism = params.determinism();
     let (mut total, mut longest) = (0, 0);
     let mut first = 0;
@@ -167,7 +188,13 @@ unsafe fn workload(params: &DecodeParams, requests: impl Requests, lane: u32) ->
         })* };
     }
     step!(16 8 4 2 1);
-    Workload { chunk_slots: params.chunk_slots, total, longest, batch: params.requests }
+    Workload {
+        chunk_slots: params.chunk_slots,
+        total,
+        longest,
+        min_payload: R::min_payload(longest),
+        batch: params.requests,
+    }
 }
 
 /// The request that unit `unit` of the work line falls into, and where it starts; `batch` past the line's end.

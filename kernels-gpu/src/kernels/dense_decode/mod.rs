@@ -6,13 +6,18 @@ pub mod sm90;
 use crate::kernels::decode::segments::Requests;
 use crate::ptx::memory;
 use oximla_types::kernels::dense_decode::DenseDecodeParams;
-use oximla_types::schedule::BLOCK_KEYS;
+use oximla_types::schedule::{BLOCK_KEYS, MIN_PAYLOAD};
 
 /// The requests of a dense decode.
 #[derive(Clone, Copy)]
 struct DenseRequests<'a>(&'a DenseDecodeParams);
 
 impl Requests for DenseRequests<'_> {
+    #[inline(always)]
+    fn min_payload(_: u32) -> u32 {
+        MIN_PAYLOAD.get()
+    }
+
     /// Never more than the request's row of the page table can name.
     #[inline(always)]
     unsafe fn keys(self, request: u32) -> u32 {

@@ -5,13 +5,18 @@ pub mod sm90;
 use crate::attention::divide::divide;
 use crate::kernels::decode::segments::Requests;
 use crate::ptx::memory;
-use oximla_types::kernels::sparse_decode::{ScopeParams, SparseDecodeParams};
+use oximla_types::kernels::sparse_decode::{self, ScopeParams, SparseDecodeParams};
 
 /// The query tokens of a sparse decode.
 #[derive(Clone, Copy)]
 struct Queries<'a>(&'a SparseDecodeParams);
 
 impl Requests for Queries<'_> {
+    #[inline(always)]
+    fn min_payload(longest: u32) -> u32 {
+        sparse_decode::min_payload(longest)
+    }
+
     #[inline(always)]
     unsafe fn keys(self, request: u32) -> u32 {
         let (batch, _) = divide(request, &self.0.queries);

@@ -48,9 +48,14 @@ impl Phase {
     /// The phase of use `number` of `slots` slots, each with a barrier at `offset`.
     #[inline(always)]
     pub fn of(offset: u32, slots: u32, number: u32) -> Self {
+        Self::at(special::dynamic_shared(), offset, slots, number)
+    }
+
+    /// The same where shared memory's address is known.
+    #[inline(always)]
+    fn at(shared: u32, offset: u32, slots: u32, number: u32) -> Self {
         // SAFETY: `init_barriers` initialised it.
-        let barrier =
-            unsafe { Barrier::at(special::dynamic_shared() + offset + number % slots * BARRIER_BYTES) };
+        let barrier = unsafe { Barrier::at(shared + offset + number % slots * BARRIER_BYTES) };
         Self { barrier, parity: number / slots & 1 }
     }
 
@@ -66,16 +71,22 @@ impl Phase {
         self.barrier.wait(self.parity ^ 1);
     }
 
-    /// Arrives in each CTA of the cluster.
+    /// Arrives, once for the warp, in each CTA that loads keys together with this one.
     ///
     /// # Safety
     /// The whole warp calls it; the protocol expects one arrival of it in each CTA.
     #[inline(always)]
-    pub unsafe fn arrive_in_cluster(self) {
+    pub unsafe fn arrive_in_cluster<D: Decode>(self) {
         let lane = special::thread_x() % WARP_THREADS;
-        if lane < special::cluster_ctas() {
-            // SAFETY: as the caller promises; no CTA of the cluster ends before the others.
-            unsafe { self.barrier.arrive_in(lane) };
+        // SAFETY: as the caller promises; no CTA of the cluster ends before the others.
+        unsafe {
+            if !D::CLUSTERS {
+                if lane == 0 {
+                    self.barrier.arrive();
+                }
+            } else if lane < special::cluster_ctas() {
+                self.barrier.arrive_in(lane);
+            }
         }
     }
 }
@@ -94,6 +105,8 @@ pub fn norms_free<D: Decode>(number: u32) -> Phase {
 
 /// Where block number `number`, counted by the CTA, lies in shared memory.
 pub struct BlockPlace<D> {
+    /// Address of shared memory, for roles that ask often; else it is taken anew each time instead of keeping a register.
+    shared: Option<u32>,
     number: u32,
     kernel: PhantomData<D>,
 }
@@ -111,73 +124,84 @@ impl<D: Decode> BlockPlace<D> {
     /// The place of the CTA's first block.
     #[inline(always)]
     pub fn first() -> Self {
-        Self { number: 0, kernel: PhantomData }
+        Self { shared: None, number: 0, kernel: PhantomData }
+    }
+
+    /// The same, with shared memory's address.
+    #[inline(always)]
+    pub fn first_in(shared: u32) -> Self {
+        Self { shared: Some(shared), ..Self::first() }
+    }
+
+    #[inline(always)]
+    fn shared(self) -> u32 {
+        self.shared.map_or_else(special::dynamic_shared, special::again)
     }
 
     /// The place of the next block.
     #[inline(always)]
     pub fn next(self) -> Self {
-        Self { number: self.number + 1, kernel: PhantomData }
+        Self { number: self.number + 1, ..self }
     }
 
     /// Address of a part of the block's value tiles.
     #[inline(always)]
     pub fn part(self, part: u32) -> u32 {
         let slot = (VALUE_PARTS * self.number + part) % D::PLAN.part_slots;
-        special::dynamic_shared() + D::PLAN.v + slot * PART_BYTES
+        self.shared() + D::PLAN.v + slot * PART_BYTES
     }
 
     /// Completes when a part of the value tiles has landed.
     #[inline(always)]
     pub fn part_full(self, part: u32) -> Phase {
-        Phase::of(D::PLAN.part_full, D::PLAN.part_slots, VALUE_PARTS * self.number + part)
+        Phase::at(self.shared(), D::PLAN.part_full, D::PLAN.part_slots, VALUE_PARTS * self.number + part)
     }
 
     /// Completes when a part of the value tiles is used up.
     #[inline(always)]
     pub fn part_free(self, part: u32) -> Phase {
-        Phase::of(D::PLAN.part_free, D::PLAN.part_slots, VALUE_PARTS * self.number + part)
+        Phase::at(self.shared(), D::PLAN.part_free, D::PLAN.part_slots, VALUE_PARTS * self.number + part)
     }
 
     /// Address of the block's tail, and later of its probabilities.
     #[inline(always)]
     pub fn tail(self) -> u32 {
-        special::dynamic_shared() + D::PLAN.tail + self.number % D::PLAN.tail_slots * TILE_BYTES
+        self.shared() + D::PLAN.tail + self.number % D::PLAN.tail_slots * TILE_BYTES
     }
 
     /// Completes when the tail has landed.
     #[inline(always)]
     pub fn tail_full(self) -> Phase {
-        Phase::of(D::PLAN.tail_full, D::PLAN.tail_slots, self.number)
+        Phase::at(self.shared(), D::PLAN.tail_full, D::PLAN.tail_slots, self.number)
     }
 
     /// Completes when probabilities and row scales are written.
     #[inline(always)]
     pub fn probabilities_full(self) -> Phase {
-        Phase::of(D::PLAN.p_full, D::PLAN.tail_slots, self.number)
+        Phase::at(self.shared(), D::PLAN.p_full, D::PLAN.tail_slots, self.number)
     }
 
     /// Completes when the probabilities may be multiplied.
     #[inline(always)]
     pub fn probabilities_may(self) -> Phase {
-        Phase::of(D::PLAN.p_may, D::PLAN.tail_slots, self.number)
+        Phase::at(self.shared(), D::PLAN.p_may, D::PLAN.tail_slots, self.number)
     }
 
     /// Completes when both value warpgroups are done with probabilities and row scales.
     #[inline(always)]
     pub fn probabilities_free(self) -> Phase {
-        Phase::of(D::PLAN.p_free, D::PLAN.tail_slots, self.number)
+        Phase::at(self.shared(), D::PLAN.p_free, D::PLAN.tail_slots, self.number)
     }
 
     /// Address of what is known of the block's keys. Written before the tail is full.
     #[inline(always)]
     pub fn key_mask(self) -> u32 {
-        special::dynamic_shared() + D::PLAN.key_mask + self.number % D::PLAN.tail_slots * 8
+        self.shared() + D::PLAN.key_mask + self.number % D::PLAN.tail_slots * 8
     }
 
     /// Address of the block's row scales.
     #[inline(always)]
     pub fn row_scales(self) -> u32 {
-        special::dynamic_shared() + D::PLAN.row_scale + self.number % D::PLAN.tail_slots * TILE_ROWS * 4
+        self.shared() + D::PLAN.row_scale + self.number % D::PLAN.tail_slots * TILE_ROWS * 4
     }
 }

@@ -91,6 +91,8 @@ pub trait Decode: Sized {
     /// `wgmma`s of 64 columns hardly advance beside those of the values. Where a block's keys wait for the room of the
     /// values before, it would make each wait for the other.
     const PACED: bool;
+    /// Whether it may be launched in clusters, whose CTAs load keys together.
+    const CLUSTERS: bool;
     /// Arrivals that make keys full.
     const KEY_ARRIVALS: u32;
     /// Threads that read the queue of segments.

@@ -40,14 +40,14 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
             if !segment.blocks.is_empty() {
                 let queries = take_queries(kernel, place, thread);
                 place = place.next();
-                let mut block = segment.blocks.begin;
-                let last = segment.blocks.end - 1;
+                let mut remaining = segment.blocks.end - segment.blocks.begin;
                 let mut scores: [f32; 32] = core::mem::zeroed();
                 multiply(place, &queries, &mut scores);
                 wgmma::wgmma_wait_32::<0>(&mut scores);
-                while block < last {
+                while remaining > 1 {
+                    let block = segment.blocks.end - remaining;
                     probabilities(kernel, &segment, &mut softmax, place, block, &mut scores);
-                    block += 1;
+                    remaining -= 1;
                     multiply(place.next(), &queries, &mut scores);
                     // The values of a block start behind the scores of the next one: the tensor cores multiply them
                     // during its softmax.
@@ -57,7 +57,7 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
                     place = place.next();
                     wgmma::wgmma_wait_32::<0>(&mut scores);
                 }
-                probabilities(kernel, &segment, &mut softmax, place, block, &mut scores);
+                probabilities(kernel, &segment, &mut softmax, place, segment.blocks.end - 1, &mut scores);
                 if D::PACED && lane == 0 {
                     place.probabilities_may().barrier.arrive();
                 }
@@ -249,12 +249,12 @@ unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32)
         warpgroup_barrier::<BARRIER>();
         let mut part = 0;
         while part < VALUE_PARTS {
-            place.part_free(part).arrive_in_cluster();
+            place.part_free(part).arrive_in_cluster::<D>();
             part += 1;
         }
         // Once for each value warpgroup, which would have the probabilities there.
-        place.probabilities_free().arrive_in_cluster();
-        place.probabilities_free().arrive_in_cluster();
+        place.probabilities_free().arrive_in_cluster::<D>();
+        place.probabilities_free().arrive_in_cluster::<D>();
         // No probabilities come to this place, but its barriers take part in all places.
         place.probabilities_full().barrier.arrive();
         if D::PACED && lane == 0 {
@@ -267,16 +267,26 @@ unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32)
 /// Copies tiles of queries within shared memory.
 #[inline(always)]
 unsafe fn copy_tiles(rows: u32, source: u32, target: u32, tiles: u32, thread: u32) {
+    const ROWS: u32 = WARPGROUP_THREADS / TILE_CHUNKS;
     let (chunk, mut row) = (thread % TILE_CHUNKS, thread / TILE_CHUNKS);
     while row < tiles * TILE_ROWS {
-        let (tile, tile_row) = (row / TILE_ROWS * TILE_BYTES, row % TILE_ROWS);
-        let copied = if tile_row < rows { tile_row } else { 0 };
+        // Two at a time: neither waits for the other.
+        let mut words = [[0; 4]; 2];
         // SAFETY: both have room for the tiles.
         unsafe {
-            let words = memory::ld_shared_u32x4(source + tile + TILE.chunk(copied, chunk));
-            memory::st_shared_u32x4(target + tile + TILE.chunk(tile_row, chunk), words);
+            unroll!(I in 2 => {
+                let row = row + I as u32 * ROWS;
+                let (tile, tile_row) = (row / TILE_ROWS * TILE_BYTES, row % TILE_ROWS);
+                let copied = if tile_row < rows { tile_row } else { 0 };
+                words[I] = memory::ld_shared_u32x4(source + tile + TILE.chunk(copied, chunk));
+            });
+            unroll!(I in 2 => {
+                let row = row + I as u32 * ROWS;
+                let (tile, tile_row) = (row / TILE_ROWS * TILE_BYTES, row % TILE_ROWS);
+                memory::st_shared_u32x4(target + tile + TILE.chunk(tile_row, chunk), words[I]);
+            });
         }
-        row += WARPGROUP_THREADS / TILE_CHUNKS;
+        row += 2 * ROWS;
     }
 }
 

@@ -56,7 +56,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 multiply::<D, SIDE>(place, &mut output);
                 // Row scales are read by all lanes, as well as the probabilities.
                 warp::warp_sync();
-                place.probabilities_free().arrive_in_cluster();
+                place.probabilities_free().arrive_in_cluster::<D>();
                 place = place.next();
                 remaining -= 1;
             }
@@ -140,9 +140,9 @@ unsafe fn multiply<D: Decode, const SIDE: u32>(place: BlockPlace<D>, output: &mu
             wgmma::wgmma_commit_group();
         });
         wgmma::wgmma_wait_64::<1>(&mut output[0]);
-        place.part_free(own_part::<SIDE>(0)).arrive_in_cluster();
+        place.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
         wgmma::wgmma_wait_64::<0>(&mut output[1]);
-        place.part_free(own_part::<SIDE>(1)).arrive_in_cluster();
+        place.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
     }
 }
 

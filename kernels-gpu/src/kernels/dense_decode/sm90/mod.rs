@@ -180,6 +180,7 @@ impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
     const STORED_KEYS: bool = false;
     const ZERO_FILLED: bool = false;
     const PACED: bool = true;
+    const CLUSTERS: bool = true;
     const KEY_ARRIVALS: u32 = 1;
     // All but the writing warp's.
     const SEGMENT_READERS: u32 = THREADS - WARP_THREADS;

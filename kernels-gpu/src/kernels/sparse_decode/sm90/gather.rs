@@ -1,31 +1,40 @@
 //! Which tokens a warp gathers: from segments to blocks, from indices to addresses.
 
 use super::super::Queries;
-use super::loads::warp_lane;
+use super::loads::Thread;
 use super::{Format, Sparse};
 use crate::attention::divide::divide;
 use crate::kernels::decode::segments::{Segment, Segments};
+use crate::kernels::decode::sm90::Decode;
 use crate::kernels::decode::sm90::queue::{self, Writer};
-use crate::ptx::{memory, special, warp};
+use crate::ptx::{memory, warp};
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, SEGMENT_BYTES};
-use oximla_types::kernels::sparse_decode::{PENDING_SEGMENTS, ScopeParams, SparseDecodeParams};
-use oximla_types::schedule::BLOCK_KEYS;
+use oximla_types::kernels::sparse_decode::{
+    BLOCKS_OFFSET, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, ScopeParams, SparseDecodeParams,
+    WARP_BLOCKS_BYTES,
+};
+use oximla_types::schedule::{BLOCK_KEYS, Place};
 
-/// The CTA's blocks, one after the other, for a warp.
+/// The CTA's blocks, one after the other, for a warp. Where it stands lies in shared memory, as the loads have no
+/// registers to spare: a [`Place`] in the CTA's segments, a [`Piece`], and the addresses of the segment's index lists.
 pub struct Blocks<'a, F> {
-    segments: Segments<'a, Queries<'a>>,
-    /// Of warp 0, which tells the other roles of a segment when its first block is the current one: its readers wait for
-    /// what this warp has yet to convert.
+    /// Of the warp.
+    thread: Thread,
+    /// Of warp 0, which tells the other roles of a segment when the block before its first one is converted: its readers wait
+    /// for what this warp has yet to convert.
     queue: Writer<Sparse<'a, F>>,
     /// Segments that were pending so far.
     known: u32,
-    /// The segment's query token.
-    request: u32,
-    /// How many of its keys are in the first cache.
-    first_keys: u32,
-    /// The first key of the next block, and the one behind the segment's last.
+}
+
+/// What is left of a segment.
+struct Piece {
+    /// The first key of the next block.
     key: u32,
+    /// The one behind the last.
     end: u32,
+    /// The first one in the second cache.
+    first_keys: u32,
 }
 
 /// A block, as far as a lane knows it that has asked for the index of its token: lanes from 16 on have the same tokens as
@@ -34,23 +43,23 @@ pub struct Blocks<'a, F> {
 pub struct Block {
     /// What the block begins.
     pub start: Start,
-    /// The lane's index, if it has one.
-    index: Index,
+    /// The lane's index; what is no index, or is negative, names no token. Nobody looks at it before it must have come.
+    index: u32,
 }
 
 /// What a block begins: [`Start::SEGMENT`] and a query token, nothing, or [`Start::END`], which is no block at all. A segment
-/// without keys stands as [`Start::EMPTY`] for a block that is none.
+/// without keys stands as [`Start::EMPTY`] for a block that is none. In between, which cache the lane's index is for.
 #[derive(Clone, Copy)]
 pub struct Start(u32);
-
-/// An index, and in the highest bit which cache it is for; any index past all tokens where there is none.
-#[derive(Clone, Copy)]
-struct Index(u32);
 
 impl Start {
     const SEGMENT: u32 = 1 << 31;
     const EMPTY: u32 = 1 << 30;
-    const END: Self = Self(u32::MAX);
+    const SECOND_SCOPE: u32 = 1 << 29;
+    const END: Self = Self(!Self::SECOND_SCOPE);
+
+    /// Before the first block.
+    pub const NONE: Self = Self(Self::EMPTY);
 
     /// Whether there is no such block.
     #[inline(always)]
@@ -73,20 +82,18 @@ impl Start {
     /// The query token of the segment that begins.
     #[inline(always)]
     pub fn request(self) -> u32 {
-        self.0 & !(Self::SEGMENT | Self::EMPTY)
+        self.0 & (Self::SECOND_SCOPE - 1)
     }
-}
 
-impl Index {
-    const NONE: u32 = i32::MAX as u32;
-
-    /// Of what a list says: negative indices name no token.
+    /// The cache that the lane's index is for.
     #[inline(always)]
-    fn new(index: u32, scope: usize) -> Self {
-        let index = if index > Self::NONE { Self::NONE } else { index };
-        Self(index | (scope as u32) << 31)
+    fn scope(self) -> u32 {
+        self.0 / Self::SECOND_SCOPE & 1
     }
 }
+
+/// An index that names no token.
+const NO_INDEX: u32 = u32::MAX;
 
 /// Where a lane's token lies.
 #[derive(Clone, Copy)]
@@ -108,8 +115,9 @@ impl Block {
             let ScopeParams { kv_cache, page_stride, page_size, tokens, .. } = *scope;
             (kv_cache, page_stride, page_size, tokens)
         };
-        let (index, scope) = (self.index.0 & i32::MAX as u32, self.index.0 >> 31);
-        let (kv_cache, page_stride, page_size, tokens) = select(params, scope as usize, of_scope);
+        let Self { start, index } = self;
+        let (kv_cache, page_stride, page_size, tokens) = select(params, start.scope(), of_scope);
+        // Never negative ones, as there are at most i32::MAX tokens.
         let is_valid = index < tokens;
         let (page, token) = divide(if is_valid { index } else { 0 }, &page_size);
         let page_address = kv_cache.wrapping_add((page as i64 * page_stride) as u64);
@@ -126,11 +134,20 @@ impl Block {
     }
 }
 
-impl<'a, F: Format> Blocks<'a, F> {
+impl<F: Format> Blocks<'_, F> {
     /// Before the first block.
+    ///
+    /// # Safety
+    /// The whole warp calls it, for one at a time.
     #[inline(always)]
-    pub fn new(segments: Segments<'a, Queries<'a>>) -> Self {
-        Self { segments, queue: Writer::new(), known: 0, request: 0, first_keys: 0, key: 0, end: 0 }
+    pub unsafe fn new(thread: Thread, segments: Segments<Queries>) -> Self {
+        let none = Piece { key: 0, end: 0, first_keys: 0 };
+        // SAFETY: as the caller promises.
+        unsafe {
+            store_place(thread, segments.place());
+            none.store(thread);
+        }
+        Self { thread, queue: Writer::new(), known: 0 }
     }
 
     /// The next block. Asks for the indices of its tokens.
@@ -138,39 +155,51 @@ impl<'a, F: Format> Blocks<'a, F> {
     /// # Safety
     /// The whole warp calls it; the parameters describe live tensors.
     #[inline(always)]
-    pub unsafe fn next(&mut self, params: &SparseDecodeParams) -> Block {
-        let (number, lane) = warp_lane();
+    pub unsafe fn next(&mut self, kernel: &Sparse<'_, F>) -> Block {
+        let (params, thread) = (kernel.params, self.thread);
+        let (number, lane) = (thread.warp(), thread.lane());
         let mut start = 0;
         // SAFETY: as the caller promises.
         unsafe {
-            if self.key >= self.end {
-                let segment = self.segments.next();
+            let mut piece = Piece::load(thread);
+            if piece.key >= piece.end {
+                // The kernel made anew, so that the loop need not keep what only this takes.
+                let mut segments = kernel.again().segments_from(load_place(thread));
+                let segment = segments.next();
+                store_place(thread, segments.place());
                 if number == 0 && lane == 0 {
-                    queue::store(segment, pending::<F>(self.known));
+                    queue::store(segment, pending(thread, self.known));
                 }
                 self.known += 1;
                 let Some(Segment { request, len, blocks, .. }) = segment else {
-                    return Block { start: Start::END, index: Index(Index::NONE) };
+                    return Block { start: Start::END, index: NO_INDEX };
                 };
                 start = Start::SEGMENT | request;
                 if blocks.is_empty() {
-                    return Block { start: Start(start | Start::EMPTY), index: Index(Index::NONE) };
+                    return Block { start: Start(start | Start::EMPTY), index: NO_INDEX };
                 }
                 let (batch, _) = divide(request, &params.queries);
-                self.first_keys = Queries(params).scope_keys(0, batch);
+                let first_keys = Queries(params).scope_keys(0, batch);
+                store_lists(thread, params, request, first_keys);
                 // Only the request's last block may have fewer keys.
                 let behind = blocks.end * BLOCK_KEYS;
-                self.request = request;
-                self.key = blocks.begin * BLOCK_KEYS;
-                self.end = if behind < len { behind } else { len };
+                let end = if behind < len { behind } else { len };
+                piece = Piece { key: blocks.begin * BLOCK_KEYS, end, first_keys };
             }
-            let position = self.key + number * BLOCK_TOKENS_PER_WARP + lane % BLOCK_TOKENS_PER_WARP;
-            self.key += BLOCK_KEYS;
-            let scope = (position >= self.first_keys) as usize;
-            let in_list = if scope == 0 { position } else { position - self.first_keys };
-            let index =
-                if position < self.end { index_of(params, scope, self.request, in_list) } else { u32::MAX };
-            Block { start: Start(start), index: Index::new(index, scope) }
+            let Piece { key, end, first_keys } = piece;
+            let position = key + number * BLOCK_TOKENS_PER_WARP + lane % BLOCK_TOKENS_PER_WARP;
+            piece.key += BLOCK_KEYS;
+            piece.store(thread);
+            let mut block = Block { start: Start(start), index: NO_INDEX };
+            if position < end {
+                if position >= first_keys {
+                    block.start.0 |= Start::SECOND_SCOPE;
+                }
+                let list = lists_address(thread) + block.start.scope() * size_of::<u64>() as u32;
+                let list = memory::ld_shared_u64(list);
+                block.index = memory::ld_global_u32(list.wrapping_add(position as u64 * 4));
+            }
+            block
         }
     }
 
@@ -180,38 +209,128 @@ impl<'a, F: Format> Blocks<'a, F> {
     /// The whole warp calls it, once for each segment and the end, in order, when they are current.
     #[inline(always)]
     pub unsafe fn publish(&mut self) {
-        let (number, lane) = warp_lane();
-        if number == 0 {
+        let thread = self.thread;
+        if thread.warp() == 0 {
             // SAFETY: the first lane has stored it there, and uses it alone.
-            unsafe { self.queue.write_stored(pending::<F>, lane) };
+            unsafe { self.queue.write_stored(|number| pending(thread, number), thread.lane()) };
         }
     }
 }
 
+impl Piece {
+    /// What the warp has stored.
+    ///
+    /// # Safety
+    /// The whole warp calls it.
+    #[inline(always)]
+    unsafe fn load(thread: Thread) -> Self {
+        // SAFETY: it is the warp's.
+        unsafe {
+            warp::warp_sync();
+            let [key, end, first_keys, _] = memory::ld_shared_u32x4(piece_address(thread));
+            Self { key, end, first_keys }
+        }
+    }
+
+    /// Stores it for the warp.
+    ///
+    /// # Safety
+    /// The whole warp calls it.
+    #[inline(always)]
+    unsafe fn store(&self, thread: Thread) {
+        let Self { key, end, first_keys } = *self;
+        // SAFETY: as the caller promises.
+        unsafe { store_for_warp(thread, piece_address(thread), [key, end, first_keys, 0]) };
+    }
+}
+
+/// The place that the warp has stored.
+///
+/// # Safety
+/// The whole warp calls it, in step since it has stored it.
+#[inline(always)]
+unsafe fn load_place(thread: Thread) -> Place {
+    // SAFETY: it is the warp's.
+    let [chunk, start, payload, width] = unsafe { memory::ld_shared_u32x4(place_address(thread)) };
+    Place { chunk, start, payload, width }
+}
+
+/// Stores a place for the warp.
+///
+/// # Safety
+/// The whole warp calls it.
+#[inline(always)]
+unsafe fn store_place(thread: Thread, place: Place) {
+    let Place { chunk, start, payload, width } = place;
+    // SAFETY: as the caller promises.
+    unsafe { store_for_warp(thread, place_address(thread), [chunk, start, payload, width]) };
+}
+
+/// Stores what all lanes know, once all have read what was there.
+///
+/// # Safety
+/// The whole warp calls it; the address is the warp's.
+#[inline(always)]
+unsafe fn store_for_warp(thread: Thread, address: u32, words: [u32; 4]) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        warp::warp_sync();
+        if thread.lane() == 0 {
+            memory::st_shared_u32x4(address, words);
+        }
+    }
+}
+
+/// Where the warp's place in the segments is.
+#[inline(always)]
+fn place_address(thread: Thread) -> u32 {
+    thread.warp_staging(BLOCKS_OFFSET, WARP_BLOCKS_BYTES)
+}
+
+/// Where the warp's piece is.
+#[inline(always)]
+fn piece_address(thread: Thread) -> u32 {
+    place_address(thread) + size_of::<Place>() as u32
+}
+
+/// Where the addresses of the warp's index lists are.
+#[inline(always)]
+fn lists_address(thread: Thread) -> u32 {
+    piece_address(thread) + PIECE_BYTES
+}
+
 /// Address of the pending segment of a number.
 #[inline(always)]
-fn pending<F: Format>(number: u32) -> u32 {
-    let slot = number % PENDING_SEGMENTS * SEGMENT_BYTES;
-    special::dynamic_shared() + F::PLAN.staging + F::RAW.pending() + slot
+fn pending(thread: Thread, number: u32) -> u32 {
+    thread.staging(PENDING_OFFSET + number % PENDING_SEGMENTS * SEGMENT_BYTES)
 }
 
 /// Something of one of the caches. Not by a computed index, which would move the parameters to local memory.
 #[inline(always)]
-fn select<T>(params: &SparseDecodeParams, scope: usize, of_scope: impl Fn(&ScopeParams) -> T) -> T {
+fn select<T>(params: &SparseDecodeParams, scope: u32, of_scope: impl Fn(&ScopeParams) -> T) -> T {
     let [first, second] = [of_scope(&params.scopes[0]), of_scope(&params.scopes[1])];
     if scope == 0 { first } else { second }
 }
 
-/// An index of a query token's list; what is negative is past all tokens.
+/// Stores for the warp where the index of a query token's key 0 would be in either list: the second one begins with the key
+/// behind the first one's.
 ///
 /// # Safety
-/// The list has it.
+/// The whole warp calls it.
 #[inline(always)]
-unsafe fn index_of(params: &SparseDecodeParams, scope: usize, request: u32, position: u32) -> u32 {
-    let of_scope = |scope: &ScopeParams| (scope.indices, scope.indices_strides);
-    let (indices, [batch_stride, query_stride]) = select(params, scope, of_scope);
+unsafe fn store_lists(thread: Thread, params: &SparseDecodeParams, request: u32, first_keys: u32) {
     let (batch, query) = divide(request, &params.queries);
-    let offset = batch as i64 * batch_stride + query as i64 * query_stride + position as i64;
+    let list = |scope: &ScopeParams| {
+        let [batch_stride, query_stride] = scope.indices_strides;
+        let offset = batch as i64 * batch_stride + query as i64 * query_stride;
+        scope.indices.wrapping_add((offset * 4) as u64)
+    };
+    let [first, second] = [&params.scopes[0], &params.scopes[1]].map(list);
+    let second = second.wrapping_sub(first_keys as u64 * 4);
+    let words = [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32];
     // SAFETY: as the caller promises.
-    unsafe { memory::ld_global_u32(indices.wrapping_add((offset * 4) as u64)) }
+    unsafe {
+        store_for_warp(thread, lists_address(thread), words);
+        warp::warp_sync();
+    }
 }

@@ -1,322 +1,175 @@
 //! The loads role: gathers tokens, converts them, and asks the copy engine for queries.
 
 use super::super::Queries;
-use super::gather::Blocks;
+use super::codes::{self, Rows, Scales};
+use super::gather::{Blocks, Start};
 use super::{Format, Sparse};
-use crate::attention::dequant::{self, Scale};
 use crate::attention::divide::divide;
-use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;
-use crate::kernels::decode::sm90::keys::BlockPlace;
-use crate::kernels::decode::sm90::{Decode, TILE, WARPGROUP_WARPS};
-use crate::ptx::{copy, fence, math, memory, special, warp};
-use oximla_types::kernels::decode::{
-    BLOCK_TOKENS_PER_WARP, PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS,
-};
-use oximla_types::kernels::sparse_decode::{PIECES, Piece, SparseDecodeParams};
+use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
+use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS};
+use crate::ptx::{copy, fence, memory, special, warp};
+use oximla_types::kernels::decode::{PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
+use oximla_types::kernels::sparse_decode::PLAN;
 use oximla_types::launch::WARP_THREADS;
 
-/// Bytes of a chunk: one access of a thread.
-const CHUNK_BYTES: u32 = 16;
-
-/// Chunks of a row of a tile.
-const TILE_CHUNKS: u32 = TILE_COLUMNS * 2 / CHUNK_BYTES;
-
-/// Runs the role; `segments` are the CTA's.
+/// Runs the role; `segments` are the CTA's. With `WIDE`, the rows of all caches are aligned to 16 bytes, else to 8.
 ///
 /// # Safety
 /// All threads of the warpgroup call it, after the barriers are initialised.
 #[inline(always)]
-pub unsafe fn run<'a, F: Format>(kernel: &Sparse<'a, F>, segments: Segments<'a, Queries<'a>>) {
-    let params = kernel.params;
-    // SAFETY: the roles follow one protocol, told at the top of the kernel.
+pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries<'_>>) {
+    let (params, thread) = (kernel.params, Thread::this());
+    // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
     unsafe {
-        let mut blocks = Blocks::<F>::new(segments);
-        let mut place = BlockPlace::<Sparse<F>>::first();
-        let block = blocks.next(params);
-        // Nothing is converted before the first block has been asked for.
-        let (token, mut valid) = block.token::<F>(params);
-        gather_scales::<F>(params, token.scales, valid);
-        unroll!(PIECE in 5 => { gather::<F>(params, PIECE, token.row, valid); });
-        let mut next = blocks.next(params);
-        let mut start = block.start;
+        let mut blocks = Blocks::<F>::new(thread, segments);
+        let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
+        // The first time around, there is no block yet, but the first one is asked for.
+        let (mut start, mut valid, mut rows) = (Start::NONE, 0, Rows::none(params));
+        let mut next = blocks.next(kernel);
         while !start.is_end() {
-            if start.is_segment() {
-                blocks.publish();
-                if !start.is_empty() {
-                    load_queries(kernel, place, start.request());
-                    place = place.next();
-                }
-            }
+            // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part,
+            // its RoPE elements. Behind the scales there are four groups more, behind each of the others five.
+            let is_block = !start.is_empty();
             let mut scales = Scales::default();
-            let (mut row, mut next_valid, mut behind) = (0, 0, next);
-            unroll!(PIECE in 5 => {
-                // All but the block's other pieces, and the next one's that came after them.
-                copy::cp_async_wait_group::<{ PIECES as u32 - 1 }>();
+            if is_block {
+                copy::cp_async_wait_group::<4>();
                 warp::warp_sync();
-                if start.is_empty() {
-                    // Zeros have landed for tokens that there are not.
-                } else if PIECE < VALUE_PARTS as usize {
-                    if PIECE == 0 {
-                        scales = Scales::take::<F>();
-                    }
-                    let part = PIECE as u32;
-                    place.part_free(part).wait_for_last();
-                    convert_part::<F>(PIECE, scales, place.part(part));
-                    warp::warp_sync();
-                    if warp_lane().1 == 0 {
-                        place.part_full(part).barrier.arrive();
-                    }
-                } else {
+                scales = Scales::take::<F>(thread);
+                let tile = if F::TAIL {
                     place.probabilities_free().wait_for_last();
-                    if F::TAIL {
-                        copy_tile::<F>(PIECE, 0, place.tail());
-                    }
-                    let (number, lane) = warp_lane();
-                    if lane == 0 {
-                        memory::st_shared_u16(place.key_mask() + 2 * number, valid as u16);
-                    }
-                    warp::warp_sync();
-                    if warp_lane().1 == 0 {
-                        place.tail_full().barrier.arrive();
-                    }
+                    place.tail()
+                } else {
+                    place.part_free(F::WHOLE_PARTS).wait_for_last();
+                    place.part(F::WHOLE_PARTS) + TILE_BYTES
+                };
+                rows.copy_rope::<F, WIDE>(thread, valid, tile);
+            } else {
+                // Nobody takes what was asked for, but it must not land on what comes next.
+                copy::cp_async_wait_group::<0>();
+            }
+            warp::warp_sync();
+
+            // The indices have come during the last block.
+            let (token, next_valid) = next.token::<F>(params);
+            Scales::copy::<F, WIDE>(thread, token, next_valid);
+            rows = Rows::of(thread, token);
+            let behind = blocks.next(kernel);
+
+            // A loop, as all parts in a row would be more instructions than are cached.
+            let mut part = 0;
+            while part < F::WHOLE_PARTS {
+                if is_block {
+                    convert(part, PART_TILES, thread, valid, scales, place);
+                    arrive(thread, place.part_full(part));
                 }
-                if PIECE == 0 {
-                    // The indices have come during the last block.
-                    let (token, valid) = next.token::<F>(params);
-                    gather_scales::<F>(params, token.scales, valid);
-                    behind = blocks.next(params);
-                    (row, next_valid) = (token.row, valid);
+                rows.copy_codes::<WIDE>(thread, part, PART_TILES);
+                part += 1;
+            }
+            if !F::TAIL {
+                if is_block {
+                    convert(part, PART_TILES - 1, thread, valid, scales, place);
                 }
-                gather::<F>(params, PIECE, row, next_valid);
-            });
-            if !start.is_empty() {
+                rows.copy_codes::<WIDE>(thread, part, PART_TILES - 1);
+            }
+            if is_block {
+                copy::cp_async_wait_group::<5>();
+                if !F::TAIL {
+                    arrive(thread, place.part_full(part));
+                    place.probabilities_free().wait_for_last();
+                }
+                if thread.lane() == 0 {
+                    memory::st_shared_u16(place.key_mask() + 2 * thread.warp(), valid as u16);
+                }
+                arrive(thread, place.tail_full());
                 place = place.next();
             }
             (start, valid, next) = (next.start, next_valid, behind);
+            if start.is_segment() && !start.is_end() {
+                blocks.publish();
+                if !start.is_empty() {
+                    load_queries(kernel, thread, place, start.request());
+                    place = place.next();
+                }
+            }
         }
         blocks.publish();
-        // What was asked for behind the last block is zeros, but must land before the CTA ends.
+        // What was asked for behind the last block must land before the CTA ends.
         copy::cp_async_wait_group::<0>();
     }
 }
 
-/// This warp's number in the warpgroup, and this thread's in the warp. Asked for anew each time, so that nothing that
-/// follows from it stays in registers.
+/// Converts a part of a block with so many tiles of codes, once they have come and there is room for it.
+///
+/// # Safety
+/// The whole warp calls it, once for each part.
 #[inline(always)]
-pub fn warp_lane() -> (u32, u32) {
-    let thread = special::thread_x();
-    (thread / WARP_THREADS % WARPGROUP_WARPS, thread % WARP_THREADS)
+unsafe fn convert<F: Format>(
+    part: u32,
+    tiles: u32,
+    thread: Thread,
+    valid: u32,
+    scales: Scales,
+    place: BlockPlace<Sparse<F>>,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        copy::cp_async_wait_group::<5>();
+        place.part_free(part).wait_for_last();
+        codes::convert::<F>(part, tiles, thread, valid, scales, place.part(part));
+    }
 }
 
-/// A warp's staging.
+/// A thread of the role. It is asked for a lot: kept in registers, but nothing that follows from it.
 #[derive(Clone, Copy)]
-struct Staging {
-    address: u32,
+pub struct Thread {
+    shared: u32,
+    thread: u32,
 }
 
-impl Staging {
-    /// Of warp `number`.
+impl Thread {
+    /// The calling one.
     #[inline(always)]
-    fn of<F: Format>(number: u32) -> Self {
-        Self { address: special::dynamic_shared() + F::PLAN.staging + number * F::RAW.warp_bytes() }
+    fn this() -> Self {
+        Self { shared: special::dynamic_shared(), thread: special::thread_x() }
     }
 
-    /// Address of a chunk of a piece of a token. Where two tokens' rows would lie in the same banks, those of every other
-    /// one are turned by half a row, so that threads may read four chunks of each of two tokens at a time.
+    /// Number of its warp in the warpgroup.
     #[inline(always)]
-    fn chunk<F: Format>(self, piece: usize, token: u32, chunk: u32) -> u32 {
-        let Piece { bytes, .. } = F::RAW.pieces[piece];
-        let turned = if bytes == TURNED_BYTES { chunk ^ token % 2 * 4 } else { chunk };
-        self.address + F::RAW.staged(piece) + token * bytes + turned * CHUNK_BYTES
+    pub fn warp(self) -> u32 {
+        special::again(self.thread) / WARP_THREADS % WARPGROUP_WARPS
     }
 
-    /// Address of a token's scales.
+    /// Its number in the warp.
     #[inline(always)]
-    fn scales<F: Format>(self, token: u32) -> u32 {
-        self.address + F::RAW.staged_scales() + token * F::RAW.scale_bytes
+    pub fn lane(self) -> u32 {
+        special::again(self.thread) % WARP_THREADS
+    }
+
+    /// Address of something in the staging.
+    #[inline(always)]
+    pub fn staging(self, offset: u32) -> u32 {
+        special::again(self.shared) + PLAN.staging + offset
+    }
+
+    /// Address of its warp's piece of something in the staging.
+    #[inline(always)]
+    pub fn warp_staging(self, offset: u32, warp_bytes: u32) -> u32 {
+        self.staging(offset) + self.warp() * warp_bytes
     }
 }
 
-/// Bytes of a row that takes all banks.
-const TURNED_BYTES: u32 = 128;
-
-/// Asks for the scales of the warp's 16 tokens, as part of the group of copies that comes next.
+/// Arrives, once for the warp, when all of it has stored what it has to.
 ///
 /// # Safety
-/// As for [`gather`].
+/// The whole warp calls it; the protocol expects it.
 #[inline(always)]
-unsafe fn gather_scales<F: Format>(params: &SparseDecodeParams, scales: u64, valid: u32) {
-    let (number, lane) = warp_lane();
-    if lane < BLOCK_TOKENS_PER_WARP {
-        let to = Staging::of::<F>(number).scales::<F>(lane);
-        let is_valid = valid >> lane & 1 != 0;
-        // SAFETY: as the caller promises; tokens lie within the cache.
-        unsafe { copy_bytes(to, scales, F::RAW.scale_bytes, is_valid, params.wide_rows != 0) };
-    }
-}
-
-/// Asks for a piece of the warp's 16 tokens, of which each lane has a row; zeros stand for tokens that there are not. Always
-/// one group of copies.
-///
-/// # Safety
-/// The whole warp calls it; nobody reads what lay there any more.
-#[inline(always)]
-unsafe fn gather<F: Format>(params: &SparseDecodeParams, piece: usize, row: u64, valid: u32) {
-    let (number, lane) = warp_lane();
-    let staging = Staging::of::<F>(number);
-    let wide = params.wide_rows != 0;
-    let Piece { offset, bytes } = F::RAW.pieces[piece];
-    let chunks = bytes / CHUNK_BYTES;
-    // SAFETY: as the caller promises; tokens lie within the cache.
-    unsafe {
-        // A loop, as unrolled it would keep more addresses than there are registers for.
-        let mut n = lane;
-        while n < BLOCK_TOKENS_PER_WARP * chunks {
-            let (of, chunk) = (n / chunks, n % chunks);
-            let from = shfl_u64(row, of) + (offset + chunk * CHUNK_BYTES) as u64;
-            let is_valid = valid >> of & 1 != 0;
-            copy_bytes(staging.chunk::<F>(piece, of, chunk), from, CHUNK_BYTES, is_valid, wide);
-            n += WARP_THREADS;
-        }
-        copy::cp_async_commit_group();
-    }
-}
-
-/// Copies 16 or 8 bytes, or zeros.
-#[inline(always)]
-unsafe fn copy_bytes(to: u32, from: u64, bytes: u32, is_valid: bool, wide: bool) {
-    let whole = if is_valid { u32::MAX } else { 0 };
+unsafe fn arrive(thread: Thread, full: Phase) {
     // SAFETY: as the caller promises.
     unsafe {
-        if bytes == 8 {
-            copy::cp_async_8(to, from, 8 & whole);
-        } else if wide {
-            copy::cp_async_16(to, from, 16 & whole);
-        } else {
-            copy::cp_async_8(to, from, 8 & whole);
-            copy::cp_async_8(to + 8, from + 8, 8 & whole);
-        }
-    }
-}
-
-/// The value of lane `lane`.
-#[inline(always)]
-unsafe fn shfl_u64(value: u64, lane: u32) -> u64 {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let low = warp::shfl_idx(value as u32, lane);
-        let high = warp::shfl_idx((value >> 32) as u32, lane);
-        (high as u64) << 32 | low as u64
-    }
-}
-
-/// Converts a staged piece to the warp's rows of a part.
-///
-/// Eight lanes have four neighbouring chunks of codes of each of two neighbouring tokens: they read from all banks at a
-/// time, and write to all. Two such groups have both tiles of two tokens, or, where only one tile is of codes, that of two
-/// more tokens. The next tokens are as many rows further in both places.
-///
-/// # Safety
-/// The whole warp calls it; the piece has landed, and nobody else uses the rows.
-#[inline(always)]
-unsafe fn convert_part<F: Format>(piece: usize, scales: Scales, part: u32) {
-    let is_all_codes = F::RAW.pieces[piece].bytes == TURNED_BYTES;
-    // SAFETY: as the caller promises.
-    unsafe {
-        let (number, lane) = warp_lane();
-        let staging = Staging::of::<F>(number);
-        let (chunk, odd, group, pair) = (lane % 4, lane / 4 % 2, lane / 8 % 2, lane / 16);
-        let (tile, token) = if is_all_codes { (group, 2 * pair + odd) } else { (0, 2 * (lane / 8) + odd) };
-        let tokens = if is_all_codes { 4 } else { 8 };
-        let from = staging.chunk::<F>(piece, token, 4 * tile + chunk);
-        let row = number * BLOCK_TOKENS_PER_WARP + token;
-        let to = part + tile * TILE_BYTES + TILE.chunk(row, 2 * chunk);
-        unroll!(I in 4 => {
-            let further = I as u32 * tokens;
-            if further < BLOCK_TOKENS_PER_WARP {
-                let words = memory::ld_shared_u32x4(from + further * F::RAW.pieces[piece].bytes);
-                let scale = scales.of::<F>(piece, token + further, tile);
-                let to = rows_further(to, further);
-                // The halves go to both chunks of a pair of them.
-                dequant::dequantise_16(words, scale, |half, values| {
-                    memory::st_shared_u32x4(to ^ half as u32 * CHUNK_BYTES, values);
-                });
-            }
-        });
-        if !is_all_codes {
-            copy_tile::<F>(piece, TILE_COLUMNS / CHUNK_BYTES, part + TILE_BYTES);
-        }
-    }
-}
-
-/// From the address of a chunk in a tile, the address of the same chunk `rows` rows further, 4 or a multiple, where the
-/// row of the first is one of the first four of eight.
-#[inline(always)]
-fn rows_further(chunk: u32, rows: u32) -> u32 {
-    // Within eight rows the swizzle turns chunks: by 4 of them, four rows further.
-    (chunk ^ TILE.chunk(rows, 0) % TILE.row_offset(1)) + TILE.row_offset(rows)
-}
-
-/// Copies a staged tile of bf16, from chunk `first` of a piece on, to the warp's rows of a tile.
-///
-/// # Safety
-/// As for [`convert_part`].
-#[inline(always)]
-unsafe fn copy_tile<F: Format>(piece: usize, first: u32, to: u32) {
-    const TOKENS: u32 = WARP_THREADS / TILE_CHUNKS;
-    const { assert!(4 * TOKENS == BLOCK_TOKENS_PER_WARP) };
-    // SAFETY: as the caller promises.
-    unsafe {
-        let (number, lane) = warp_lane();
-        let (chunk, token) = (lane % TILE_CHUNKS, lane / TILE_CHUNKS);
-        let from = Staging::of::<F>(number).chunk::<F>(piece, token, first + chunk);
-        let to = to + TILE.chunk(number * BLOCK_TOKENS_PER_WARP + token, chunk);
-        unroll!(I in 4 => {
-            let further = I as u32 * TOKENS;
-            let words = memory::ld_shared_u32x4(from + further * F::RAW.pieces[piece].bytes);
-            memory::st_shared_u32x4(rows_further(to, further), words);
-        });
-    }
-}
-
-/// The scales of a lane's token, of a block that is being converted: two of four bf16 a word, or four of eight bytes. Lanes
-/// from 16 on have the same tokens as those before.
-#[derive(Clone, Copy, Default)]
-struct Scales([u32; 2]);
-
-impl Scales {
-    /// Takes them from the staging.
-    ///
-    /// # Safety
-    /// They have landed.
-    #[inline(always)]
-    unsafe fn take<F: Format>() -> Self {
-        let (number, lane) = warp_lane();
-        let address = Staging::of::<F>(number).scales::<F>(lane % BLOCK_TOKENS_PER_WARP);
-        // SAFETY: as the caller promises.
-        unsafe {
-            if F::SCALE_PLANE {
-                Self([memory::ld_shared_u32(address), memory::ld_shared_u32(address + 4)])
-            } else {
-                let [a, b, c, d] = memory::ld_shared_u32x4(address).map(f32::from_bits);
-                Self([math::cvt_bf16x2(a, b), math::cvt_bf16x2(c, d)])
-            }
-        }
-    }
-
-    /// That of a tile of a token's part.
-    ///
-    /// # Safety
-    /// The whole warp calls it.
-    #[inline(always)]
-    unsafe fn of<F: Format>(self, part: usize, token: u32, tile: u32) -> Scale {
-        // SAFETY: as the caller promises.
-        let word = unsafe { warp::shfl_idx(self.0[part / 2], token) };
-        if F::SCALE_PLANE {
-            Scale::from_ue8m0(word >> (8 * (PART_TILES * (part as u32 % 2) + tile)) & 0xff)
-        } else {
-            Scale::from_bf16(if part % 2 == 0 { word } else { word >> 16 })
+        warp::warp_sync();
+        if thread.lane() == 0 {
+            full.barrier.arrive();
         }
     }
 }
@@ -326,8 +179,13 @@ impl Scales {
 /// # Safety
 /// The whole warp calls it, once for each segment's first place.
 #[inline(always)]
-unsafe fn load_queries<F: Format>(kernel: &Sparse<F>, place: BlockPlace<Sparse<F>>, request: u32) {
-    let (number, lane) = warp_lane();
+unsafe fn load_queries<F: Format>(
+    kernel: &Sparse<F>,
+    thread: Thread,
+    place: BlockPlace<Sparse<F>>,
+    request: u32,
+) {
+    let (number, lane) = (thread.warp(), thread.lane());
     const { assert!(WARPGROUP_WARPS == VALUE_PARTS) };
     // Made anew, so that the loop need not keep what only this takes.
     let kernel = &kernel.again();

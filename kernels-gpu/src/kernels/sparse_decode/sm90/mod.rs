@@ -1,20 +1,26 @@
 //! Sparse FP8 decode for Hopper: the common roles (`kernels/decode/sm90`), and loads that gather tokens and convert them.
 //!
-//! | role         | warpgroup | registers, V3.2 | MODEL1 |
-//! |--------------|-----------|-----------------|--------|
-//! | scores       | 0         | 144             | 136    |
-//! | values even  | 1         | 160             | 160    |
-//! | values odd   | 2         | 160             | 160    |
-//! | loads        | 3         | 48              | 56     |
+//! | role         | warpgroup | registers |
+//! |--------------|-----------|-----------|
+//! | scores       | 0         | 120       |
+//! | values even  | 1         | 160       |
+//! | values odd   | 2         | 160       |
+//! | loads        | 3         | 72        |
 //!
-//! Each warp of the loads sees to 16 tokens of each block by itself: it gathers their bytes into its own staging, a *piece*
-//! for each part and one for the tail, converts a piece to bf16 where the scores and values want it, and asks for the same
-//! piece of the next block. So a block of raw bytes is on its way at all times, and no barrier is needed on their way.
-//! Warp 0 queues the segments, too.
+//! Each warp of the loads sees to 16 tokens of each block by itself, and no barrier is needed on their way:
 //!
-//! Shared memory has the query tiles that are not in registers of the scores (four are, or three), eight parts (two blocks of keys),
-//! two tails, and a block of raw bytes.
+//! 1. `gather.rs`: the next block's indices are asked for a block ahead; when they have come, they become addresses.
+//! 2. `codes.rs`: `cp.async` brings the next block's codes to the warp's staging, a part at a time. A part's place is free as
+//!    soon as the current block's part is converted, so that about a block of raw bytes is on its way at all times. A lane
+//!    converts what it has copied itself, and stores it where the scores and values want it.
+//! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile.
+//! 4. The scales go by the staging into registers of the lanes, which exchange them.
+//!
+//! Warp 0 queues the segments, too. When a segment's first block is on its way, the copy engine is asked for its queries.
+//!
+//! Shared memory has the query tiles that are not in registers, eight parts (two blocks of keys), two tails, and the staging.
 
+mod codes;
 mod gather;
 mod loads;
 
@@ -30,21 +36,23 @@ use crate::kernels::decode::sm90::{Cta, Decode, WARPGROUP_WARPS, scores, values}
 use crate::ptx::{fence, memory, special};
 use crate::sync::cta_barrier;
 use core::marker::PhantomData;
-use oximla_types::kernels::decode::{SharedPlan, THREADS, VALUES_REGISTERS};
+use oximla_types::kernels::decode::{PART_TILES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS};
 use oximla_types::kernels::sparse_decode::{
-    MODEL1_PLAN, MODEL1_REGISTERS, RawLayout, Registers, SparseDecodeParams, V32_PLAN, V32_REGISTERS,
+    LOADS_REGISTERS, PLAN, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES, SparseDecodeParams,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
+use oximla_types::schedule::Place;
 
 /// A cache format, as the kernel sees it.
 trait Format {
-    const PLAN: SharedPlan;
     const RAW: RawLayout;
-    const REGISTERS: Registers;
     /// Whether the scales are apart from the tokens, behind all of a page's.
     const SCALE_PLANE: bool;
+    /// Whether the RoPE elements are a tail, behind four parts of codes; else they are the last part's last tile.
     const TAIL: bool;
+    /// Parts that are codes alone.
+    const WHOLE_PARTS: u32 = VALUE_PARTS - 1 + Self::TAIL as u32;
 }
 
 /// DeepSeek V3.2.
@@ -54,17 +62,13 @@ struct V32;
 struct Model1;
 
 impl Format for V32 {
-    const PLAN: SharedPlan = V32_PLAN;
     const RAW: RawLayout = RawLayout::V32;
-    const REGISTERS: Registers = V32_REGISTERS;
     const SCALE_PLANE: bool = false;
     const TAIL: bool = true;
 }
 
 impl Format for Model1 {
-    const PLAN: SharedPlan = MODEL1_PLAN;
     const RAW: RawLayout = RawLayout::MODEL1;
-    const REGISTERS: Registers = MODEL1_REGISTERS;
     const SCALE_PLANE: bool = true;
     const TAIL: bool = false;
 }
@@ -78,6 +82,9 @@ struct Sparse<'a, F> {
     format: PhantomData<F>,
 }
 
+/// Number of the loads warpgroup.
+const LOADS: u32 = 3;
+
 /// The kernel for V3.2 caches.
 ///
 /// # Safety
@@ -86,7 +93,7 @@ struct Sparse<'a, F> {
 pub unsafe extern "ptx-kernel" fn sparse_decode_v32_sm90(params: SparseDecodeParams) {
     let address = special::parameter_address!("sparse_decode_v32_sm90");
     // SAFETY: as the caller promises.
-    unsafe { sparse_decode::<V32, { V32_REGISTERS.scores }, { V32_REGISTERS.loads }>(&params, address) }
+    unsafe { sparse_decode::<V32>(&params, address) }
 }
 
 /// The kernel for MODEL1 caches.
@@ -97,17 +104,11 @@ pub unsafe extern "ptx-kernel" fn sparse_decode_v32_sm90(params: SparseDecodePar
 pub unsafe extern "ptx-kernel" fn sparse_decode_model1_sm90(params: SparseDecodeParams) {
     let address = special::parameter_address!("sparse_decode_model1_sm90");
     // SAFETY: as the caller promises.
-    unsafe {
-        sparse_decode::<Model1, { MODEL1_REGISTERS.scores }, { MODEL1_REGISTERS.loads }>(&params, address)
-    }
+    unsafe { sparse_decode::<Model1>(&params, address) }
 }
 
-/// `SCORES` and `LOADS`: registers of these roles.
 #[inline(always)]
-unsafe fn sparse_decode<F: Format, const SCORES: u32, const LOADS: u32>(
-    params: &SparseDecodeParams,
-    address: u64,
-) {
+unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
     let q_map = address + core::mem::offset_of!(SparseDecodeParams, q_map) as u64;
     let thread = special::thread_x();
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
@@ -120,11 +121,16 @@ unsafe fn sparse_decode<F: Format, const SCORES: u32, const LOADS: u32>(
         // The combine kernel waits for this one to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
         cta_barrier(THREADS);
-        special::griddepcontrol_wait();
+        // Without lengths in memory, what there is to compute does not depend on the kernels before.
+        let is_known = params.scopes[0].topk_length == 0 && params.scopes[1].topk_length == 0;
+        let role = thread / WARPGROUP_THREADS;
+        if role != LOADS || !is_known {
+            special::griddepcontrol_wait();
+        }
         let kernel = || Sparse::<F>::new(params, q_map);
-        match thread / WARPGROUP_THREADS {
+        match role {
             0 => {
-                special::setmaxnreg_inc::<SCORES>();
+                special::setmaxnreg_dec::<SCORES_REGISTERS>();
                 scores::run(&kernel(), thread);
             }
             1 => {
@@ -138,8 +144,15 @@ unsafe fn sparse_decode<F: Format, const SCORES: u32, const LOADS: u32>(
             _ => {
                 // While there are registers to find them with.
                 let segments = kernel().segments(thread % WARP_THREADS);
-                special::setmaxnreg_dec::<LOADS>();
-                loads::run(&kernel(), segments);
+                if is_known {
+                    special::griddepcontrol_wait();
+                }
+                special::setmaxnreg_dec::<LOADS_REGISTERS>();
+                if params.wide_rows != 0 {
+                    loads::run::<_, true>(&kernel(), segments);
+                } else {
+                    loads::run::<_, false>(&kernel(), segments);
+                }
             }
         }
     }
@@ -167,16 +180,24 @@ impl<'a, F: Format> Sparse<'a, F> {
         // SAFETY: as the caller promises; the parameters describe live tensors.
         unsafe { Segments::new(params, Queries(self.params), partition, tile, 0, lane) }
     }
+
+    /// The segments from a place on.
+    #[inline(always)]
+    fn segments_from(&self, place: Place) -> Segments<'a, Queries<'a>> {
+        Segments::from_place(self.cta.params, Queries(self.params), place, self.cta.tile, 0)
+    }
 }
 
 impl<F: Format> Decode for Sparse<'_, F> {
     type Element = Bf16;
-    const PLAN: SharedPlan = F::PLAN;
-    const REGISTER_QUERY_TILES: usize = F::REGISTERS.query_tiles as usize;
+    const PLAN: SharedPlan = PLAN;
+    const REGISTER_QUERY_TILES: usize =
+        (VALUE_PARTS * PART_TILES + F::TAIL as u32 - SHARED_QUERY_TILES) as usize;
     const TAIL: bool = F::TAIL;
     const STORED_KEYS: bool = true;
     const ZERO_FILLED: bool = true;
     const PACED: bool = false;
+    const CLUSTERS: bool = false;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
