@@ -11,6 +11,7 @@ mod info;
 mod inspect;
 mod layout;
 mod oracle;
+mod pipeline;
 mod progress;
 mod report;
 mod run;

@@ -9,10 +9,11 @@ use oximla::case_file::{Case, Expected, Prepared};
 use serde::Serialize;
 
 use crate::Outcome;
-use crate::backend::{Backend, Candidate, first_able};
+use crate::backend::{Backend, Candidate, Found, first_able};
 use crate::compare::{Comparison, Tolerances};
 use crate::layout::Layout;
 use crate::oracle::Question;
+use crate::pipeline::Stage;
 use crate::progress::Progress;
 use crate::report::{Digits, Reporter, Seconds};
 use crate::synthetic::{self, Size};
@@ -65,34 +66,56 @@ pub fn run(options: &Options, reporter: &mut Reporter) -> anyhow::Result<Outcome
 }
 
 fn run_generated(candidates: &[Candidate], seed: u64, reporter: &mut Reporter) -> anyhow::Result<Outcome> {
-    type Generate = fn(Size, u64) -> Case;
-    let steps: [(&'static str, Generate); 2] =
-        [("dense_decode", synthetic::dense_decode), ("sparse_decode", synthetic::sparse_decode)];
     let mut outcome = Outcome::Passed;
-    for (op, generate) in steps {
-        let step = first_able(candidates, |candidate| {
-            let progress = Progress::waiting("generating data");
-            let case = generate(Size::of(candidate.backend), seed);
-            drop(progress);
-            Step::compute(&case, candidate, seed)
-        });
-        match step {
-            Ok(step) => {
-                let (report, _) = step.value;
-                let report = Report { note: note(&step.passed_over), ..report };
-                reporter.emit(&report)?;
-                if report.outcome() == Outcome::Failed {
-                    outcome = Outcome::Failed;
-                }
-            }
-            // The other steps are still of interest.
-            Err(why @ Error::Unsupported { .. }) => {
-                reporter.emit(&Unsupported { op, unsupported: why.to_string() })?;
-            }
-            Err(error) => return Err(error.into()),
+    let dense = first_able(candidates, |candidate| {
+        let case = generated(|| synthetic::dense_decode(Size::of(candidate.backend), seed));
+        Ok((Vec::new(), Step::compute(&case, candidate, seed)?))
+    });
+    let sparse = |candidate: &Candidate| {
+        let pipeline = generated(|| synthetic::sparse_pipeline(Size::of(candidate.backend), seed));
+        let (stages, case) = pipeline.prepare(&candidate.device)?;
+        // Compared with what follows from the cache and the indices as they should be.
+        let reference = Case::SparseDecode(pipeline.case);
+        let step = Step::compare(&Case::SparseDecode(case), &reference, candidate, seed)?;
+        let stage = |stage| StageReport::new(stage, candidate);
+        Ok((Vec::from(stages.map(stage)), step))
+    };
+    emit("dense_decode", dense, &mut outcome, reporter)?;
+    emit("sparse_decode", first_able(candidates, sparse), &mut outcome, reporter)?;
+    Ok(outcome)
+}
+
+fn generated<T>(generate: impl FnOnce() -> T) -> T {
+    let _progress = Progress::waiting("generating data");
+    generate()
+}
+
+/// Reports a generated step, and the stages before it. One that nothing computes does not keep the others from being shown.
+fn emit(
+    op: &'static str,
+    step: Result<Found<'_, (Vec<StageReport>, (Report, Expected))>, Error>,
+    outcome: &mut Outcome,
+    reporter: &mut Reporter,
+) -> anyhow::Result<()> {
+    let Found { value: (stages, (report, _)), passed_over, .. } = match step {
+        Ok(found) => found,
+        Err(why @ Error::Unsupported { .. }) => {
+            return Ok(reporter.emit(&Unsupported { op, unsupported: why.to_string() })?);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for stage in stages {
+        reporter.emit(&stage)?;
+        if stage.wrong > 0 {
+            *outcome = Outcome::Failed;
         }
     }
-    Ok(outcome)
+    let report = Report { note: note(&passed_over), ..report };
+    reporter.emit(&report)?;
+    if report.outcome() == Outcome::Failed {
+        *outcome = Outcome::Failed;
+    }
+    Ok(())
 }
 
 fn note(passed_over: &[String]) -> Option<String> {
@@ -103,6 +126,16 @@ struct Step;
 
 impl Step {
     fn compute(case: &Case, on: &Candidate, seed: u64) -> Result<(Report, Expected), Error> {
+        Self::compare(case, case, on, seed)
+    }
+
+    /// Computes a case, and compares with the answer to `reference`, which has the same problem.
+    fn compare(
+        case: &Case,
+        reference: &Case,
+        on: &Candidate,
+        seed: u64,
+    ) -> Result<(Report, Expected), Error> {
         let progress = Progress::waiting("computing");
         let mut prepared = case.prepare(&on.device)?;
         let (seconds, calls) = time(&mut prepared)?;
@@ -112,7 +145,7 @@ impl Step {
         let layout = Layout::of(case);
         let per_head = prepared.flop() / (layout.batch * layout.h_q) as f64;
         let heads = (REFERENCE_BUDGET / per_head.max(1.0)).max(1.0) as usize;
-        let question = Question::sample(case, &layout, heads, seed)?;
+        let question = Question::sample(reference, &layout, heads, seed)?;
         let progress = Progress::counting("float64 reference", question.steps());
         let reference = question.answer(|| progress.advance());
         drop(progress);
@@ -229,6 +262,36 @@ impl Display for Report {
             write!(f, "\n  FAIL   {failure}")?;
         }
         Ok(())
+    }
+}
+
+/// A stage before a step.
+#[derive(Debug, Serialize)]
+struct StageReport {
+    op: &'static str,
+    shape: String,
+    backend: &'static str,
+    device: String,
+    kernel: &'static str,
+    /// Bytes or indices that it left.
+    elements: usize,
+    /// How many of them are not what they should be.
+    wrong: usize,
+}
+
+impl StageReport {
+    fn new(stage: Stage, on: &Candidate) -> Self {
+        let Stage { op, shape, kernel, elements, wrong } = stage;
+        Self { op, shape, backend: on.backend, device: on.name.clone(), kernel, elements, wrong }
+    }
+}
+
+impl Display for StageReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}  {}", self.op, self.shape)?;
+        writeln!(f, "  on     {} ({}), kernel {}", self.device, self.backend, self.kernel)?;
+        let verdict = if self.wrong == 0 { "error" } else { "FAIL " };
+        write!(f, "  {verdict}  {} of {} differ from the reference", self.wrong, self.elements)
     }
 }
 

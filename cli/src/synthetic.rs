@@ -12,6 +12,8 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Normal};
 
+use crate::pipeline::Pipeline;
+
 /// How much there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -103,23 +105,35 @@ pub fn dense_decode(size: Size, seed: u64) -> Case {
     })
 }
 
-/// A sparse decode step over an FP8 cache: each query has its own selection of its request's keys.
-pub fn sparse_decode(size: Size, seed: u64) -> Case {
+/// A sparse decode step over an FP8 cache, and what the cache and the indices are made from: each query has its own selection
+/// of its request's keys, and only those are in the cache.
+pub fn sparse_pipeline(size: Size, seed: u64) -> Pipeline {
     let mut random = Random::new(seed);
     let pages = Pages::new(size, &mut random);
     let format = KvFormat::V32Fp8;
-    let keys = v32::quantise_page(&random.bf16(KEY_SD, DISTINCT_KEYS * HEAD_DIM));
+    let keys = random.bf16(KEY_SD, DISTINCT_KEYS * HEAD_DIM);
+    let quantised = v32::quantise_page(&keys);
 
     let mut kv_cache = vec![NAN_BYTE; pages.count * PAGE_SIZE * v32::TOKEN_BYTES];
-    let mut indices = vec![NO_KEY; size.batch * TOPK];
-    for (request, list) in indices.chunks_mut(TOPK).enumerate() {
-        let mut slots: Vec<usize> = pages.slots_of(request).collect();
-        let (selected, _) = slots.partial_shuffle(&mut random.0, TOPK);
-        for (index, &mut slot) in list.iter_mut().zip(selected) {
-            copy_row(&mut kv_cache, slot, &keys, random.0.random_range(0..DISTINCT_KEYS), v32::TOKEN_BYTES);
-            *index = number(slot);
+    let (mut latent, mut rope, mut slot_mapping) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut indices, mut positions) = (Vec::new(), Vec::new());
+    for request in 0..size.batch {
+        let slots: Vec<usize> = pages.slots_of(request).collect();
+        let mut order: Vec<usize> = (0..slots.len()).collect();
+        let (selected, _) = order.partial_shuffle(&mut random.0, TOPK);
+        let mut list = vec![(NO_KEY, NO_KEY); TOPK];
+        for (entry, &mut position) in list.iter_mut().zip(selected) {
+            let (slot, key) = (slots[position], random.below(DISTINCT_KEYS));
+            copy_row(&mut kv_cache, slot, &quantised, key, v32::TOKEN_BYTES);
+            let (nope, rotary) = keys[key * HEAD_DIM..][..HEAD_DIM].split_at(HEAD_DIM_V);
+            latent.extend_from_slice(nope);
+            rope.extend_from_slice(rotary);
+            slot_mapping.push(i64::from(number(slot)));
+            *entry = (number(slot), number(position));
         }
         list.shuffle(&mut random.0);
+        indices.extend(list.iter().map(|(slot, _)| slot));
+        positions.extend(list.iter().map(|(_, position)| position));
     }
 
     let scope = KvScopeShape { num_pages: pages.count, page_size: PAGE_SIZE, topk: TOPK };
@@ -132,14 +146,24 @@ pub fn sparse_decode(size: Size, seed: u64) -> Case {
         extra: None,
         softmax_scale: softmax_scale(),
     };
-    Case::SparseDecode(SparseDecodeCase {
+    let case = SparseDecodeCase {
         problem,
         q: random.bf16(Q_SD, size.batch * H_Q * HEAD_DIM),
         scope: ScopeCase { shape: scope, kv_cache, indices, topk_length: None },
         extra: None,
         attn_sink: None,
         expected: None,
-    })
+    };
+    Pipeline {
+        case,
+        untouched: NAN_BYTE,
+        latent,
+        rope,
+        slot_mapping,
+        positions,
+        page_table: pages.table(),
+        seqlens: pages.lengths.iter().map(|&len| number(len)).collect(),
+    }
 }
 
 /// `QK_HEAD_DIM^-0.5 · mscale²`, with `mscale = MSCALE · ln ROPE_FACTOR + 1`.
@@ -276,7 +300,7 @@ mod tests {
 
     #[test]
     fn exactly_the_selected_tokens_are_numbers() {
-        let Case::SparseDecode(case) = sparse_decode(SMALL, 1) else { unreachable!("asked for sparse") };
+        let case = sparse_pipeline(SMALL, 1).case;
         let mut selected = vec![false; case.problem.scope.num_pages * PAGE_SIZE];
         for list in case.scope.indices.chunks(TOPK) {
             for &index in list.iter().filter(|&&index| index != NO_KEY) {

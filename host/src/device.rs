@@ -204,6 +204,16 @@ impl Device {
         Self::cuda(0).unwrap_or_else(|_| Self::cpu())
     }
 
+    /// A stream of the device: the CPU's or the emulated GPU's only one, or a GPU's that lives as long as the device.
+    pub fn stream(&self) -> Stream {
+        match &self.0 {
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => Stream::host(),
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(device) => Stream(device.driver.stream()),
+        }
+    }
+
     /// What this device is.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Tensors in a device's memory.
 
 use crate::device::Backend;
-use crate::{Device, Element, Error, InvalidProblem, Stream, TensorView, TensorViewMut, Workspace};
+use crate::{Device, Element, Error, InvalidProblem, TensorView, TensorViewMut, Workspace};
 use std::borrow::Cow;
 
 /// Elements in the memory of the device that is to work on them. The CPU borrows those that the caller has.
@@ -80,15 +80,5 @@ impl Buffer<'_, f32> {
             #[cfg(feature = "_gpu")]
             Self::Device(data, _) => Workspace::from_buffer(data),
         }
-    }
-}
-
-/// A stream of the device's own.
-pub(super) fn stream(device: &Device) -> Stream {
-    match &device.0 {
-        #[cfg(feature = "cpu")]
-        Backend::Cpu => Stream::host(),
-        #[cfg(feature = "_gpu")]
-        Backend::Gpu(device) => Stream(device.driver.stream()),
     }
 }

@@ -1,6 +1,6 @@
 //! Cases on devices.
 
-use super::buffer::{Buffer, stream};
+use super::buffer::Buffer;
 use super::shapes::{DenseDecodeShapes, ScopeShapes, SparseDecodeShapes, SparsePrefillShapes};
 use super::write::check_inputs;
 use super::{Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase};
@@ -209,7 +209,7 @@ fn prepare_dense<'a, T: Half>(
             lse: Buffer::filled(device, f32::NAN, shapes.lse)?,
             shapes,
         }),
-        stream: stream(device),
+        stream: device.stream(),
         device: device.clone(),
     })
 }
@@ -238,7 +238,7 @@ fn prepare_sparse<'a>(
             lse: Buffer::filled(device, f32::NAN, shapes.lse)?,
             shapes,
         }),
-        stream: stream(device),
+        stream: device.stream(),
         device: device.clone(),
     })
 }
@@ -269,7 +269,7 @@ fn prepare_prefill<'a>(
             max_logits: Buffer::filled(device, f32::NAN, shapes.lse)?,
             shapes,
         }),
-        stream: stream(device),
+        stream: device.stream(),
         device: device.clone(),
     })
 }
