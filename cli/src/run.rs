@@ -90,10 +90,13 @@ fn generated<T>(generate: impl FnOnce() -> T) -> T {
     generate()
 }
 
+/// What a generated step was made of.
+type Generated = (Vec<StageReport>, (Report, Expected));
+
 /// Reports a generated step, and the stages before it. One that nothing computes does not keep the others from being shown.
 fn emit(
     op: &'static str,
-    step: Result<Found<'_, (Vec<StageReport>, (Report, Expected))>, Error>,
+    step: Result<Found<'_, Generated>, Error>,
     outcome: &mut Outcome,
     reporter: &mut Reporter,
 ) -> anyhow::Result<()> {

@@ -306,6 +306,28 @@ pub fn select(case: &SparseDecodeCase, requests: &[usize]) -> SparseDecodeCase {
     }
 }
 
+/// What one head of one request makes, as a case of its own over the same caches.
+pub fn row_of_case(case: &SparseDecodeCase, request: usize, head: usize) -> SparseDecodeCase {
+    let mut row = select(case, &[request]);
+    let head_dim = row.q.len() / (row.problem.s_q * row.problem.h_q);
+    let heads = row.problem.h_q;
+    row.q = row.q.chunks(heads * head_dim).flat_map(|q| q[head * head_dim..][..head_dim].to_vec()).collect();
+    row.attn_sink = row.attn_sink.map(|sinks| vec![sinks[head]]);
+    row.problem.h_q = 1;
+    row
+}
+
+/// The same of the whole problem's outputs.
+pub fn row_of_outputs(problem: &SparseDecode, outputs: &Expected, request: usize, head: usize) -> Expected {
+    let SparseDecode { s_q, h_q, .. } = *problem;
+    let out = (0..s_q).flat_map(|query| {
+        let row = (request * s_q + query) * h_q + head;
+        outputs.out[row * HEAD_DIM_V..][..HEAD_DIM_V].to_vec()
+    });
+    let lse = outputs.lse[(request * h_q + head) * s_q..][..s_q].to_vec();
+    Expected { out: out.collect(), lse, max_logits: Vec::new() }
+}
+
 /// A cache and its index lists in a backend's memory.
 #[derive(Debug)]
 pub struct ScopeTensors {

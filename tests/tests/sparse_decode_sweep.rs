@@ -1,0 +1,108 @@
+//! Sparse decode over shapes that serving meets, drawn at random: many on a GPU, some on the CPU.
+//!
+//! The oracle is what costs time, so it computes randomly chosen rows only.
+
+use oximla::case_file::{Expected, SparseDecodeCase};
+use oximla_conformance::backend::{Backend, report};
+use oximla_conformance::noise::Noise;
+use oximla_conformance::sparse_decode::{
+    HEAD_DIM_V, Invalid, ScopeSpec, Spec, answer, row_of_case, row_of_outputs, run,
+};
+use oximla_conformance::strided::Views;
+use oximla_conformance::tolerance::{Mismatch, SPARSE_DECODE};
+use oximla_reference::Fp8Format;
+use rayon::prelude::*;
+
+const FORMATS: [Fp8Format; 2] = [Fp8Format::V32, Fp8Format::Model1];
+const BATCHES: [usize; 3] = [4, 74, 321];
+const QUERIES: [usize; 2] = [1, 3];
+const HEADS: [usize; 6] = [1, 8, 16, 63, 64, 128];
+const TOPKS: [usize; 9] = [1, 63, 64, 100, 128, 511, 512, 1024, 2048];
+const PAGE_SIZES: [usize; 7] = [2, 53, 61, 64, 69, 256, 576];
+const INVALID: [Invalid; 4] = [Invalid::Never, Invalid::Padding, Invalid::Extreme, Invalid::Always];
+
+/// Tokens of a cache, about.
+const CACHE_TOKENS: usize = 4000;
+/// Query rows of a problem at most; with more requests there are fewer heads.
+const MAX_ROWS: usize = 1 << 15;
+/// (request, head) pairs that the oracle computes of a problem.
+const SAMPLES: usize = 8;
+
+const GPU_PROBLEMS: u64 = 600;
+const CPU_PROBLEMS: u64 = 60;
+/// Multiply-adds that one problem may have on the CPU.
+const CPU_WORK: usize = 300_000_000;
+
+#[test]
+fn cpu() {
+    let specs = (0..CPU_PROBLEMS).map(draw).filter(|spec| work(spec) <= CPU_WORK);
+    sweep(&Backend::cpu(), specs.collect());
+}
+
+#[test]
+fn cuda() {
+    if let Some(cuda) = Backend::cuda() {
+        sweep(&cuda, (0..GPU_PROBLEMS).map(draw).collect());
+    }
+}
+
+fn sweep(backend: &Backend, specs: Vec<Spec>) {
+    let failures: Vec<String> = specs
+        .par_iter()
+        .filter_map(|spec| check(backend, spec).err().map(|why| format!("{spec:?}: {why}")))
+        .collect();
+    let summary = format!("{} of {} problems failed", failures.len(), specs.len());
+    report(&format!("sparse decode sweep on {}: {summary}", backend.name()));
+    assert!(failures.is_empty(), "{summary}, among them\n{}", failures[..failures.len().min(10)].join("\n"));
+}
+
+fn check(backend: &Backend, spec: &Spec) -> Result<(), String> {
+    let case = spec.case();
+    let views = if spec.seed.is_multiple_of(2) { Views::Contiguous } else { Views::Padded };
+    let actual = run(backend, &case, views).map_err(|why| why.to_string())?;
+    // All elements are looked at for what is wrong in itself; how much is right, the oracle says.
+    let sound = actual.out.iter().all(|x| x.is_finite()) && actual.lse.iter().all(|&x| x > f32::NEG_INFINITY);
+    if !sound {
+        return Err("not a number, or an infinity in its place".into());
+    }
+    compare(&case, &actual, spec).map_err(|why| why.to_string())
+}
+
+fn compare(case: &SparseDecodeCase, actual: &Expected, spec: &Spec) -> Result<(), Mismatch> {
+    let tolerances = SPARSE_DECODE.for_scores(spec.score_sd).for_samples();
+    let mut noise = Noise::new(spec.seed);
+    (0..SAMPLES).try_for_each(|_| {
+        let (request, head) = (noise.below(spec.batch), noise.below(spec.h_q));
+        let row = row_of_case(case, request, head);
+        tolerances.check(&row_of_outputs(&case.problem, actual, request, head), &answer(&row))
+    })
+}
+
+fn work(spec: &Spec) -> usize {
+    let topk = spec.scope.topk + spec.extra.as_ref().map_or(0, |extra| extra.topk);
+    spec.batch * spec.s_q * spec.h_q * topk * (spec.format.head_dim() + HEAD_DIM_V)
+}
+
+fn draw(seed: u64) -> Spec {
+    let mut noise = Noise::new(seed);
+    let (batch, s_q) = (noise.pick(&BATCHES), noise.pick(&QUERIES));
+    let h_q = noise.pick(&HEADS).min(MAX_ROWS / (batch * s_q));
+    let scope = draw_scope(batch, &mut noise);
+    let extra = noise.one_in(2).then(|| draw_scope(batch, &mut noise));
+    let (format, sinks) = (noise.pick(&FORMATS), noise.one_in(2));
+    Spec { batch, s_q, h_q, format, scope, extra, sinks, score_sd: 1.0, seed }
+}
+
+fn draw_scope(batch: usize, noise: &mut Noise) -> ScopeSpec {
+    let (page_size, topk) = (noise.pick(&PAGE_SIZES), noise.pick(&TOPKS));
+    let lengths = |noise: &mut Noise| {
+        (0..batch).map(|_| if noise.one_in(4) { 0 } else { noise.below(topk + 1) }).collect()
+    };
+    ScopeSpec {
+        page_size,
+        num_pages: CACHE_TOKENS.div_ceil(page_size),
+        topk,
+        invalid: noise.pick(&INVALID),
+        topk_length: noise.one_in(2).then(|| lengths(noise)),
+    }
+}
