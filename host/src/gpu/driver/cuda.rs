@@ -251,7 +251,6 @@ impl Driver for CudaDriver {
         })
     }
 
-    #[cfg(feature = "case-file")]
     fn stream(&self) -> StreamHandle {
         StreamHandle::Cuda(self.stream)
     }

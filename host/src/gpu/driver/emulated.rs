@@ -209,7 +209,6 @@ impl Driver for EmulatedDriver {
         self.memory.read(address, bytes).map_err(|error| failed("read", error, None))
     }
 
-    #[cfg(feature = "case-file")]
     fn stream(&self) -> StreamHandle {
         StreamHandle::Emulated
     }

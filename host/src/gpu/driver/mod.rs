@@ -61,7 +61,6 @@ pub(crate) trait Driver: Debug + Send + Sync {
     unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error>;
 
     /// A stream of the GPU's own, for callers without one.
-    #[cfg(feature = "case-file")]
     fn stream(&self) -> StreamHandle;
 
     /// Waits for everything that was enqueued.
