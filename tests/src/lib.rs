@@ -22,5 +22,6 @@ pub mod paged_cache;
 pub mod sparse_decode;
 pub mod sparse_prefill;
 pub mod strided;
+pub mod sweep;
 pub mod tolerance;
 pub mod topk_to_slots;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use oximla::KvFormat;
 use oximla::case_file::Expected;
 
 /// Bounds for one tensor.
@@ -90,16 +91,25 @@ impl Tolerances {
         self
     }
 
-    /// The bounds for a few rows taken out of a problem. The bounds on elements stay.
-    ///
-    /// One `lse` that happens to be nearly 0 may then be all there is, and has no direction to judge. Where a single key
-    /// has nearly all of a row's weight, rounding its probability to bf16, by up to 2⁻⁸, scales the whole row, which
-    /// over many rows evens out: half the square of that, and a third as much for rounding each element of the output.
+    /// The bounds for a few rows taken out of a problem: one `lse` that happens to be nearly 0 is then all there is, and
+    /// has no direction to judge. The other bounds stay.
     pub fn for_samples(mut self) -> Self {
-        const BF16_HALF_ULP: f64 = 1.0 / 256.0;
-        self.out.cosine = BF16_HALF_ULP * BF16_HALF_ULP / 2.0 * (1.0 + 1.0 / 3.0);
         self.lse.cosine = f64::INFINITY;
         self
+    }
+
+    /// The bounds for one row, of outputs in this format.
+    ///
+    /// Where a single key has nearly all of a row's weight, rounding its probability to bf16, by up to 2⁻⁸, scales the whole
+    /// row, which evens out over several: half the square of that, and a third as much for rounding each element of the
+    /// output.
+    pub fn for_row(self, format: KvFormat) -> Self {
+        const BF16_HALF_ULP: f64 = 1.0 / 256.0;
+        let mut row = self.for_samples();
+        if format == KvFormat::Bf16 {
+            row.out.cosine = BF16_HALF_ULP * BF16_HALF_ULP / 2.0 * (1.0 + 1.0 / 3.0);
+        }
+        row
     }
 
     /// Compares all outputs of an operation.

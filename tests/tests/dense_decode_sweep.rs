@@ -4,12 +4,12 @@
 
 use oximla::KvFormat;
 use oximla::case_file::{DenseDecodeCase, Expected};
-use oximla_conformance::backend::{Backend, report};
+use oximla_conformance::backend::Backend;
 use oximla_conformance::dense_decode::{HEAD_DIM, HEAD_DIM_V, Part, Spec, answer, run};
 use oximla_conformance::noise::Noise;
 use oximla_conformance::strided::Views;
+use oximla_conformance::sweep::{check_samples, check_sound, sweep};
 use oximla_conformance::tolerance::{DENSE_DECODE, Mismatch};
-use rayon::prelude::*;
 
 const BATCHES: [usize; 4] = [1, 2, 6, 64];
 const QUERIES: [usize; 4] = [1, 2, 3, 4];
@@ -31,7 +31,6 @@ const SAMPLES: usize = 12;
 const CPU_STEP: usize = 23;
 /// Multiply-adds that one problem may have on the CPU.
 const CPU_WORK: usize = 1_000_000_000;
-const SHOWN_FAILURES: usize = 10;
 
 #[derive(Clone, Copy, Debug)]
 enum Lengths {
@@ -44,36 +43,22 @@ enum Lengths {
 fn cpu() {
     let specs =
         specs().into_iter().enumerate().filter(|(at, spec)| at % CPU_STEP == 0 && work(spec) <= CPU_WORK);
-    sweep(&Backend::cpu(), specs.map(|(_, spec)| spec).collect());
+    let specs: Vec<Spec> = specs.map(|(_, spec)| spec).collect();
+    sweep("dense decode", &Backend::cpu(), &specs, check);
 }
 
 #[test]
 fn cuda() {
     if let Some(cuda) = Backend::cuda() {
-        sweep(&cuda, specs());
+        sweep("dense decode", &cuda, &specs(), check);
     }
-}
-
-fn sweep(backend: &Backend, specs: Vec<Spec>) {
-    let failures: Vec<String> = specs
-        .par_iter()
-        .filter_map(|spec| check(backend, spec).err().map(|why| format!("{spec:?}: {why}")))
-        .collect();
-    let summary = format!("{} of {} problems failed", failures.len(), specs.len());
-    report(&format!("dense decode sweep on {}: {summary}", backend.name()));
-    let shown = failures.iter().take(SHOWN_FAILURES).cloned().collect::<Vec<_>>().join("\n");
-    assert!(failures.is_empty(), "{summary}, among them\n{shown}");
 }
 
 fn check(backend: &Backend, spec: &Spec) -> Result<(), String> {
     let case = spec.case();
     let views = if spec.seed.is_multiple_of(2) { Views::Contiguous } else { Views::Padded };
     let actual = run(backend, &case, views).map_err(|why| why.to_string())?;
-    // All elements are looked at for what is wrong in itself; how much is right, the oracle says.
-    let sound = actual.out.iter().all(|x| x.is_finite()) && actual.lse.iter().all(|&x| x > f32::NEG_INFINITY);
-    if !sound {
-        return Err("not a number, or an infinity in its place".into());
-    }
+    check_sound(&actual)?;
     compare(&case, &actual, spec).map_err(|why| why.to_string())
 }
 
@@ -82,11 +67,9 @@ fn compare(case: &DenseDecodeCase, actual: &Expected, spec: &Spec) -> Result<(),
     if work(spec) <= WHOLE_WORK {
         return tolerances.check(actual, &answer(case));
     }
-    let tolerances = tolerances.for_samples();
     let parts = Part::sample(&case.problem, &mut Noise::new(spec.seed), SAMPLES);
-    parts.iter().try_for_each(|part| {
-        tolerances.check(&part.of_outputs(&case.problem, actual), &answer(&part.of_case(case)))
-    })
+    let sample = |part: &Part| (part.of_outputs(&case.problem, actual), answer(&part.of_case(case)));
+    check_samples(tolerances, spec.format, parts.iter().map(sample))
 }
 
 fn work(spec: &Spec) -> usize {

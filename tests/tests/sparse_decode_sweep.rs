@@ -2,16 +2,17 @@
 //!
 //! The oracle is what costs time, so it computes randomly chosen rows only.
 
+use oximla::KvFormat;
 use oximla::case_file::{Expected, SparseDecodeCase};
-use oximla_conformance::backend::{Backend, report};
+use oximla_conformance::backend::Backend;
 use oximla_conformance::noise::Noise;
 use oximla_conformance::sparse_decode::{
     HEAD_DIM_V, Invalid, ScopeSpec, Spec, answer, row_of_case, row_of_outputs, run,
 };
 use oximla_conformance::strided::Views;
+use oximla_conformance::sweep::{check_samples, check_sound, sweep};
 use oximla_conformance::tolerance::{Mismatch, SPARSE_DECODE};
 use oximla_reference::Fp8Format;
-use rayon::prelude::*;
 
 const FORMATS: [Fp8Format; 2] = [Fp8Format::V32, Fp8Format::Model1];
 const BATCHES: [usize; 3] = [4, 74, 321];
@@ -36,46 +37,32 @@ const CPU_WORK: usize = 300_000_000;
 #[test]
 fn cpu() {
     let specs = (0..CPU_PROBLEMS).map(draw).filter(|spec| work(spec) <= CPU_WORK);
-    sweep(&Backend::cpu(), specs.collect());
+    sweep("sparse decode", &Backend::cpu(), &specs.collect::<Vec<_>>(), check);
 }
 
 #[test]
 fn cuda() {
     if let Some(cuda) = Backend::cuda() {
-        sweep(&cuda, (0..GPU_PROBLEMS).map(draw).collect());
+        sweep("sparse decode", &cuda, &(0..GPU_PROBLEMS).map(draw).collect::<Vec<_>>(), check);
     }
-}
-
-fn sweep(backend: &Backend, specs: Vec<Spec>) {
-    let failures: Vec<String> = specs
-        .par_iter()
-        .filter_map(|spec| check(backend, spec).err().map(|why| format!("{spec:?}: {why}")))
-        .collect();
-    let summary = format!("{} of {} problems failed", failures.len(), specs.len());
-    report(&format!("sparse decode sweep on {}: {summary}", backend.name()));
-    assert!(failures.is_empty(), "{summary}, among them\n{}", failures[..failures.len().min(10)].join("\n"));
 }
 
 fn check(backend: &Backend, spec: &Spec) -> Result<(), String> {
     let case = spec.case();
     let views = if spec.seed.is_multiple_of(2) { Views::Contiguous } else { Views::Padded };
     let actual = run(backend, &case, views).map_err(|why| why.to_string())?;
-    // All elements are looked at for what is wrong in itself; how much is right, the oracle says.
-    let sound = actual.out.iter().all(|x| x.is_finite()) && actual.lse.iter().all(|&x| x > f32::NEG_INFINITY);
-    if !sound {
-        return Err("not a number, or an infinity in its place".into());
-    }
+    check_sound(&actual)?;
     compare(&case, &actual, spec).map_err(|why| why.to_string())
 }
 
 fn compare(case: &SparseDecodeCase, actual: &Expected, spec: &Spec) -> Result<(), Mismatch> {
-    let tolerances = SPARSE_DECODE.for_scores(spec.score_sd).for_samples();
     let mut noise = Noise::new(spec.seed);
-    (0..SAMPLES).try_for_each(|_| {
+    let samples = (0..SAMPLES).map(|_| {
         let (request, head) = (noise.below(spec.batch), noise.below(spec.h_q));
-        let row = row_of_case(case, request, head);
-        tolerances.check(&row_of_outputs(&case.problem, actual, request, head), &answer(&row))
-    })
+        let outputs = row_of_outputs(&case.problem, actual, request, head);
+        (outputs, answer(&row_of_case(case, request, head)))
+    });
+    check_samples(SPARSE_DECODE.for_scores(spec.score_sd), KvFormat::Bf16, samples)
 }
 
 fn work(spec: &Spec) -> usize {

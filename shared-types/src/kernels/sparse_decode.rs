@@ -248,6 +248,13 @@ mod tests {
     }
 
     #[test]
+    fn pieces_are_short_where_all_fit_at_once() {
+        assert_eq!([0, 1, SPLITS_AT_ONCE].map(min_payload), [1; 3]);
+        assert_eq!([SPLITS_AT_ONCE + 1, 2 * SPLITS_AT_ONCE].map(min_payload), [2; 2]);
+        assert_eq!(min_payload(1 << 20), MIN_PAYLOAD.get());
+    }
+
+    #[test]
     fn parts_are_the_tokens() {
         for (layout, format) in [(RawLayout::V32, KvFormat::V32Fp8), (RawLayout::MODEL1, KvFormat::Model1Fp8)]
         {

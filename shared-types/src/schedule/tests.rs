@@ -68,9 +68,10 @@ proptest! {
     fn every_block_once(
         blocks in batches(),
         partitions in 1_u32..140,
+        min_payload in 1..=MIN_PAYLOAD.get(),
         determinism in prop_oneof![Just(Determinism::RunToRun), Just(Determinism::BatchInvariant)],
     ) {
-        let workload = workload(determinism, &blocks);
+        let workload = Workload { min_payload, ..workload(determinism, &blocks) };
         let split = SplitKv::new(workload, partitions);
         let total: u32 = blocks.iter().map(|&n| split.request_work(n)).sum();
         prop_assert!(u64::from(split.payload()) * u64::from(partitions) >= u64::from(total));
