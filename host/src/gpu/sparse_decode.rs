@@ -93,9 +93,9 @@ impl SparsePlan {
         }
         check_memory("workspace", workspace, self.workspace.bytes)?;
         let problem = &self.problem;
-        let (first, first_is_wide) = scope_params("scope", problem.format, &inputs.scope, q.address)?;
+        let (first, first_is_wide) = scope_params("scope", problem.format, &inputs.scope)?;
         let (second, second_is_wide) = match &inputs.extra {
-            Some(extra) => scope_params("extra", problem.format, extra, q.address)?,
+            Some(extra) => scope_params("extra", problem.format, extra)?,
             None => (ScopeParams { page_size: Divisor::new(1), ..ScopeParams::zeroed() }, true),
         };
         if problem.batch == 0 || problem.s_q == 0 || problem.h_q == 0 {
@@ -188,13 +188,11 @@ impl SparsePlan {
 
 /// What the kernel must know of a cache, and whether its tokens can be read 16 bytes at a time.
 ///
-/// Where an index names no token, the kernel reads the cache's first one and ignores it. `readable` stands for that where
-/// the cache has none: a row of queries is longer than a token.
+/// Where an index names no token, the kernel reads the cache's first one and ignores it: a valid problem has one.
 fn scope_params(
     name: &str,
     format: KvFormat,
     scope: &KvScope<'_>,
-    readable: u64,
 ) -> Result<(ScopeParams, bool), InvalidProblem> {
     let cache = &scope.kv_cache;
     let [num_pages, page_size, ..] = cache.shape;
@@ -215,7 +213,7 @@ fn scope_params(
     let is_wide = (cache.address | page_stride.unsigned_abs()).is_multiple_of(WIDE_PAGE_ALIGNMENT);
     let tokens = num_pages.saturating_mul(page_size).min(i32::MAX as usize) as u32;
     let params = ScopeParams {
-        kv_cache: if tokens > 0 { cache.address } else { readable },
+        kv_cache: cache.address,
         indices: scope.indices.address,
         topk_length: lengths.map_or(0, |lengths| lengths.address),
         page_stride,

@@ -164,7 +164,7 @@ impl Divisor {
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct ScopeParams {
-    /// Pages of tokens. If there are none: anything of a token's size that is readable.
+    /// Pages of tokens, of which there is at least one.
     pub kv_cache: u64,
     /// Tokens of each query `[batch, s_q, topk]` i32.
     pub indices: u64,
