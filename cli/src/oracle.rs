@@ -5,7 +5,9 @@ use std::ops::Range;
 use half::{bf16, f16};
 use oximla::case_file::{Case, DenseDecodeCase, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase};
 use oximla::{InvalidProblem, KvFormat};
-use oximla_reference::{Attention, DenseDecode, Fp8Format, Scope, SparseDecode, SparsePrefill};
+use oximla_reference::{
+    Attention, DenseDecode, Fp8Format, QueryAngles, RopeAngles, Scope, SparseDecode, SparsePrefill,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rayon::prelude::*;
@@ -172,8 +174,18 @@ impl Part {
             extra: case.extra.as_ref().map(|extra| self.scope(format, p.s_q, extra)),
             attn_sink: self.sinks(case.attn_sink.as_deref()).as_deref(),
             softmax_scale: f64::from(p.softmax_scale),
+            inverse_rope: self.query_angles(case),
         }
         .run()
+    }
+
+    fn query_angles<'a>(&self, case: &'a SparseDecodeCase) -> Option<QueryAngles<'a>> {
+        let rope = case.inverse_rope.as_ref()?;
+        let angles = match case.problem.inverse_rope? {
+            oximla::RopeAngles::Theta(theta) => RopeAngles::Theta(theta),
+            oximla::RopeAngles::Table { .. } => RopeAngles::Table(rope.cos_sin.as_deref()?),
+        };
+        Some(QueryAngles { positions: &rope.positions[row(self.request, case.problem.s_q)], angles })
     }
 
     fn scope<'a>(&self, format: Fp8Format, s_q: usize, scope: &'a ScopeCase) -> Scope<'a> {

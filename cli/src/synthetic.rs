@@ -145,6 +145,7 @@ pub fn sparse_pipeline(size: Size, seed: u64) -> Pipeline {
         scope,
         extra: None,
         softmax_scale: softmax_scale(),
+        inverse_rope: None,
     };
     let case = SparseDecodeCase {
         problem,
@@ -152,6 +153,7 @@ pub fn sparse_pipeline(size: Size, seed: u64) -> Pipeline {
         scope: ScopeCase { shape: scope, kv_cache, indices, topk_length: None },
         extra: None,
         attn_sink: None,
+        inverse_rope: None,
         expected: None,
     };
     Pipeline {

@@ -1,13 +1,13 @@
 //! Problems with their inputs, and optionally the answer, as [safetensors] files.
 //!
 //! The file's metadata holds `op` (`dense_decode`, `sparse_decode` or `sparse_prefill`), `kv_format` (a
-//! [`KvFormat`] name), `softmax_scale`, `head_dim_v` and, of a dense decode, `causal`. Tensors are
-//! contiguous and little-endian; `?` marks those that may be absent:
+//! [`KvFormat`] name), `softmax_scale`, `head_dim_v`, of a dense decode `causal`, and of a sparse decode whose output
+//! is turned back by angles without a table their base `rope_theta`. Tensors are contiguous and little-endian; `?` marks those that may be absent:
 //!
 //! | op | inputs | answer, all or none |
 //! |---|---|---|
 //! | `dense_decode` | `q`, `kv_cache` (BF16 or F16), `block_table`, `cache_seqlens` (I32) | `out`, `lse` (F32) |
-//! | `sparse_decode` | `q` (BF16), `kv_cache` (U8), `indices` (I32), `topk_length`? (I32), `attn_sink`? (F32); a second cache as `extra_kv_cache`, `extra_indices`, `extra_topk_length`? | `out`, `lse` |
+//! | `sparse_decode` | `q` (BF16), `kv_cache` (U8), `indices` (I32), `topk_length`? (I32), `attn_sink`? (F32); a second cache as `extra_kv_cache`, `extra_indices`, `extra_topk_length`?; to turn the output back `positions`? (I32), and `cos_sin` (F32) unless there is a `rope_theta` | `out`, `lse` |
 //! | `sparse_prefill` | `q`, `kv` (BF16), `indices`, `topk_length`? (I32), `attn_sink`? (F32) | `out`, `lse`, `max_logits` |
 //!
 //! Shapes are those of [`DenseDecodeInputs`](crate::DenseDecodeInputs),
@@ -108,8 +108,19 @@ pub struct SparseDecodeCase {
     pub extra: Option<ScopeCase>,
     /// Weights that join the softmax denominator.
     pub attn_sink: Option<Vec<f32>>,
+    /// By what the output is turned back.
+    pub inverse_rope: Option<InverseRopeCase>,
     /// The answer.
     pub expected: Option<Expected>,
+}
+
+/// The inputs of an inverse rotation, contiguous and of the shapes in [`crate::InverseRopeInputs`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct InverseRopeCase {
+    /// Positions of the query tokens.
+    pub positions: Vec<i32>,
+    /// Cosines and sines of each position, where the problem has a table.
+    pub cos_sin: Option<Vec<f32>>,
 }
 
 /// A sparse prefill with its inputs, all contiguous and of the shapes in [`crate::SparsePrefillInputs`].

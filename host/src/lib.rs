@@ -3,7 +3,7 @@
 //! The path is the same for every operation:
 //!
 //! 1. describe it once as a *problem* ([`DenseDecode`], [`SparseDecode`], [`SparsePrefill`], [`MergeStates`],
-//!    [`KvInsert`], [`KvGather`], [`TopkToSlots`]), which is validated when it is built;
+//!    [`InverseRope`], [`KvInsert`], [`KvGather`], [`TopkToSlots`]), which is validated when it is built;
 //! 2. turn it into a *plan* for a [`Device`]: kernel choice, schedule, workspace size. Everything that happens once
 //!    happens here, and a plan can be kept across layers and steps;
 //! 3. `run` the plan on a [`Stream`] with inputs, outputs and workspace the caller owns. On a GPU a run neither
@@ -42,6 +42,7 @@ pub use ops::dense_decode::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, DenseDecodePlanBuilder,
     DenseDecodeSchedule,
 };
+pub use ops::inverse_rope::{InverseRope, InverseRopeInputs, InverseRopePlan, RopeAngles};
 pub use ops::kv_gather::{KvGather, KvGatherInputs, KvGatherPlan};
 pub use ops::kv_insert::{KvInsert, KvInsertInputs, KvInsertPlan};
 pub use ops::merge_states::{MergeStates, MergeStatesPlan, MergedState, PartialState};

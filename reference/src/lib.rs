@@ -11,6 +11,8 @@
 //! | [`SparsePrefill`] | contiguous bf16 keys | listed rows |
 //! | [`MergeStates`] | results over disjoint keys | those of all |
 //!
+//! [`InverseRope`] turns outputs back by their positions, by itself or at the end of a [`SparseDecode`].
+//!
 //! Around sparse decode, [`KvInsert`] writes tokens into an FP8 cache, [`KvGather`] reads them back, and [`TopkToSlots`]
 //! finds the slots of positions.
 //!
@@ -26,6 +28,7 @@
 mod attention;
 mod dense_decode;
 pub mod fp8;
+mod inverse_rope;
 mod kv_gather;
 mod kv_insert;
 mod merge_states;
@@ -37,6 +40,7 @@ pub mod v32;
 
 pub use attention::Attention;
 pub use dense_decode::DenseDecode;
+pub use inverse_rope::{InverseRope, QueryAngles, RopeAngles};
 pub use kv_gather::KvGather;
 pub use kv_insert::KvInsert;
 pub use merge_states::{MergeStates, State};

@@ -3,6 +3,7 @@
 use half::bf16;
 use rayon::prelude::*;
 
+use crate::QueryAngles;
 use crate::attention::{Attention, Row, attend, checked_index, clamp_length};
 use crate::{model1, v32};
 
@@ -101,6 +102,8 @@ pub struct SparseDecode<'a> {
     pub attn_sink: Option<&'a [f32]>,
     /// Factor on q · k.
     pub softmax_scale: f64,
+    /// By what the rows of `out` are turned back at the end, as of [`InverseRope`](crate::InverseRope).
+    pub inverse_rope: Option<QueryAngles<'a>>,
 }
 
 impl SparseDecode<'_> {
@@ -123,7 +126,11 @@ impl SparseDecode<'_> {
             .map(|head| {
                 let q = &self.q[(row * self.h_q + head) * head_dim..][..head_dim];
                 let sink = self.attn_sink.map(|sinks| sinks[head]);
-                attend(q, &keys, HEAD_DIM_V, self.softmax_scale, sink)
+                let mut result = attend(q, &keys, HEAD_DIM_V, self.softmax_scale, sink);
+                if let Some(queries) = &self.inverse_rope {
+                    queries.turn_back(row, &mut result.out);
+                }
+                result
             })
             .collect()
     }
@@ -167,6 +174,7 @@ impl Scope<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{InverseRope, RopeAngles};
 
     const FORMATS: [Fp8Format; 2] = [Fp8Format::V32, Fp8Format::Model1];
     const PAGE_SIZE: usize = 3;
@@ -222,6 +230,7 @@ mod tests {
             extra: None,
             attn_sink: None,
             softmax_scale: 0.01,
+            inverse_rope: None,
         }
     }
 
@@ -337,6 +346,25 @@ mod tests {
             let only_extra = SparseDecode { extra: Some(extra), ..one_query(format, &q, nothing) };
             assert_eq!(only_extra.run(), alone, "{format:?}");
         }
+    }
+
+    #[test]
+    fn outputs_are_turned_back_by_their_positions() {
+        let format = Fp8Format::Model1;
+        let kv_cache = cache(format, PAGE_SIZE, format.page_bytes(PAGE_SIZE), 1, &[(0, 1), (2, 2)]);
+        let q = queries(format, 4);
+        let plain = SparseDecode {
+            batch: 2,
+            s_q: 2,
+            scope: Scope { topk: 1, ..scope(format, &kv_cache, &[0, 2, 2, 0]) },
+            ..one_query(format, &q, scope(format, &kv_cache, &[]))
+        };
+        let queries = QueryAngles { positions: &[0, 5, -7, 1 << 20], angles: RopeAngles::Theta(1e4) };
+        let turned = SparseDecode { inverse_rope: Some(queries), ..plain.clone() }.run();
+        let plain = plain.run();
+        let (batch, s_q) = (2, 2);
+        let out = InverseRope { batch, s_q, h_q: H_Q, head_dim_v: 512, out: &plain.out, queries }.run();
+        assert_eq!((turned.out, turned.lse), (out, plain.lse));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! * [`kv_cache`]: the formats of the paged KV cache, byte by byte;
 //! * [`fp8`]: the scales of its FP8 tiles;
+//! * [`rope`]: the angles of rotary position embedding;
 //! * [`layout`]: how tiles lie in shared memory and fragments in registers;
 //! * [`descriptor`]: the 64-bit operand descriptors of `wgmma`;
 //! * [`schedule`]: how split-KV work is divided among CTAs;
@@ -17,4 +18,5 @@ pub mod kernels;
 pub mod kv_cache;
 pub mod launch;
 pub mod layout;
+pub mod rope;
 pub mod schedule;

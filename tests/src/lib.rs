@@ -13,6 +13,7 @@
 pub mod backend;
 pub mod dense_decode;
 pub mod instructions;
+pub mod inverse_rope;
 pub mod kv_gather;
 pub mod kv_insert;
 pub mod merge_states;

@@ -1,14 +1,15 @@
 //! Generated sparse decodes, their answers, and how to run them on strided tensors.
 
 use half::bf16;
-use oximla::case_file::{Expected, ScopeCase, SparseDecodeCase};
+use oximla::case_file::{Expected, InverseRopeCase, ScopeCase, SparseDecodeCase};
 use oximla::{
-    Determinism, Error, KvFormat, KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs,
+    Determinism, Error, KvFormat, KvScope, KvScopeShape, RopeAngles, SparseDecode, SparseDecodeInputs,
     SparseDecodeOutputs, SparseDecodePlan,
 };
 use oximla_reference::Fp8Format;
 
 use crate::backend::Backend;
+use crate::inverse_rope::{RopeTensors, query_angles, rope_case};
 use crate::noise::{KEY_SD, Noise};
 use crate::strided::{ALIGNMENT, Input, Layout, Output, Trap, Views};
 use crate::tolerance::Answer;
@@ -33,6 +34,8 @@ pub struct Spec {
     pub extra: Option<ScopeSpec>,
     /// Whether there are attention sinks, infinite ones among them.
     pub sinks: bool,
+    /// Whether the output is turned back, and where the angles come from.
+    pub inverse_rope: Option<RopeAngles>,
     /// Standard deviation of the scaled scores.
     pub score_sd: f32,
     /// Of the random numbers.
@@ -83,6 +86,7 @@ impl Default for Spec {
             scope: ScopeSpec::default(),
             extra: None,
             sinks: false,
+            inverse_rope: None,
             score_sd: 1.0,
             seed: 0,
         }
@@ -99,6 +103,8 @@ impl Spec {
         let scope = self.scope_case(&self.scope, &mut noise);
         let extra = self.extra.as_ref().map(|extra| self.scope_case(extra, &mut noise));
         let attn_sink = self.sinks.then(|| noise.sinks(self.h_q));
+        let tokens = self.batch * self.s_q;
+        let inverse_rope = self.inverse_rope.map(|angles| rope_case(angles, tokens, &mut noise));
 
         let shape = |scope: &ScopeCase| KvScopeShape {
             num_pages: scope.shape.num_pages,
@@ -116,8 +122,9 @@ impl Spec {
             scope: shape(&scope),
             extra: extra.as_ref().map(shape),
             softmax_scale,
+            inverse_rope: self.inverse_rope,
         };
-        SparseDecodeCase { problem, q, scope, extra, attn_sink, expected: None }
+        SparseDecodeCase { problem, q, scope, extra, attn_sink, inverse_rope, expected: None }
     }
 
     fn scope_case(&self, spec: &ScopeSpec, noise: &mut Noise) -> ScopeCase {
@@ -194,6 +201,10 @@ pub fn answer(case: &SparseDecodeCase) -> Answer {
         extra: case.extra.as_ref().map(|extra| reference_scope(format, extra)),
         attn_sink: case.attn_sink.as_deref(),
         softmax_scale: f64::from(p.softmax_scale),
+        inverse_rope: p
+            .inverse_rope
+            .zip(case.inverse_rope.as_ref())
+            .map(|(angles, rope)| query_angles(angles, rope)),
     }
     .run();
     Answer {
@@ -266,6 +277,8 @@ pub fn run_with(backend: &Backend, case: &SparseDecodeCase, settings: Settings) 
     let extra = case.extra.as_ref().map(|extra| ScopeTensors::new(backend, p, extra, settings));
     let attn_sink =
         case.attn_sink.as_ref().map(|sinks| Input::new(backend, sinks, [p.h_q], Views::Contiguous));
+    let rope =
+        case.inverse_rope.as_ref().map(|rope| RopeTensors::new(backend, rope, [p.batch, p.s_q], views));
     let mut out = Output::<bf16, 4>::new(backend, [p.batch, p.s_q, p.h_q, HEAD_DIM_V], views);
     let mut lse = Output::<f32, 3>::new(backend, [p.batch, p.h_q, p.s_q], views);
     let mut workspace = backend.workspace((settings.workspace_bytes)(plan.workspace_bytes()));
@@ -275,6 +288,7 @@ pub fn run_with(backend: &Backend, case: &SparseDecodeCase, settings: Settings) 
         scope: scope.view(),
         extra: extra.as_ref().map(ScopeTensors::view),
         attn_sink: attn_sink.as_ref().map(Input::view),
+        inverse_rope: rope.as_ref().map(RopeTensors::view),
     };
     let mut outputs = SparseDecodeOutputs { out: out.view(), lse: lse.view() };
     if let Err(why) = plan.run(&backend.stream(), &inputs, &mut outputs, &mut workspace.as_workspace()) {
@@ -302,6 +316,10 @@ pub fn select(case: &SparseDecodeCase, requests: &[usize]) -> SparseDecodeCase {
         q: take(&case.q, batch, requests),
         scope: scope(&case.scope),
         extra: case.extra.as_ref().map(scope),
+        inverse_rope: case.inverse_rope.as_ref().map(|rope| InverseRopeCase {
+            positions: take(&rope.positions, batch, requests),
+            ..rope.clone()
+        }),
         ..case.clone()
     }
 }

@@ -177,6 +177,12 @@ impl<T: Trap, const RANK: usize> Output<T, RANK> {
         Self { layout, buffer: backend.upload(vec![T::TRAP; layout.len]) }
     }
 
+    /// A tensor laid out as `views` says, to be changed in place: `data`, row-major, instead of traps.
+    pub fn holding(backend: &Backend, data: &[T], shape: [usize; RANK], views: Views) -> Self {
+        let layout = Layout::new::<T>(shape, views);
+        Self { layout, buffer: backend.upload(layout.spread(data)) }
+    }
+
     /// The tensor.
     pub fn view(&mut self) -> TensorViewMut<'_, T, RANK> {
         let (address, strides) = self.layout.address_and_strides::<T>(self.buffer.address_mut());
@@ -206,6 +212,12 @@ impl<T: Trap, const RANK: usize> Output<T, RANK> {
     /// Makes it full of traps again.
     pub fn reset(&mut self) {
         self.buffer.write(&vec![T::TRAP; self.layout.len]);
+    }
+
+    /// Whether it is as [`Self::holding`] made it of this data.
+    pub fn holds(&self, data: &[T]) -> bool {
+        let (found, held) = (self.buffer.download(), self.layout.spread(data));
+        bytemuck::cast_slice::<T, u8>(&found) == bytemuck::cast_slice::<T, u8>(&held)
     }
 
     /// Whether nothing was written.

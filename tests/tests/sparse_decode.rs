@@ -1,13 +1,19 @@
 //! Sparse decode against the oracle, on every backend and in every layout that the backend takes.
 
+use oximla::case_file::SparseDecodeCase;
+use oximla::{Error, InvalidProblem, InverseRope, RopeAngles, StateFormat};
 use oximla_conformance::backend::Backend;
-use oximla_conformance::sparse_decode::{Invalid, ScopeSpec, Spec, answer, run};
+use oximla_conformance::inverse_rope::{self, ROPE_DIM, RotationCase};
+use oximla_conformance::sparse_decode::{HEAD_DIM_V, Invalid, ScopeSpec, Spec, answer, run};
 use oximla_conformance::strided::Views;
 use oximla_conformance::tolerance::SPARSE_DECODE;
 use oximla_reference::Fp8Format;
 use proptest::prelude::*;
 
 const FORMATS: [Fp8Format; 2] = [Fp8Format::V32, Fp8Format::Model1];
+/// MODEL1's bases, and a table.
+const ANGLES: [RopeAngles; 3] =
+    [RopeAngles::Theta(1e4), RopeAngles::Theta(1.6e5), RopeAngles::Table { max_positions: 30 }];
 /// Orders of events in which the emulator runs each random problem.
 const ORDERS: u64 = 3;
 
@@ -135,6 +141,148 @@ fn long_lists() {
     check_formats(&Spec { scope, batch: 1, ..Spec::default() });
 }
 
+/// `spec` with MODEL1's cache and with its output turned back.
+fn check_turned_back(spec: &Spec) {
+    for angles in ANGLES {
+        check_everywhere(&Spec { format: Fp8Format::Model1, inverse_rope: Some(angles), ..spec.clone() });
+    }
+}
+
+#[test]
+fn turned_back() {
+    check_turned_back(&Spec { s_q: 3, h_q: 65, sinks: true, ..Spec::default() });
+}
+
+#[test]
+fn turned_back_with_a_second_scope_and_without_keys() {
+    let scope = |topk_length: [usize; 4]| ScopeSpec {
+        topk: 100,
+        topk_length: Some(topk_length.to_vec()),
+        ..ScopeSpec::default()
+    };
+    let (scope, extra) = (scope([0, 50, 0, 64]), Some(scope([0, 0, 77, 100])));
+    check_turned_back(&Spec { batch: 4, h_q: 3, scope, extra, sinks: true, ..Spec::default() });
+}
+
+/// What is turned back are partial results here.
+#[test]
+fn turned_back_in_splits() {
+    let scope = ScopeSpec { topk: 2048, num_pages: 20, ..ScopeSpec::default() };
+    check_turned_back(&Spec { scope, batch: 1, sinks: true, ..Spec::default() });
+}
+
+/// Within the decode or after it, that is the same but for one rounding to bf16.
+#[test]
+fn turned_back_at_once_or_later() {
+    for topk in [64, 2048] {
+        let scope = ScopeSpec { topk, num_pages: 20, ..ScopeSpec::default() };
+        let spec = Spec { format: Fp8Format::Model1, scope, s_q: 2, batch: 1, ..Spec::default() };
+        for angles in ANGLES {
+            let fused = Spec { inverse_rope: Some(angles), ..spec.clone() }.case();
+            let rope = fused.inverse_rope.clone().expect("positions");
+            let mut plain = fused.clone();
+            (plain.problem.inverse_rope, plain.inverse_rope) = (None, None);
+            for backend in Backend::all() {
+                let [fused, plain] =
+                    [&fused, &plain].map(|case| run(&backend, case, Views::Contiguous).unwrap());
+                let later = RotationCase {
+                    problem: InverseRope { batch: 1, s_q: 2, h_q: 64, head_dim_v: HEAD_DIM_V, angles },
+                    format: StateFormat::Bf16,
+                    out: plain.out.clone(),
+                    rope: rope.clone(),
+                };
+                let later = inverse_rope::run(&backend, &later, Views::Contiguous).unwrap();
+                assert_eq!(fused.lse, plain.lse);
+                for (row, (fused, (later, plain))) in fused
+                    .out
+                    .chunks(HEAD_DIM_V)
+                    .zip(later.chunks(HEAD_DIM_V).zip(plain.out.chunks(HEAD_DIM_V)))
+                    .enumerate()
+                {
+                    let (kept, turned) = fused.split_at(HEAD_DIM_V - ROPE_DIM);
+                    assert_eq!(kept, &plain[..kept.len()], "{} row {row}", backend.name());
+                    assert_ne!(turned, &plain[kept.len()..], "{} row {row}", backend.name());
+                    let pairs = turned.chunks(2).zip(later[kept.len()..].chunks(2));
+                    for (pair, (fused, later)) in pairs.enumerate() {
+                        // Rounded to 8 bits three times in all, on the way to pairs of the same length.
+                        let bound = 3.0 / 256.0 * later[0].hypot(later[1]);
+                        let close = fused.iter().zip(later).all(|(a, b)| (a - b).abs() <= bound);
+                        assert!(close, "{} row {row} pair {pair}: {fused:?} {later:?}", backend.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A position that the table lacks: NaN in what is turned, nothing else, and never an access outside the table.
+#[test]
+fn positions_outside_the_table() {
+    let angles = RopeAngles::Table { max_positions: 30 };
+    let spec =
+        Spec { format: Fp8Format::Model1, s_q: 3, h_q: 2, inverse_rope: Some(angles), ..Spec::default() };
+    let mut case = spec.case();
+    let expected = answer(&case);
+    let outside = [-1, 30, i32::MIN, i32::MAX];
+    case.inverse_rope.as_mut().expect("positions").positions[1..5].copy_from_slice(&outside);
+    for backend in Backend::all() {
+        let found = run(&backend, &case, Views::Padded).unwrap();
+        for (row, (found, expected)) in
+            found.out.chunks(HEAD_DIM_V).zip(expected.out.chunks(HEAD_DIM_V)).enumerate()
+        {
+            let is_outside = (1..5).contains(&(row / 2));
+            let (kept, turned) = found.split_at(HEAD_DIM_V - ROPE_DIM);
+            assert!(turned.iter().all(|x| x.is_nan() == is_outside), "{} row {row}", backend.name());
+            SPARSE_DECODE.out.check("out", &[kept.len()], kept, &expected[..kept.len()]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn only_values_with_rope_are_turned_back() {
+    for backend in Backend::all() {
+        let refused = |spec: Spec, change: fn(&mut SparseDecodeCase)| {
+            let mut case = spec.case();
+            change(&mut case);
+            match run(&backend, &case, Views::Contiguous) {
+                Err(Error::InvalidProblem(InvalidProblem { argument, .. })) => argument,
+                other => panic!("{other:?}"),
+            }
+        };
+        let spec =
+            |angles| Spec { format: Fp8Format::Model1, inverse_rope: angles, h_q: 2, ..Spec::default() };
+        let (theta, table) = (spec(Some(ANGLES[0])), spec(Some(ANGLES[2])));
+        let v32 = Spec { format: Fp8Format::V32, ..theta.clone() };
+        assert_eq!(refused(v32, |_| ()), "inverse_rope");
+        assert_eq!(refused(theta.clone(), |case| case.inverse_rope = None), "inverse_rope");
+        assert_eq!(refused(theta.clone(), |case| case.problem.inverse_rope = None), "inverse_rope");
+        for bad in [0.5, -1e4, f64::NAN, f64::INFINITY] {
+            let spec = Spec { inverse_rope: Some(RopeAngles::Theta(bad)), ..theta.clone() };
+            assert_eq!(refused(spec, |_| ()), "inverse_rope.theta");
+        }
+        let no_table = |case: &mut SparseDecodeCase| {
+            case.inverse_rope.as_mut().expect("positions").cos_sin = None;
+        };
+        assert_eq!(refused(table.clone(), no_table), "inverse_rope.cos_sin");
+        assert_eq!(
+            refused(table.clone(), |case| case.problem.inverse_rope = Some(ANGLES[0])),
+            "inverse_rope.cos_sin"
+        );
+        assert_eq!(
+            refused(table.clone(), |case| {
+                case.problem.inverse_rope = Some(RopeAngles::Table { max_positions: 31 });
+            }),
+            "inverse_rope.cos_sin"
+        );
+        assert_eq!(
+            refused(table, |case| {
+                case.problem.inverse_rope = Some(RopeAngles::Table { max_positions: 0 });
+            }),
+            "inverse_rope.max_positions"
+        );
+    }
+}
+
 fn scopes(batch: usize) -> impl Strategy<Value = ScopeSpec> {
     let page_size = prop::sample::select(&PAGE_SIZES[..]);
     let invalid =
@@ -154,10 +302,13 @@ fn specs() -> impl Strategy<Value = (Spec, Views)> {
     let score_sd = prop::sample::select(&[0.01_f32, 1.0, 4.0][..]);
     (1_usize..=3).prop_flat_map(move |batch| {
         let h_q = prop::sample::select(&[16_usize, 64, 128][..]);
-        let scalars = (1_usize..=2, h_q, prop::sample::select(&FORMATS[..]), any::<bool>(), any::<u64>());
+        let formats =
+            (prop::sample::select(&FORMATS[..]), prop::option::of(prop::sample::select(&ANGLES[..])))
+                .prop_map(|(format, angles)| (format, angles.filter(|_| format == Fp8Format::Model1)));
+        let scalars = (1_usize..=2, h_q, formats, any::<bool>(), any::<u64>());
         (scalars, scopes(batch), prop::option::of(scopes(batch)), score_sd.clone(), views.clone()).prop_map(
-            move |((s_q, h_q, format, sinks, seed), scope, extra, score_sd, views)| {
-                (Spec { batch, s_q, h_q, format, scope, extra, sinks, score_sd, seed }, views)
+            move |((s_q, h_q, (format, inverse_rope), sinks, seed), scope, extra, score_sd, views)| {
+                (Spec { batch, s_q, h_q, format, scope, extra, sinks, inverse_rope, score_sd, seed }, views)
             },
         )
     })

@@ -67,6 +67,7 @@ impl<'a> Decode<'a> {
             scope: self.scope.view(),
             extra: self.extra.as_ref().map(ScopeTensors::view),
             attn_sink: self.attn_sink.as_ref().map(Input::view),
+            inverse_rope: None,
         };
         let mut outputs = SparseDecodeOutputs { out: self.out.view(), lse: self.lse.view() };
         let mut workspace = self.workspace.as_workspace();

@@ -2,8 +2,8 @@
 //!
 //! The oracle is what costs time, so it computes randomly chosen rows only.
 
-use oximla::KvFormat;
 use oximla::case_file::{Expected, SparseDecodeCase};
+use oximla::{KvFormat, RopeAngles};
 use oximla_conformance::backend::Backend;
 use oximla_conformance::noise::Noise;
 use oximla_conformance::sparse_decode::{
@@ -20,6 +20,9 @@ const QUERIES: [usize; 2] = [1, 3];
 const HEADS: [usize; 6] = [1, 8, 16, 63, 64, 128];
 const TOPKS: [usize; 9] = [1, 63, 64, 100, 128, 511, 512, 1024, 2048];
 const PAGE_SIZES: [usize; 7] = [2, 53, 61, 64, 69, 256, 576];
+/// MODEL1's bases, and a table.
+const ANGLES: [RopeAngles; 3] =
+    [RopeAngles::Theta(1e4), RopeAngles::Theta(1.6e5), RopeAngles::Table { max_positions: 1000 }];
 const INVALID: [Invalid; 4] = [Invalid::Never, Invalid::Padding, Invalid::Extreme, Invalid::Always];
 
 /// Tokens of a cache, about.
@@ -77,7 +80,9 @@ fn draw(seed: u64) -> Spec {
     let scope = draw_scope(batch, &mut noise);
     let extra = noise.one_in(2).then(|| draw_scope(batch, &mut noise));
     let (format, sinks) = (noise.pick(&FORMATS), noise.one_in(2));
-    Spec { batch, s_q, h_q, format, scope, extra, sinks, score_sd: 1.0, seed }
+    let carries_rope = format == Fp8Format::Model1 && noise.one_in(2);
+    let inverse_rope = carries_rope.then(|| noise.pick(&ANGLES));
+    Spec { batch, s_q, h_q, format, scope, extra, sinks, inverse_rope, score_sd: 1.0, seed }
 }
 
 fn draw_scope(batch: usize, noise: &mut Noise) -> ScopeSpec {

@@ -8,13 +8,14 @@ use std::process::{Command, Output};
 
 use half::bf16;
 use oximla::case_file::{
-    Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase,
+    Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase, SparsePrefillCase,
 };
-use oximla::{DenseDecode, KvFormat, KvScopeShape, SparseDecode, SparsePrefill};
-use oximla_reference::{Attention, Fp8Format};
+use oximla::{DenseDecode, KvFormat, KvScopeShape, RopeAngles, SparseDecode, SparsePrefill};
+use oximla_reference::{Attention, Fp8Format, QueryAngles};
 
 pub const HEAD_DIM: usize = 576;
 pub const HEAD_DIM_V: usize = 512;
+const ROPE_DIM: usize = 64;
 const SCALE: f32 = 0.0625;
 
 /// What the program printed and how it ended.
@@ -137,6 +138,9 @@ pub fn sparse_decode() -> (Case, Expected) {
     let q = values(3, batch * s_q * h_q * HEAD_DIM_V);
     let sinks = vec![f32::NEG_INFINITY, 0.5, f32::INFINITY, -2.0];
 
+    let positions = vec![0, 2, 1, 2];
+    let cos_sin: Vec<f32> = values(9, 3 * ROPE_DIM).iter().map(|x| x.to_f32()).collect();
+
     let of_reference = |scope| reference_scope(Fp8Format::Model1, scope);
     let answer = oximla_reference::SparseDecode {
         batch,
@@ -148,6 +152,10 @@ pub fn sparse_decode() -> (Case, Expected) {
         extra: Some(of_reference(&extra)),
         attn_sink: Some(&sinks),
         softmax_scale: f64::from(SCALE),
+        inverse_rope: Some(QueryAngles {
+            positions: &positions,
+            angles: oximla_reference::RopeAngles::Table(&cos_sin),
+        }),
     }
     .run();
     let problem = SparseDecode {
@@ -158,6 +166,7 @@ pub fn sparse_decode() -> (Case, Expected) {
         scope: main.shape,
         extra: Some(extra.shape),
         softmax_scale: SCALE,
+        inverse_rope: Some(RopeAngles::Table { max_positions: 3 }),
     };
     let case = SparseDecodeCase {
         problem,
@@ -165,6 +174,7 @@ pub fn sparse_decode() -> (Case, Expected) {
         scope: main,
         extra: Some(extra),
         attn_sink: Some(sinks),
+        inverse_rope: Some(InverseRopeCase { positions, cos_sin: Some(cos_sin) }),
         expected: None,
     };
     (Case::SparseDecode(case), expected(answer))

@@ -2,10 +2,14 @@
 
 use super::shapes::{DenseDecodeShapes, SparseDecodeShapes, SparsePrefillShapes};
 use super::{
-    Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase, file_error,
+    Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase,
+    SparsePrefillCase, file_error,
 };
-use crate::{DenseDecode, Error, InvalidProblem, KvFormat, KvScopeShape, SparseDecode, SparsePrefill};
+use crate::{
+    DenseDecode, Error, InvalidProblem, KvFormat, KvScopeShape, RopeAngles, SparseDecode, SparsePrefill,
+};
 use half::{bf16, f16};
+use oximla_types::rope::ROPE_DIM;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, HashMap};
@@ -106,6 +110,7 @@ impl<'a> Reader<'a> {
         let scope = self.scope("", format, batch, s_q)?;
         let has_extra = self.tensors.keys().any(|name| name.starts_with(EXTRA));
         let extra = has_extra.then(|| self.scope(EXTRA, format, batch, s_q)).transpose()?;
+        let (angles, inverse_rope) = self.inverse_rope(batch, s_q)?.unzip();
         let problem = SparseDecode {
             batch,
             s_q,
@@ -114,11 +119,28 @@ impl<'a> Reader<'a> {
             scope: scope.shape,
             extra: extra.as_ref().map(|extra| extra.shape),
             softmax_scale: self.parsed("softmax_scale", "a number")?,
+            inverse_rope: angles,
         };
         let shapes = SparseDecodeShapes::of(&problem);
         let attn_sink = self.optional("attn_sink", shapes.attn_sink)?;
         let expected = self.expected(shapes.out, shapes.lse, false)?;
-        Ok(SparseDecodeCase { problem, q, scope, extra, attn_sink, expected })
+        Ok(SparseDecodeCase { problem, q, scope, extra, attn_sink, inverse_rope, expected })
+    }
+
+    /// By what the output is turned back, if any part of that is there; then all of it has to be.
+    fn inverse_rope(&mut self, batch: usize, s_q: usize) -> Checked<Option<(RopeAngles, InverseRopeCase)>> {
+        let has_theta = self.metadata.contains_key(ROPE_THETA);
+        if !has_theta && !["positions", "cos_sin"].iter().any(|&name| self.tensors.contains_key(name)) {
+            return Ok(None);
+        }
+        let (_, positions) = self.tensor("positions", [Some(batch), Some(s_q)])?;
+        if has_theta {
+            let angles = RopeAngles::Theta(self.parsed(ROPE_THETA, "a number")?);
+            return Ok(Some((angles, InverseRopeCase { positions, cos_sin: None })));
+        }
+        let ([max_positions, _], cos_sin) = self.tensor("cos_sin", [ANY, Some(ROPE_DIM as usize)])?;
+        let angles = RopeAngles::Table { max_positions };
+        Ok(Some((angles, InverseRopeCase { positions, cos_sin: Some(cos_sin) })))
     }
 
     fn scope(&mut self, prefix: &str, format: KvFormat, batch: usize, s_q: usize) -> Checked<ScopeCase> {
@@ -245,6 +267,9 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+/// What the metadata calls the base of an inverse rotation's angles.
+pub(super) const ROPE_THETA: &str = "rope_theta";
 
 /// What names of the second cache's tensors begin with.
 pub(super) const EXTRA: &str = "extra_";

@@ -3,12 +3,14 @@
 use super::buffer::Buffer;
 use super::shapes::{DenseDecodeShapes, ScopeShapes, SparseDecodeShapes, SparsePrefillShapes};
 use super::write::check_inputs;
-use super::{Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase};
+use super::{
+    Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase, SparsePrefillCase,
+};
 use crate::device::Backend;
 use crate::{
-    DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, Error, Half, InvalidProblem, KvScope,
-    SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan, SparsePrefillInputs,
-    SparsePrefillOutputs, SparsePrefillPlan, Stream, Workspace,
+    DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, Error, Half, InvalidProblem,
+    InverseRopeInputs, KvScope, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan,
+    SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan, Stream, Workspace,
 };
 use half::bf16;
 use std::time::Duration;
@@ -55,8 +57,15 @@ struct Sparse<'a> {
     scope: Scope<'a>,
     extra: Option<Scope<'a>>,
     attn_sink: Option<Buffer<'a, f32>>,
+    inverse_rope: Option<Rope<'a>>,
     out: Buffer<'static, bf16>,
     lse: Buffer<'static, f32>,
+}
+
+/// By what the output of a sparse decode is turned back.
+struct Rope<'a> {
+    positions: Buffer<'a, i32>,
+    cos_sin: Option<Buffer<'a, f32>>,
 }
 
 struct Prefill<'a> {
@@ -234,6 +243,7 @@ fn prepare_sparse<'a>(
             scope: Scope::of(problem, &case.scope, device)?,
             extra: case.extra.as_ref().map(|extra| Scope::of(problem, extra, device)).transpose()?,
             attn_sink: optional(device, &case.attn_sink)?,
+            inverse_rope: case.inverse_rope.as_ref().map(|rope| Rope::of(rope, device)).transpose()?,
             out: Buffer::filled(device, bf16::NAN, shapes.out)?,
             lse: Buffer::filled(device, f32::NAN, shapes.lse)?,
             shapes,
@@ -317,6 +327,21 @@ impl<'a> Scope<'a> {
     }
 }
 
+impl<'a> Rope<'a> {
+    fn of(rope: &'a InverseRopeCase, device: &Device) -> Result<Self, Error> {
+        let (positions, cos_sin) = (Buffer::of(device, &rope.positions)?, optional(device, &rope.cos_sin)?);
+        Ok(Self { positions, cos_sin })
+    }
+
+    fn views(&self, shapes: &SparseDecodeShapes) -> Result<InverseRopeInputs<'_>, InvalidProblem> {
+        let cos_sin = self.cos_sin.as_ref();
+        Ok(InverseRopeInputs {
+            positions: self.positions.view("positions", shapes.positions)?,
+            cos_sin: cos_sin.map(|table| table.view("cos_sin", shapes.cos_sin)).transpose()?,
+        })
+    }
+}
+
 impl Operation for Sparse<'_> {
     fn run(&mut self, stream: &Stream, workspace: &mut Workspace<'_>) -> Result<(), Error> {
         let shapes = &self.shapes;
@@ -326,6 +351,7 @@ impl Operation for Sparse<'_> {
             scope: self.scope.views()?,
             extra: self.extra.as_ref().map(Scope::views).transpose()?,
             attn_sink: sink.map(|sink| sink.view("attn_sink", shapes.attn_sink)).transpose()?,
+            inverse_rope: self.inverse_rope.as_ref().map(|rope| rope.views(shapes)).transpose()?,
         };
         let mut outputs = SparseDecodeOutputs {
             out: self.out.view_mut("out", shapes.out)?,

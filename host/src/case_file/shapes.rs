@@ -1,6 +1,6 @@
 //! Shapes of the tensors in a file.
 
-use crate::{DenseDecode, KvScopeShape, SparseDecode, SparsePrefill};
+use crate::{DenseDecode, KvScopeShape, RopeAngles, SparseDecode, SparsePrefill};
 
 pub(super) struct DenseDecodeShapes {
     pub(super) q: [usize; 4],
@@ -20,6 +20,9 @@ pub(super) struct ScopeShapes {
 pub(super) struct SparseDecodeShapes {
     pub(super) q: [usize; 4],
     pub(super) attn_sink: [usize; 1],
+    pub(super) positions: [usize; 2],
+    /// Without positions where there is no table.
+    pub(super) cos_sin: [usize; 2],
     pub(super) out: [usize; 4],
     pub(super) lse: [usize; 3],
 }
@@ -63,9 +66,18 @@ impl SparseDecodeShapes {
         Self {
             q: [p.batch, p.s_q, p.h_q, p.format.head_dim() as usize],
             attn_sink: [p.h_q],
+            positions: [p.batch, p.s_q],
+            cos_sin: [p.inverse_rope.map_or(0, table_positions), p.format.rope_dim() as usize],
             out: [p.batch, p.s_q, p.h_q, p.format.head_dim_v() as usize],
             lse: [p.batch, p.h_q, p.s_q],
         }
+    }
+}
+
+fn table_positions(angles: RopeAngles) -> usize {
+    match angles {
+        RopeAngles::Theta(_) => 0,
+        RopeAngles::Table { max_positions } => max_positions,
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 #[cfg(feature = "cpu")]
 use crate::Device;
-use crate::InvalidProblem;
+use crate::{InvalidProblem, RopeAngles};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, HashMap};
@@ -97,11 +97,16 @@ fn sparse() -> SparseDecodeCase {
             scope: scope.shape,
             extra: Some(extra.shape),
             softmax_scale: 0.041_666_668,
+            inverse_rope: Some(RopeAngles::Table { max_positions: 3 }),
         },
         q: ramp(2 * 3 * 512, bf16::from_f32),
         scope,
         extra: Some(extra),
         attn_sink: Some(vec![f32::INFINITY, f32::NEG_INFINITY, 0.5]),
+        inverse_rope: Some(InverseRopeCase {
+            positions: vec![2, 0],
+            cos_sin: Some((0..3 * 64).map(|index| index as f32).collect()),
+        }),
         expected: answer(2 * 3 * 512, 2 * 3, 0),
     }
 }
@@ -136,6 +141,32 @@ fn what_is_written_is_read() {
         let bytes = write::to_bytes(&"case", &case, case.expected().unwrap()).unwrap();
         assert_eq!(Case::from_bytes("case", &bytes).unwrap(), case);
     }
+}
+
+#[test]
+fn angles_have_a_base_or_a_table() {
+    let mut case = sparse();
+    case.problem.inverse_rope = Some(RopeAngles::Theta(1e4));
+    case.inverse_rope.as_mut().unwrap().cos_sin = None;
+    let case = Case::SparseDecode(case);
+    let whole = Parts::of(&case);
+    assert_eq!(whole.read().unwrap(), case);
+    let changed = |change: fn(&mut Parts)| {
+        let mut parts = whole.clone();
+        change(&mut parts);
+        parts.complaint()
+    };
+    assert_eq!(changed(|parts| _ = parts.tensors.remove("positions")), "positions");
+    assert_eq!(changed(|parts| _ = parts.metadata.remove("rope_theta")), "cos_sin");
+    assert_eq!(changed(|parts| _ = parts.metadata.insert("rope_theta".into(), "ten".into())), "rope_theta");
+    let both = (Dtype::F32, vec![1, 64], vec![0; 256]);
+    let mut parts = whole.clone();
+    parts.tensors.insert("cos_sin".into(), both);
+    assert_eq!(parts.complaint(), "cos_sin");
+    parts.tensors.retain(|name, _| !["positions", "cos_sin"].contains(&name.as_str()));
+    parts.metadata.remove("rope_theta");
+    let Case::SparseDecode(plain) = parts.read().unwrap() else { panic!("another operation") };
+    assert_eq!((plain.inverse_rope, plain.problem.inverse_rope), (None, None));
 }
 
 #[test]
@@ -220,6 +251,9 @@ fn dimensions_that_disagree_are_named() {
         (1, "extra_kv_cache", 3),
         (1, "extra_indices", 0),
         (1, "extra_topk_length", 0),
+        (1, "positions", 0),
+        (1, "positions", 1),
+        (1, "cos_sin", 1),
         (2, "kv", 1),
         (2, "kv", 2),
         (2, "indices", 0),

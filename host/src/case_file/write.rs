@@ -1,11 +1,12 @@
 //! From a case to a file's bytes.
 
-use super::read::EXTRA;
+use super::read::{EXTRA, ROPE_THETA};
 use super::shapes::{DenseDecodeShapes, ScopeShapes, SparseDecodeShapes, SparsePrefillShapes};
 use super::{
-    Case, DenseDecodeCase, Expected, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase, file_error,
+    Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase,
+    SparsePrefillCase, file_error,
 };
-use crate::{Error, InvalidProblem, KvFormat, SparseDecode};
+use crate::{Error, InvalidProblem, KvFormat, RopeAngles, SparseDecode};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use std::collections::HashMap;
@@ -56,6 +57,11 @@ fn metadata(case: &Case) -> HashMap<String, String> {
     if let Case::DenseDecode(case) = case {
         metadata.insert("causal".to_string(), case.problem.causal.to_string());
     }
+    if let Case::SparseDecode(case) = case {
+        if let Some(RopeAngles::Theta(theta)) = case.problem.inverse_rope {
+            metadata.insert(ROPE_THETA.to_string(), theta.to_string());
+        }
+    }
     metadata
 }
 
@@ -77,6 +83,7 @@ impl<'a> Tensors<'a> {
         let shapes = SparseDecodeShapes::of(problem);
         self.push("q", Dtype::BF16, &shapes.q, &case.q)?;
         self.push_optional("attn_sink", Dtype::F32, &shapes.attn_sink, case.attn_sink.as_ref())?;
+        self.push_inverse_rope(problem, &shapes, case.inverse_rope.as_ref())?;
         let shape_of = |scope: &ScopeCase| scope.shape;
         if (Some(case.scope.shape), case.extra.as_ref().map(shape_of)) != (Some(problem.scope), problem.extra)
         {
@@ -86,6 +93,25 @@ impl<'a> Tensors<'a> {
         }
         self.push_scope("", problem, &case.scope)?;
         case.extra.iter().try_for_each(|extra| self.push_scope(EXTRA, problem, extra))
+    }
+
+    fn push_inverse_rope(
+        &mut self,
+        problem: &SparseDecode,
+        shapes: &SparseDecodeShapes,
+        rope: Option<&'a InverseRopeCase>,
+    ) -> Checked<()> {
+        let has_table = matches!(problem.inverse_rope, Some(RopeAngles::Table { .. }));
+        let given = (rope.is_some(), rope.is_some_and(|rope| rope.cos_sin.is_some()));
+        if given != (problem.inverse_rope.is_some(), has_table) {
+            let [found, needed] = [given, (problem.inverse_rope.is_some(), has_table)]
+                .map(|(positions, table)| format!("positions: {positions}, table: {table}"));
+            return Err(InvalidProblem::new("inverse_rope", found, format!("{needed}, as in the problem")));
+        }
+        rope.map_or(Ok(()), |rope| {
+            self.push("positions", Dtype::I32, &shapes.positions, &rope.positions)?;
+            self.push_optional("cos_sin", Dtype::F32, &shapes.cos_sin, rope.cos_sin.as_ref())
+        })
     }
 
     fn push_scope(&mut self, prefix: &str, problem: &SparseDecode, scope: &'a ScopeCase) -> Checked<()> {

@@ -56,10 +56,10 @@ pub(super) trait Operation: Sync {
     unsafe fn store(&self, tile: usize, row: usize, result: RowResult<'_>);
 }
 
-/// Attention of a row.
+/// Attention of a row, the operation's to work on.
 #[derive(Debug)]
 pub(super) struct RowResult<'a> {
-    pub out: &'a [f32],
+    pub out: &'a mut [f32],
     pub lse: f32,
     pub max_logit: f32,
 }

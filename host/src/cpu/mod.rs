@@ -17,6 +17,7 @@ mod schedule;
 mod toy;
 
 pub(crate) mod dense_decode;
+pub(crate) mod inverse_rope;
 pub(crate) mod kv_gather;
 pub(crate) mod kv_insert;
 pub(crate) mod merge_states;

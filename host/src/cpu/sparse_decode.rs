@@ -1,6 +1,7 @@
 //! Sparse decode on the CPU.
 
 use super::attention::{Operation, RowResult, TILE_ROWS, TileDims};
+use super::inverse_rope::{Angles, rotate_back};
 use super::schedule::Schedule;
 use super::{ListLengths, checked_index, fp8};
 use crate::{Error, KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, Workspace};
@@ -44,8 +45,12 @@ impl SparseDecodePlan {
             (Some(scope), Some(shape)) => Some(Scope::new(scope, shape)),
             _ => None,
         };
-        let operation =
-            Sparse { problem, inputs, outputs, scope: Scope::new(&inputs.scope, &problem.scope), extra };
+        let inverse_rope = match (&problem.inverse_rope, &inputs.inverse_rope) {
+            (Some(angles), Some(inputs)) => Some(Angles::new(angles, inputs)),
+            _ => None,
+        };
+        let scope = Scope::new(&inputs.scope, &problem.scope);
+        let operation = Sparse { problem, inputs, outputs, scope, extra, inverse_rope };
         let workspace = workspace.as_f32(self.workspace_bytes())?;
         self.schedule.run(&operation, workspace);
         Ok(())
@@ -59,6 +64,7 @@ struct Sparse<'a> {
     outputs: &'a SparseDecodeOutputs<'a>,
     scope: Scope<'a>,
     extra: Option<Scope<'a>>,
+    inverse_rope: Option<Angles<'a>>,
 }
 
 struct Scope<'a> {
@@ -141,6 +147,9 @@ impl Operation for Sparse<'_> {
 
     unsafe fn store(&self, tile: usize, row: usize, result: RowResult<'_>) {
         let [request, query, head] = self.query(tile, row);
+        if let Some(angles) = &self.inverse_rope {
+            rotate_back(result.out, &angles.rotations(request, query));
+        }
         // SAFETY: the caller's promise; every row of every tile has elements of its own.
         unsafe {
             self.outputs

@@ -2,6 +2,7 @@
 
 use super::GpuDevice;
 use super::checks::{MAX_GRID_Y, check_alignment, check_element_alignment};
+use super::inverse_rope::rope_params;
 use super::kernels::{Grid, Kernel};
 use super::partials::{self, PartialsPlan, check_memory};
 use super::tensor_map::HalfTensor4;
@@ -14,6 +15,7 @@ use half::bf16;
 use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::decode::{DecodeParams, GridShape, QueryTiling, TILE_COLUMNS, TILE_ROWS};
+use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{self as contract, Divisor, ScopeParams, SparseDecodeParams};
 use oximla_types::schedule::{self, Determinism, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
 use std::num::NonZeroU32;
@@ -132,6 +134,10 @@ impl SparsePlan {
             attn_sink_stride,
             queries,
             wide_rows: u32::from(first_is_wide && second_is_wide),
+            inverse_rope: match (&problem.inverse_rope, &inputs.inverse_rope) {
+                (Some(angles), Some(inputs)) => rope_params(angles, inputs),
+                _ => RopeParams::zeroed(),
+            },
         };
         let combine = CombineParams {
             partial: decode.partial,

@@ -1,6 +1,7 @@
 //! The operations: problem, plan, run.
 
 pub mod dense_decode;
+pub mod inverse_rope;
 pub mod kv_gather;
 pub mod kv_insert;
 pub mod merge_states;

@@ -2,7 +2,10 @@
 
 use super::validate;
 use crate::device::Backend;
-use crate::{Device, Error, InvalidProblem, KvFormat, Memory, Stream, TensorView, TensorViewMut, Workspace};
+use crate::{
+    Device, Error, InvalidProblem, InverseRopeInputs, KvFormat, Memory, RopeAngles, Stream, TensorView,
+    TensorViewMut, Workspace,
+};
 use half::bf16;
 use oximla_types::schedule::Determinism;
 
@@ -26,6 +29,11 @@ pub struct SparseDecode {
     pub extra: Option<KvScopeShape>,
     /// Factor on `q·k` before the softmax.
     pub softmax_scale: f32,
+    /// Whether `out` is turned back by the query's position, and where the angles come from: [`InverseRope`], without a pass
+    /// over the output of its own. Only where values carry RoPE, that is, with [`KvFormat::Model1Fp8`].
+    ///
+    /// [`InverseRope`]: crate::InverseRope
+    pub inverse_rope: Option<RopeAngles>,
 }
 
 /// The shape of a cache and of the index lists into it.
@@ -63,6 +71,9 @@ pub struct SparseDecodeInputs<'a> {
     pub extra: Option<KvScope<'a>>,
     /// Natural-log weights `[h_q]` that join the softmax denominator of `out` but not `lse`. May be infinite.
     pub attn_sink: Option<TensorView<'a, f32, 1>>,
+    /// Positions of the query tokens and perhaps a table of cosines and sines, given exactly if the problem has an
+    /// `inverse_rope`. A query without tokens has a position too: where the table lacks it, its output is NaN instead of 0.
+    pub inverse_rope: Option<InverseRopeInputs<'a>>,
 }
 
 /// What a sparse decode writes.
@@ -102,13 +113,18 @@ impl SparseDecode {
     ///
     /// # Errors
     /// The first field that is out of range: a dimension that is 0 or above `i32::MAX`, a format without FP8, a scale
-    /// that is not finite, a tensor larger than the address space.
+    /// that is not finite, an inverse rotation of values without RoPE, a tensor larger than the address space.
     pub fn validate(&self) -> Result<(), InvalidProblem> {
         validate::dimensions(&[("batch", self.batch), ("s_q", self.s_q), ("h_q", self.h_q)])?;
         if !self.format.is_fp8() {
             return Err(InvalidProblem::new("format", self.format, "v32_fp8 or model1_fp8"));
         }
         validate::softmax_scale(self.softmax_scale)?;
+        if let Some(angles) = &self.inverse_rope {
+            let needed = "model1_fp8, whose values carry RoPE";
+            validate::require(self.format == KvFormat::Model1Fp8, "inverse_rope", self.format, needed)?;
+            angles.validate("inverse_rope.")?;
+        }
         validate::extent("q", &self.q_shape(), size_of::<bf16>())?;
         for (name, scope) in self.scopes() {
             let field = |field| format!("{name}.{field}");
@@ -295,6 +311,10 @@ impl SparseDecodePlan {
         }
         if let Some(sink) = &inputs.attn_sink {
             validate::input("attn_sink", sink, [p.h_q], memory)?;
+        }
+        validate::presence("inverse_rope", inputs.inverse_rope.is_some(), p.inverse_rope.is_some())?;
+        if let (Some(rope), Some(angles)) = (&inputs.inverse_rope, &p.inverse_rope) {
+            rope.check("inverse_rope.", angles, [p.batch, p.s_q], memory)?;
         }
         let head_dim_v = p.format.head_dim_v() as usize;
         validate::output("out", &outputs.out, [p.batch, p.s_q, p.h_q, head_dim_v], memory)?;

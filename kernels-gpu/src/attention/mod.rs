@@ -5,6 +5,8 @@ pub mod divide;
 pub mod element;
 pub mod fp8_token;
 pub mod merge;
+pub mod output;
+pub mod rope;
 pub mod rows;
 pub mod sink;
 pub mod softmax;

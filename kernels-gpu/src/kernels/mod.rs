@@ -3,6 +3,7 @@
 pub mod combine;
 pub mod decode;
 pub mod dense_decode;
+pub mod inverse_rope;
 pub mod kv_gather;
 pub mod kv_insert;
 pub mod merge_states;

@@ -47,6 +47,23 @@ pub unsafe fn shfl_idx(value: u32, lane: u32) -> u32 {
     other
 }
 
+/// `shfl.sync.idx.b32`, with a segment mask: of the lanes from `FIRST` on, a multiple of `COUNT`, the value of the one whose
+/// number among `COUNT`, a power of two, is the lane's own among as many.
+///
+/// # Safety
+/// The whole warp executes it.
+#[inline(always)]
+pub unsafe fn shfl_idx_among<const COUNT: u32, const FIRST: u32>(value: u32) -> u32 {
+    const { assert!(COUNT.is_power_of_two() && FIRST.is_multiple_of(COUNT) && FIRST + COUNT <= 32) };
+    let other: u32;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("shfl.sync.idx.b32 {}, {}, {}, {}, 0xffffffff;",
+            out(reg32) other, in(reg32) value, const FIRST, const ((COUNT - 1) << 8 | 31), options(nostack))
+    }
+    other
+}
+
 /// `vote.sync.ballot.b32`: one bit per lane.
 ///
 /// # Safety

@@ -20,6 +20,10 @@ kernel!(wrapper_shfl_idx, |lane, input, output| {
     *output.add(lane) = shfl_idx(*input.add(lane), from);
 });
 
+kernel!(wrapper_shfl_idx_among, |lane, input, output| {
+    *output.add(lane) = shfl_idx_among::<4, 12>(*input.add(lane));
+});
+
 kernel!(wrapper_ballot, |lane, input, output| {
     *output.add(lane) = ballot(*input.add(lane) != 0);
 });

@@ -3,6 +3,7 @@
 pub mod combine;
 pub mod decode;
 pub mod dense_decode;
+pub mod inverse_rope;
 pub mod kv_gather;
 pub mod kv_insert;
 pub mod merge_states;
@@ -49,6 +50,9 @@ pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     merge_states::BF16,
     merge_states::FP16,
     merge_states::F32,
+    inverse_rope::BF16,
+    inverse_rope::FP16,
+    inverse_rope::F32,
     kv_insert::V32,
     kv_insert::MODEL1,
     kv_gather::V32,

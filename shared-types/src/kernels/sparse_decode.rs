@@ -8,6 +8,7 @@ use super::decode::{
     BLOCK_TOKENS_PER_WARP, DecodeParams, PART_TILES, SEGMENT_BYTES, SharedPlan, THREADS, TILE_COLUMNS,
     VALUE_PARTS, VALUES_REGISTERS, WARPGROUP_WARPS, WARPGROUPS,
 };
+use super::inverse_rope::RopeParams;
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::kv_cache::KvFormat;
 use crate::launch::LaunchContract;
@@ -205,6 +206,8 @@ pub struct SparseDecodeParams {
     pub queries: Divisor,
     /// 1 where all rows of all caches are aligned to 16 bytes, else 0: to 8.
     pub wide_rows: u32,
+    /// Zero where the output is not rotated, as with V3.2.
+    pub inverse_rope: RopeParams,
 }
 
 const fn contract(entry: &'static str) -> LaunchContract {

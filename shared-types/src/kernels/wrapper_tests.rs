@@ -47,7 +47,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "wrapper_st_shared_u32" "wrapper_st_shared_f32" "wrapper_st_shared_u32x4" "wrapper_st_shared_zero_x4"
         "wrapper_dynamic_shared" "wrapper_again" "wrapper_trap"
         "wrapper_griddepcontrol_wait" "wrapper_griddepcontrol_launch_dependents"
-        "wrapper_shfl_bfly" "wrapper_shfl_up" "wrapper_shfl_idx" "wrapper_ballot" "wrapper_warp_sync"
+        "wrapper_shfl_bfly" "wrapper_shfl_up" "wrapper_shfl_idx" "wrapper_shfl_idx_among" "wrapper_ballot" "wrapper_warp_sync"
     ]
     TWO_WARPS => [
         "wrapper_mbarrier_init" "wrapper_mbarrier_arrive" "wrapper_mbarrier_try_wait_parity"

@@ -62,7 +62,7 @@ tests! { WRAPPERS, PREFIX;
         st_shared_zero_x4;
     special: dynamic_shared again thread_x cta_x cta_y cluster_rank cluster_ctas setmaxnreg_inc setmaxnreg_dec trap
         parameter_address griddepcontrol_wait griddepcontrol_launch_dependents;
-    warp: shfl_bfly shfl_up shfl_idx ballot warp_sync;
+    warp: shfl_bfly shfl_up shfl_idx shfl_idx_among ballot warp_sync;
     wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_32 wgmma_wait_64
         wgmma_m64n64k16_bf16 wgmma_m64n64k16_f16 wgmma_m64n64k16_bf16_ra wgmma_m64n64k16_f16_ra
         wgmma_m64n128k16_bf16_bt wgmma_m64n128k16_f16_bt;

@@ -21,6 +21,11 @@ pub fn shfl_idx(kernel: &Kernel) {
     check_lanes(kernel, &[13; 32], |_| 13);
 }
 
+/// With one of lanes 12 to 15: the one that is among them what the own lane is among four.
+pub fn shfl_idx_among(kernel: &Kernel) {
+    check_lanes(kernel, &[], |lane| 12 + lane % 4);
+}
+
 pub fn ballot(kernel: &Kernel) {
     for set in [0, 1, 0x8000_0000, 0xa5a5_1234, u32::MAX] {
         let predicates = (0..32).map(|lane| set >> lane & 1).collect();

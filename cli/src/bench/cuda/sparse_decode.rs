@@ -38,6 +38,7 @@ pub fn load(memory: &Memory, shape: &SparseDecodeShape) -> anyhow::Result<(Graph
         scope: scope.view(memory)?,
         extra: extra.as_ref().map(|extra| extra.view(memory)).transpose()?,
         attn_sink: Some(TensorView::from_buffer("attn_sink", &attn_sink, [problem.h_q])?),
+        inverse_rope: None,
     };
     let mut outputs = SparseDecodeOutputs {
         out: TensorViewMut::from_buffer("out", &mut out, out_shape)?,

@@ -55,6 +55,7 @@ impl SparseDecodeShape {
             scope: scope(self.page, self.topk),
             extra: self.extra_page.zip(self.extra_topk).map(|(page_size, topk)| scope(page_size, topk)),
             softmax_scale: softmax_scale(self.d),
+            inverse_rope: None,
         }
     }
 
@@ -88,6 +89,7 @@ impl SparseDecodeShape {
             extra: problem.extra.map(scope),
             attn_sink: Some(inputs::attn_sink(self.h_q)),
             problem,
+            inverse_rope: None,
             expected: None,
         })
     }

@@ -122,6 +122,13 @@ pub trait Decode: Sized {
     /// finite.
     fn sink_factor(&self, row: u32, log: f32) -> f32;
 
+    /// Turns the values' position embedding back in the output's last part, if the values carry one and it is asked for.
+    ///
+    /// # Safety
+    /// The segment is one of this CTA's; the whole warp calls it with the part as an accumulator.
+    #[inline(always)]
+    unsafe fn rotate_back(&self, _: &Segment, _: &mut [f32; 64]) {}
+
     /// Offset of a row of the output from the first one, in elements.
     fn output_offset(&self, request: u32, token: u32, head: u32) -> i64;
 

@@ -60,6 +60,9 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 place = place.next();
                 remaining -= 1;
             }
+            if SIDE == 1 {
+                kernel.again().rotate_back(&segment, &mut output[1]);
+            }
             let row = fragment::accumulator(special::thread_x() % WARPGROUP_THREADS, 0).row;
             keys::norms_full::<D>(segments.number()).wait();
             let norm = load_rows(special::dynamic_shared() + D::PLAN.row_norm, row);

@@ -27,6 +27,7 @@ mod loads;
 use super::Queries;
 use crate::attention::divide::divide;
 use crate::attention::element::Bf16;
+use crate::attention::rope;
 use crate::attention::sink;
 use crate::attention::softmax;
 use crate::attention::unroll;
@@ -37,6 +38,7 @@ use crate::ptx::{fence, memory, special};
 use crate::sync::cta_barrier;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{PART_TILES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS};
+use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
     LOADS_REGISTERS, PLAN, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES, SparseDecodeParams,
 };
@@ -181,6 +183,15 @@ impl<'a, F: Format> Sparse<'a, F> {
         unsafe { Segments::new(params, Queries(self.params), partition, tile, 0, lane) }
     }
 
+    /// How the output is rotated, by its address: indexed by a variable, the parameter would be copied to local memory.
+    #[inline(always)]
+    fn inverse_rope(&self) -> &RopeParams {
+        const FROM_Q_MAP: usize = core::mem::offset_of!(SparseDecodeParams, inverse_rope)
+            - core::mem::offset_of!(SparseDecodeParams, q_map);
+        // SAFETY: it is of the same parameters as the map, which nothing writes.
+        unsafe { &*((self.q_map + FROM_Q_MAP as u64) as *const RopeParams) }
+    }
+
     /// The segments from a place on.
     #[inline(always)]
     fn segments_from(&self, place: Place) -> Segments<'a, Queries<'a>> {
@@ -247,6 +258,21 @@ impl<F: Format> Decode for Sparse<'_, F> {
         // SAFETY: there is a sink for each head.
         unsafe {
             sink::sink_factor(self.params.attn_sink, self.params.attn_sink_stride, self.cta.head(row), log)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rotate_back(&self, segment: &Segment, output: &mut [f32; 64]) {
+        // With a tail, the values are elements without position embedding.
+        if F::TAIL || self.params.inverse_rope.positions == 0 {
+            return;
+        }
+        let (batch, query) = divide(segment.request, &self.params.queries);
+        // SAFETY: the host gives positions of all query tokens, and a live table if any.
+        unsafe {
+            let params = self.inverse_rope();
+            let position = rope::position(params, batch, query);
+            rope::rotate_back(params, position, output);
         }
     }
 
