@@ -8,6 +8,7 @@ use oximla::{
 };
 use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::dense_decode::DenseDecodeParams;
+use oximla_types::kernels::inverse_rope::InverseRopeParams;
 use oximla_types::kernels::kv_gather::KvGatherParams;
 use oximla_types::kernels::kv_insert::KvInsertParams;
 use oximla_types::kernels::merge_states::MergeStatesParams;
@@ -15,7 +16,7 @@ use oximla_types::kernels::sparse_decode::SparseDecodeParams;
 use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 17] = [
+const ENTRIES: [(&str, usize); 20] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),
@@ -28,6 +29,9 @@ const ENTRIES: [(&str, usize); 17] = [
     ("merge_states_bf16", size_of::<MergeStatesParams>()),
     ("merge_states_fp16", size_of::<MergeStatesParams>()),
     ("merge_states_f32", size_of::<MergeStatesParams>()),
+    ("inverse_rope_bf16", size_of::<InverseRopeParams>()),
+    ("inverse_rope_fp16", size_of::<InverseRopeParams>()),
+    ("inverse_rope_f32", size_of::<InverseRopeParams>()),
     ("kv_insert_v32", size_of::<KvInsertParams>()),
     ("kv_insert_model1", size_of::<KvInsertParams>()),
     ("kv_gather_v32", size_of::<KvGatherParams>()),

@@ -1,6 +1,6 @@
 //! One example of each rule that arguments must keep, with the name that its error gives.
 
-use oximla::KvFormat;
+use oximla::{KvFormat, RopeAngles};
 
 use crate::argument::{Flaw, Stride};
 use crate::argument_of;
@@ -137,7 +137,14 @@ fn sparse_decode() {
     let mut rules = vec![
         (SparseWrong::ExtraMismatch { given: true }, "extra".to_string()),
         (SparseWrong::ExtraMismatch { given: false }, "extra".into()),
-        (SparseWrong::Format(KvFormat::Model1Fp8), "q".into()),
+        (SparseWrong::Format(KvFormat::V32Fp8), "inverse_rope".into()),
+        (SparseWrong::Angles(None), "inverse_rope".into()),
+        (SparseWrong::Angles(Some(RopeAngles::Theta(0.0))), "inverse_rope.theta".into()),
+        (SparseWrong::Angles(Some(RopeAngles::Theta(1e4))), "inverse_rope.cos_sin".into()),
+        (
+            SparseWrong::Angles(Some(RopeAngles::Table { max_positions: 0 })),
+            "inverse_rope.max_positions".into(),
+        ),
         (SparseWrong::Length { extra: false, request: 1, length: -1 }, "scope.topk_length[1]".into()),
         (SparseWrong::Length { extra: true, request: 0, length: 5 }, "extra.topk_length[0]".into()),
     ];
@@ -148,6 +155,8 @@ fn sparse_decode() {
     };
     tensor(Sparse::Q, &OF_INPUTS);
     tensor(Sparse::AttnSink, &OF_VECTORS);
+    tensor(Sparse::Positions, &OF_INPUTS);
+    tensor(Sparse::CosSin, &OF_INPUTS);
     tensor(Sparse::Out, &OF_OUTPUTS);
     tensor(Sparse::Lse, &OF_OUTPUTS);
     for extra in [false, true] {

@@ -1,9 +1,13 @@
 //! Malformed sparse decodes.
 
 use half::bf16;
-use oximla::case_file::{Expected, ScopeCase, SparseDecodeCase};
-use oximla::{Error, KvFormat, KvScope, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan};
+use oximla::case_file::{Expected, InverseRopeCase, ScopeCase, SparseDecodeCase};
+use oximla::{
+    Error, InverseRopeInputs, KvFormat, KvScope, RopeAngles, SparseDecodeInputs, SparseDecodeOutputs,
+    SparseDecodePlan,
+};
 use oximla_conformance::backend::Backend;
+use oximla_conformance::inverse_rope::ROPE_DIM;
 use oximla_conformance::noise::{KEY_SD, Noise};
 use oximla_conformance::sparse_decode::{HEAD_DIM_V, Invalid, ScopeSpec, Spec, answer};
 use oximla_conformance::tolerance::SPARSE_DECODE;
@@ -13,7 +17,10 @@ use proptest::prelude::*;
 use crate::argument::{Argument, Flaw, optional};
 use crate::{Verdict, argument_of, config, is_about, one_or_two, wrong_size};
 
-const FORMAT: Fp8Format = Fp8Format::V32;
+/// The one that has everything: its output may be turned back.
+const FORMAT: Fp8Format = Fp8Format::Model1;
+
+const MAX_POSITIONS: usize = 4;
 
 /// One thing wrong with a sparse decode.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +32,8 @@ pub enum Wrong {
     },
     Scale(f32),
     Format(KvFormat),
+    /// Other angles than those that there are tensors for.
+    Angles(Option<RopeAngles>),
     /// The tensors of the second scope are missing, or there are tensors for a scope that the problem has not.
     ExtraMismatch {
         given: bool,
@@ -45,6 +54,8 @@ pub enum Wrong {
 pub enum Tensor {
     Q,
     AttnSink,
+    Positions,
+    CosSin,
     Out,
     Lse,
     KvCache { extra: bool },
@@ -52,9 +63,11 @@ pub enum Tensor {
     TopkLength { extra: bool },
 }
 
-const TENSORS: [Tensor; 10] = [
+const TENSORS: [Tensor; 12] = [
     Tensor::Q,
     Tensor::AttnSink,
+    Tensor::Positions,
+    Tensor::CosSin,
     Tensor::Out,
     Tensor::Lse,
     Tensor::KvCache { extra: false },
@@ -65,11 +78,21 @@ const TENSORS: [Tensor; 10] = [
     Tensor::TopkLength { extra: true },
 ];
 
+const WRONG_ANGLES: [Option<RopeAngles>; 5] = [
+    None,
+    Some(RopeAngles::Theta(1e4)),
+    Some(RopeAngles::Theta(0.0)),
+    Some(RopeAngles::Table { max_positions: 0 }),
+    Some(RopeAngles::Table { max_positions: MAX_POSITIONS + 1 }),
+];
+
 impl Tensor {
     pub fn name(self) -> &'static str {
         match self {
             Self::Q => "q",
             Self::AttnSink => "attn_sink",
+            Self::Positions => "inverse_rope.positions",
+            Self::CosSin => "inverse_rope.cos_sin",
             Self::Out => "out",
             Self::Lse => "lse",
             Self::KvCache { extra: false } => "scope.kv_cache",
@@ -101,6 +124,8 @@ pub struct Call {
     pub scopes: [Scope; 2],
     pub extra_given: bool,
     pub attn_sink: Option<Argument<f32, 1>>,
+    pub positions: Argument<i32, 2>,
+    pub cos_sin: Argument<f32, 2>,
     pub out: Argument<bf16, 4>,
     pub lse: Argument<f32, 3>,
 }
@@ -145,11 +170,14 @@ impl Call {
         let p = &case.problem;
         let head_dim = case.q.len() / (p.batch * p.s_q * p.h_q);
         let extra = case.extra.as_ref().expect("the base has two scopes");
+        let rope = case.inverse_rope.as_ref().expect("the base has positions");
         Self {
             q: Argument::input(&case.q, [p.batch, p.s_q, p.h_q, head_dim]),
             scopes: [Scope::new(&case, &case.scope), Scope::new(&case, extra)],
             extra_given: true,
             attn_sink: optional(case.attn_sink.as_ref(), [p.h_q]),
+            positions: Argument::input(&rope.positions, [p.batch, p.s_q]),
+            cos_sin: Argument::input(rope.cos_sin.as_ref().expect("a table"), [MAX_POSITIONS, ROPE_DIM]),
             out: Argument::output([p.batch, p.s_q, p.h_q, HEAD_DIM_V]),
             lse: Argument::output([p.batch, p.h_q, p.s_q]),
             case,
@@ -183,6 +211,8 @@ impl Call {
             Wrong::Tensor(Tensor::Out, flaw) => self.out.spoil(flaw),
             Wrong::Tensor(Tensor::Lse, flaw) => self.lse.spoil(flaw),
             Wrong::Tensor(Tensor::AttnSink, flaw) => self.attn_sink.as_mut().expect("sinks").spoil(flaw),
+            Wrong::Tensor(Tensor::Positions, flaw) => self.positions.spoil(flaw),
+            Wrong::Tensor(Tensor::CosSin, flaw) => self.cos_sin.spoil(flaw),
             Wrong::Tensor(Tensor::KvCache { extra }, flaw) => {
                 if extra { extra_scope } else { scope }.kv_cache.spoil(flaw)
             }
@@ -216,6 +246,10 @@ impl Call {
                 self.case.problem.softmax_scale = scale;
                 Verdict::Fatal
             }
+            Wrong::Angles(angles) => {
+                self.case.problem.inverse_rope = angles;
+                Verdict::Fatal
+            }
             Wrong::Format(format) => {
                 let changed = self.case.problem.format != format;
                 self.case.problem.format = format;
@@ -242,6 +276,10 @@ impl Call {
             scope: scope.view(),
             extra: self.extra_given.then(|| extra.view()),
             attn_sink: self.attn_sink.as_ref().map(Argument::view),
+            inverse_rope: Some(InverseRopeInputs {
+                positions: self.positions.view(),
+                cos_sin: Some(self.cos_sin.view()),
+            }),
         };
         let mut outputs = SparseDecodeOutputs { out: self.out.view_mut(), lse: self.lse.view_mut() };
         plan.run(&cpu.stream(), &inputs, &mut outputs, &mut workspace.as_workspace())
@@ -255,6 +293,10 @@ impl Call {
             scope: scope.data(&self.case.scope),
             extra: self.case.extra.as_ref().map(|case| extra.data(case)),
             attn_sink: self.attn_sink.as_ref().map(Argument::data),
+            inverse_rope: Some(InverseRopeCase {
+                positions: self.positions.data(),
+                cos_sin: Some(self.cos_sin.data()),
+            }),
             expected: None,
         };
         let scopes = [Some(&case.scope), case.extra.as_ref()];
@@ -283,9 +325,13 @@ pub fn base() -> SparseDecodeCase {
         topk_length: Some(vec![4, 2]),
     };
     let (scope, extra) = (scope(3, 2), Some(scope(2, 3)));
-    let spec = Spec { s_q: 2, h_q: 2, format: FORMAT, scope, extra, sinks: true, ..Spec::default() };
+    let inverse_rope = Some(RopeAngles::Table { max_positions: MAX_POSITIONS });
+    let spec =
+        Spec { s_q: 2, h_q: 2, format: FORMAT, scope, extra, sinks: true, inverse_rope, ..Spec::default() };
     let mut case = spec.case();
     let mut noise = Noise::new(1);
+    let rope = case.inverse_rope.as_mut().expect("positions");
+    rope.cos_sin = Some(noise.normal(0.7, MAX_POSITIONS * ROPE_DIM));
     for scope in [Some(&mut case.scope), case.extra.as_mut()].into_iter().flatten() {
         let page_len = scope.shape.page_size * FORMAT.head_dim();
         let pages = (0..scope.shape.num_pages).map(|_| noise.bf16(KEY_SD, page_len));
@@ -298,12 +344,14 @@ fn wrongs() -> impl Strategy<Value = Wrong> + Clone {
     let tensor = prop::sample::select(&TENSORS[..]);
     let format =
         prop::sample::select(&[KvFormat::Bf16, KvFormat::Fp16, KvFormat::Model1Fp8, KvFormat::V32Fp8][..]);
+    let angles = prop::sample::select(&WRONG_ANGLES[..]);
     let number = prop_oneof![-2_i32..12, Just(i32::MIN), Just(i32::MAX)];
     prop_oneof![
         12 => (tensor, Flaw::any()).prop_map(|(tensor, flaw)| Wrong::Tensor(tensor, flaw)),
         4 => (0_usize..9, 0_usize..8).prop_map(|(which, choice)| Wrong::Field { which, choice }),
         1 => prop::sample::select(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY][..]).prop_map(Wrong::Scale),
         1 => format.prop_map(Wrong::Format),
+        1 => angles.prop_map(Wrong::Angles),
         1 => any::<bool>().prop_map(|given| Wrong::ExtraMismatch { given }),
         2 => (any::<bool>(), 0_usize..16, number.clone())
             .prop_map(|(extra, at, index)| Wrong::Index { extra, at, index }),
