@@ -164,6 +164,10 @@ fn what_does_not_fit_is_refused() {
         assert_eq!(refused(&empty, &|case| case.problem.head_dim_v = 576), "head_dim_v");
         if backend.is_gpu() {
             assert_eq!(names(run(&backend, &table, Views::Unaligned)), "out");
+            let many = |case: &mut RotationCase| {
+                (case.problem.batch, case.problem.s_q, case.problem.h_q) = (2, 1 << 30, 1);
+            };
+            assert_eq!(refused(&empty, &many), "batch · s_q · h_q");
         }
     }
 }

@@ -167,16 +167,16 @@ fn turned_back_with_a_second_scope_and_without_keys() {
 /// What is turned back are partial results here.
 #[test]
 fn turned_back_in_splits() {
-    let scope = ScopeSpec { topk: 2048, num_pages: 20, ..ScopeSpec::default() };
-    check_turned_back(&Spec { scope, batch: 1, sinks: true, ..Spec::default() });
+    let scope = ScopeSpec { topk: 600, num_pages: 20, ..ScopeSpec::default() };
+    check_turned_back(&Spec { scope, batch: 1, h_q: 3, sinks: true, ..Spec::default() });
 }
 
 /// Within the decode or after it, that is the same but for one rounding to bf16.
 #[test]
 fn turned_back_at_once_or_later() {
-    for topk in [64, 2048] {
+    for topk in [64, 600] {
         let scope = ScopeSpec { topk, num_pages: 20, ..ScopeSpec::default() };
-        let spec = Spec { format: Fp8Format::Model1, scope, s_q: 2, batch: 1, ..Spec::default() };
+        let spec = Spec { format: Fp8Format::Model1, scope, s_q: 2, h_q: 9, batch: 1, ..Spec::default() };
         for angles in ANGLES {
             let fused = Spec { inverse_rope: Some(angles), ..spec.clone() }.case();
             let rope = fused.inverse_rope.clone().expect("positions");
@@ -186,7 +186,7 @@ fn turned_back_at_once_or_later() {
                 let [fused, plain] =
                     [&fused, &plain].map(|case| run(&backend, case, Views::Contiguous).unwrap());
                 let later = RotationCase {
-                    problem: InverseRope { batch: 1, s_q: 2, h_q: 64, head_dim_v: HEAD_DIM_V, angles },
+                    problem: InverseRope { batch: 1, s_q: 2, h_q: 9, head_dim_v: HEAD_DIM_V, angles },
                     format: StateFormat::Bf16,
                     out: plain.out.clone(),
                     rope: rope.clone(),

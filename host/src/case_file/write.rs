@@ -57,10 +57,10 @@ fn metadata(case: &Case) -> HashMap<String, String> {
     if let Case::DenseDecode(case) = case {
         metadata.insert("causal".to_string(), case.problem.causal.to_string());
     }
-    if let Case::SparseDecode(case) = case {
-        if let Some(RopeAngles::Theta(theta)) = case.problem.inverse_rope {
-            metadata.insert(ROPE_THETA.to_string(), theta.to_string());
-        }
+    if let Case::SparseDecode(case) = case
+        && let Some(RopeAngles::Theta(theta)) = case.problem.inverse_rope
+    {
+        metadata.insert(ROPE_THETA.to_string(), theta.to_string());
     }
     metadata
 }

@@ -7,6 +7,7 @@ use super::{ListLengths, checked_index, fp8};
 use crate::{Error, KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, Workspace};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
+use oximla_types::rope::ROPE_COLUMN;
 use std::ops::Range;
 
 /// A sparse decode planned for the CPU.
@@ -148,7 +149,7 @@ impl Operation for Sparse<'_> {
     unsafe fn store(&self, tile: usize, row: usize, result: RowResult<'_>) {
         let [request, query, head] = self.query(tile, row);
         if let Some(angles) = &self.inverse_rope {
-            rotate_back(result.out, &angles.rotations(request, query));
+            rotate_back(&mut result.out[ROPE_COLUMN as usize..], &angles.rotations(request, query));
         }
         // SAFETY: the caller's promise; every row of every tile has elements of its own.
         unsafe {

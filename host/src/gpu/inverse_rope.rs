@@ -31,8 +31,9 @@ impl RotationPlan {
     ) -> Result<Self, Error> {
         let warps = problem.batch.saturating_mul(problem.s_q).saturating_mul(warps_per_token(problem));
         if warps > i32::MAX as usize {
-            let needed = format!("at most {} times {HEADS_PER_WARP}", i32::MAX);
-            return Err(InvalidProblem::new("batch · s_q · h_q", format!("{:?}", problem), needed).into());
+            let found = format!("{} · {} · {}", problem.batch, problem.s_q, problem.h_q);
+            let needed = format!("at most {} with {HEADS_PER_WARP} heads as one", i32::MAX);
+            return Err(InvalidProblem::new("batch · s_q · h_q", found, needed).into());
         }
         let kernel = Kernel::of(match format {
             StateFormat::Bf16 => &contract::BF16,
