@@ -174,45 +174,57 @@ fn turned_back_in_splits() {
 /// Within the decode or after it, that is the same but for one rounding to bf16.
 #[test]
 fn turned_back_at_once_or_later() {
-    for topk in [64, 600] {
+    for (topk, angles) in [64, 600].into_iter().flat_map(|topk| ANGLES.map(|angles| (topk, angles))) {
         let scope = ScopeSpec { topk, num_pages: 20, ..ScopeSpec::default() };
-        let spec = Spec { format: Fp8Format::Model1, scope, s_q: 2, h_q: 9, batch: 1, ..Spec::default() };
-        for angles in ANGLES {
-            let fused = Spec { inverse_rope: Some(angles), ..spec.clone() }.case();
-            let rope = fused.inverse_rope.clone().expect("positions");
-            let mut plain = fused.clone();
-            (plain.problem.inverse_rope, plain.inverse_rope) = (None, None);
-            for backend in Backend::all() {
-                let [fused, plain] =
-                    [&fused, &plain].map(|case| run(&backend, case, Views::Contiguous).unwrap());
-                let later = RotationCase {
-                    problem: InverseRope { batch: 1, s_q: 2, h_q: 9, head_dim_v: HEAD_DIM_V, angles },
-                    format: StateFormat::Bf16,
-                    out: plain.out.clone(),
-                    rope: rope.clone(),
-                };
-                let later = inverse_rope::run(&backend, &later, Views::Contiguous).unwrap();
-                assert_eq!(fused.lse, plain.lse);
-                for (row, (fused, (later, plain))) in fused
-                    .out
-                    .chunks(HEAD_DIM_V)
-                    .zip(later.chunks(HEAD_DIM_V).zip(plain.out.chunks(HEAD_DIM_V)))
-                    .enumerate()
-                {
-                    let (kept, turned) = fused.split_at(HEAD_DIM_V - ROPE_DIM);
-                    assert_eq!(kept, &plain[..kept.len()], "{} row {row}", backend.name());
-                    assert_ne!(turned, &plain[kept.len()..], "{} row {row}", backend.name());
-                    let pairs = turned.chunks(2).zip(later[kept.len()..].chunks(2));
-                    for (pair, (fused, later)) in pairs.enumerate() {
-                        // Rounded to 8 bits three times in all, on the way to pairs of the same length.
-                        let bound = 3.0 / 256.0 * later[0].hypot(later[1]);
-                        let close = fused.iter().zip(later).all(|(a, b)| (a - b).abs() <= bound);
-                        assert!(close, "{} row {row} pair {pair}: {fused:?} {later:?}", backend.name());
-                    }
-                }
+        let inverse_rope = Some(angles);
+        let (batch, s_q, h_q, format) = (1, 2, 9, Fp8Format::Model1);
+        let mut fused = Spec { batch, s_q, h_q, format, scope, inverse_rope, ..Spec::default() }.case();
+        let rope = fused.inverse_rope.as_mut().expect("positions");
+        if matches!(angles, RopeAngles::Theta(_)) {
+            // Not 0, where nothing is turned.
+            rope.positions = vec![7, 131_071];
+        }
+        let rope = rope.clone();
+        let mut plain = fused.clone();
+        (plain.problem.inverse_rope, plain.inverse_rope) = (None, None);
+        for backend in Backend::all() {
+            let [fused, plain] = [&fused, &plain].map(|case| run(&backend, case, Views::Contiguous).unwrap());
+            assert_eq!(fused.lse, plain.lse, "{}", backend.name());
+            let later = RotationCase {
+                problem: InverseRope { batch, s_q, h_q, head_dim_v: HEAD_DIM_V, angles },
+                format: StateFormat::Bf16,
+                out: plain.out.clone(),
+                rope: rope.clone(),
+            };
+            let later = inverse_rope::run(&backend, &later, Views::Contiguous).unwrap();
+            let rows = [&fused.out, &plain.out, &later].map(|out| out.chunks(HEAD_DIM_V));
+            let [fused, plain, later] = rows;
+            for (row, ((fused, plain), later)) in fused.zip(plain).zip(later).enumerate() {
+                check_fused_row(fused, plain, later)
+                    .unwrap_or_else(|why| panic!("{} {angles:?} row {row}: {why}", backend.name()));
             }
         }
     }
+}
+
+/// A row that was turned back within the decode, one that was not, and the latter turned back afterwards.
+fn check_fused_row(fused: &[f32], plain: &[f32], later: &[f32]) -> Result<(), String> {
+    let (kept, turned) = fused.split_at(HEAD_DIM_V - ROPE_DIM);
+    if kept != &plain[..kept.len()] {
+        return Err("what has no position embedding differs".into());
+    }
+    if turned == &plain[kept.len()..] {
+        return Err("it was not turned".into());
+    }
+    let pairs = turned.chunks(2).zip(later[kept.len()..].chunks(2));
+    for (pair, (fused, later)) in pairs.enumerate() {
+        // Three roundings to 8 bits in all, each of numbers no larger than the pair is long.
+        let bound = 3.0 / 256.0 * later[0].hypot(later[1]);
+        if fused.iter().zip(later).any(|(fused, later)| (fused - later).abs() > bound) {
+            return Err(format!("pair {pair}: {fused:?} at once, {later:?} later"));
+        }
+    }
+    Ok(())
 }
 
 /// A position that the table lacks: NaN in what is turned, nothing else, and never an access outside the table.
