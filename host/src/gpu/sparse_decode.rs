@@ -98,9 +98,6 @@ impl SparsePlan {
             Some(extra) => scope_params("extra", problem.format, extra)?,
             None => (ScopeParams { page_size: Divisor::new(1), ..ScopeParams::zeroed() }, true),
         };
-        if problem.batch == 0 || problem.s_q == 0 || problem.h_q == 0 {
-            return Ok(());
-        }
 
         let max_blocks = max_blocks(problem);
         let queries = Divisor::new(problem.s_q as u32);
