@@ -1,10 +1,10 @@
 //! What a serving stack does before sparse decode: new tokens go into the FP8 cache, selected positions become slots.
 
 use half::bf16;
-use oximla::case_file::SparseDecodeCase;
+use oximla::case_file::{Buffer, ScopeCase, SparseDecodeCase};
 use oximla::{
-    Device, DeviceBuffer, Element, Error, InvalidProblem, KvInsert, KvInsertInputs, KvInsertPlan, TensorView,
-    TensorViewMut, TopkToSlots, TopkToSlotsInputs, TopkToSlotsOutputs, TopkToSlotsPlan,
+    Device, Error, KvInsert, KvInsertInputs, KvInsertPlan, TopkToSlots, TopkToSlotsInputs,
+    TopkToSlotsOutputs, TopkToSlotsPlan,
 };
 
 /// A sparse decode step together with what its cache and its indices are made from.
@@ -35,7 +35,7 @@ pub struct Stage {
     /// The problem in words.
     pub shape: String,
     pub kernel: &'static str,
-    /// Bytes of the cache, or indices.
+    /// Bytes of the cache, or indices and how many of each list are slots.
     pub elements: usize,
     pub wrong: usize,
 }
@@ -48,8 +48,18 @@ impl Pipeline {
     pub fn prepare(&self, device: &Device) -> Result<([Stage; 2], SparseDecodeCase), Error> {
         let (inserted, kv_cache) = self.insert(device)?;
         let (translated, indices) = self.translate(device)?;
-        let mut case = self.case.clone();
-        (case.scope.kv_cache, case.scope.indices) = (kv_cache, indices);
+        // All but the cache and the indices, which may be large.
+        let SparseDecodeCase { problem, q, scope, extra, attn_sink, expected } = &self.case;
+        let scope =
+            ScopeCase { shape: scope.shape, kv_cache, indices, topk_length: scope.topk_length.clone() };
+        let case = SparseDecodeCase {
+            problem: problem.clone(),
+            q: q.clone(),
+            scope,
+            extra: extra.clone(),
+            attn_sink: attn_sink.clone(),
+            expected: expected.clone(),
+        };
         Ok(([inserted, translated], case))
     }
 
@@ -59,17 +69,17 @@ impl Pipeline {
         let problem = KvInsert { format: p.format, num_pages, page_size, tokens };
         let plan = KvInsertPlan::new(&problem, device)?;
         let cache_shape = [num_pages, page_size, 1, p.format.bytes_per_token() as usize];
-        let mut kv_cache = Buffer::of(device, vec![self.untouched; cache_shape.iter().product()])?;
-        let latent = Buffer::of(device, self.latent.clone())?;
-        let rope = Buffer::of(device, self.rope.clone())?;
-        let slots = Buffer::of(device, self.slot_mapping.clone())?;
+        let mut kv_cache = Buffer::filled(device, self.untouched, cache_shape)?;
+        let latent = Buffer::of(device, &self.latent)?;
+        let rope = Buffer::of(device, &self.rope)?;
+        let slots = Buffer::of(device, &self.slot_mapping)?;
         let inputs = KvInsertInputs {
             latent: latent.view("latent", [tokens, p.format.nope_dim() as usize])?,
             rope: rope.view("rope", [tokens, p.format.rope_dim() as usize])?,
             slot_mapping: slots.view("slot_mapping", [tokens])?,
         };
         plan.run(&device.stream(), &inputs, &mut kv_cache.view_mut("kv_cache", cache_shape)?)?;
-        let found = kv_cache.into_vec()?;
+        let found = kv_cache.to_vec()?;
         let expected = &self.case.scope.kv_cache;
         let stage = Stage {
             op: "kv_insert",
@@ -88,11 +98,11 @@ impl Pipeline {
         let (num_pages, page_size) = (shape.num_pages, shape.page_size);
         let problem = TopkToSlots { batch, s_q, topk, max_pages, num_pages, page_size };
         let plan = TopkToSlotsPlan::new(&problem, device)?;
-        let positions = Buffer::of(device, self.positions.clone())?;
-        let page_table = Buffer::of(device, self.page_table.clone())?;
-        let seqlens = Buffer::of(device, self.seqlens.clone())?;
-        let mut slots = Buffer::of(device, vec![0; batch * s_q * topk])?;
-        let mut counts = Buffer::of(device, vec![0; batch * s_q])?;
+        let positions = Buffer::of(device, &self.positions)?;
+        let page_table = Buffer::of(device, &self.page_table)?;
+        let seqlens = Buffer::of(device, &self.seqlens)?;
+        let mut slots = Buffer::filled(device, 0, [batch, s_q, topk])?;
+        let mut counts = Buffer::filled(device, 0, [batch, s_q])?;
         let inputs = TopkToSlotsInputs {
             positions: positions.view("positions", [batch, s_q, topk])?,
             page_table: page_table.view("page_table", [batch, max_pages])?,
@@ -103,68 +113,28 @@ impl Pipeline {
             counts: counts.view_mut("counts", [batch, s_q])?,
         };
         plan.run(&device.stream(), &inputs, &mut outputs)?;
-        let found = slots.into_vec()?;
+        let (found, found_counts) = (slots.to_vec()?, counts.to_vec()?);
         let expected = &self.case.scope.indices;
+        let expected_counts: Vec<i32> = expected.chunks(topk).map(count_of_slots).collect();
         let stage = Stage {
             op: "topk_to_slots",
             shape: format!("b {batch}, s_q {s_q}, topk {topk}, page {page_size}"),
             kernel: plan.kernel(),
-            elements: expected.len(),
-            wrong: differing(&found, expected),
+            elements: expected.len() + expected_counts.len(),
+            wrong: differing(&found, expected) + differing(&found_counts, &expected_counts),
         };
         Ok((stage, found))
     }
 }
 
+/// How many entries of a list are slots.
+fn count_of_slots(list: &[i32]) -> i32 {
+    list.iter().map(|&slot| i32::from(slot >= 0)).sum()
+}
+
 /// How many elements differ.
 fn differing<T: PartialEq>(found: &[T], expected: &[T]) -> usize {
     found.iter().zip(expected).filter(|(found, expected)| found != expected).count()
-}
-
-/// A tensor in the memory of the device that works on it.
-enum Buffer<T: Element> {
-    Host(Vec<T>),
-    Device(DeviceBuffer<T>),
-}
-
-impl<T: Element> Buffer<T> {
-    fn of(device: &Device, elements: Vec<T>) -> Result<Self, Error> {
-        match DeviceBuffer::from_slice(device, &elements) {
-            // The CPU works on the host's.
-            Err(Error::Unsupported { .. }) => Ok(Self::Host(elements)),
-            buffer => Ok(Self::Device(buffer?)),
-        }
-    }
-
-    fn view<const RANK: usize>(
-        &self,
-        name: &str,
-        shape: [usize; RANK],
-    ) -> Result<TensorView<'_, T, RANK>, InvalidProblem> {
-        match self {
-            Self::Host(elements) => TensorView::from_slice(name, elements, shape),
-            Self::Device(buffer) => TensorView::from_buffer(name, buffer, shape),
-        }
-    }
-
-    fn view_mut<const RANK: usize>(
-        &mut self,
-        name: &str,
-        shape: [usize; RANK],
-    ) -> Result<TensorViewMut<'_, T, RANK>, InvalidProblem> {
-        match self {
-            Self::Host(elements) => TensorViewMut::from_slice(name, elements, shape),
-            Self::Device(buffer) => TensorViewMut::from_buffer(name, buffer, shape),
-        }
-    }
-
-    /// The elements after all work on the device.
-    fn into_vec(self) -> Result<Vec<T>, Error> {
-        match self {
-            Self::Host(elements) => Ok(elements),
-            Self::Device(buffer) => buffer.to_vec(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -192,6 +162,7 @@ mod tests {
         pipeline.positions[there] = -1;
         pipeline.rope[7] = bf16::from_f32(1e4);
         let (stages, _) = pipeline.prepare(&Device::cpu()).unwrap();
-        assert!(stages[0].wrong >= 1 && stages[1].wrong == 1, "{stages:?}");
+        // An index and a count.
+        assert!(stages[0].wrong >= 1 && stages[1].wrong == 2, "{stages:?}");
     }
 }

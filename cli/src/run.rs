@@ -276,7 +276,7 @@ struct StageReport {
     backend: &'static str,
     device: String,
     kernel: &'static str,
-    /// Bytes or indices that it left.
+    /// Bytes that it left, or indices and counts.
     elements: usize,
     /// How many of them are not what they should be.
     wrong: usize,

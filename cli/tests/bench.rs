@@ -45,7 +45,19 @@ fn check(record: &Value, [name, op, regime]: [&str; 3], rounds: u64, flop: f64) 
 }
 
 #[test]
-fn the_cpu_is_timed_in_every_operation() {
+fn copies_into_and_out_of_caches_are_timed_on_a_gpu_alone() {
+    let file = folder("bench_copies").join("cases.json");
+    let case = |op: &str| json!({"name": op, "op": op, "tokens": 128, "d": 512, "page": 64});
+    fs::write(&file, json!([case("kv_insert"), case("kv_gather")]).to_string()).unwrap();
+    let ended = bench(&["--backend", "cpu", "--cases", file.to_str().unwrap(), "--json"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let records = objects(&ended.stdout);
+    assert_eq!(records.iter().map(|record| &record["name"]).collect::<Vec<_>>(), ["kv_insert", "kv_gather"]);
+    assert!(records.iter().all(|record| record["skipped"].is_string()), "{}", ended.stdout);
+}
+
+#[test]
+fn the_cpu_is_timed_in_attention() {
     let folder = folder("bench_cpu");
     let (cases, plots) = (small_cases(&folder), folder.join("plots"));
     let plots = plots.to_str().unwrap();

@@ -25,6 +25,7 @@ mod shapes;
 mod tests;
 mod write;
 
+pub use buffer::Buffer;
 pub use run::Prepared;
 
 use crate::{DenseDecode, Error, KvFormat, KvScopeShape, SparseDecode, SparsePrefill};

@@ -67,7 +67,7 @@ fn answer(
         stopwatch.load(&case.shape)?;
         *loaded = Some(case.name.clone());
     }
-    Ok(Record::new(case, regime, vec![stopwatch.time(regime)?], stopwatch.device()))
+    Ok(Record::new(case, regime, vec![stopwatch.round(regime)?], stopwatch.device()))
 }
 
 /// The first line.

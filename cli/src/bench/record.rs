@@ -49,6 +49,9 @@ pub struct Record {
     /// Share of the bandwidth of the GPU's memory, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth_percent: Option<f64>,
+    /// Share of the speed of a copy, where calls only move bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_percent: Option<f64>,
     /// Shortest and longest of the rounds, in microseconds.
     pub spread: [f64; 2],
     pub rounds: usize,
@@ -56,6 +59,15 @@ pub struct Record {
     /// The driver's version, on a GPU.
     #[serde(default)]
     pub driver: Option<String>,
+}
+
+/// What one measurement found, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Round {
+    /// Of a call.
+    pub call: f64,
+    /// Of a copy of as many bytes, where calls only move bytes.
+    pub copy: Option<f64>,
 }
 
 /// A case that was not timed.
@@ -69,11 +81,13 @@ pub struct Skipped<'a> {
 
 /// The titles of a record's columns in text.
 pub const HEADER: &str =
-    "case                                     regime          us TFLOP/s  peak    GB/s  peak  spread";
+    "case                                     regime          us TFLOP/s  peak    GB/s  peak  copy  spread";
 
 impl Record {
     /// The record of a case that took `rounds` microseconds; at least one.
-    pub fn new(case: &StandardCase, regime: Regime, mut rounds: Vec<f64>, device: &DeviceInfo) -> Self {
+    pub fn new(case: &StandardCase, regime: Regime, rounds: Vec<Round>, device: &DeviceInfo) -> Self {
+        let copies = rounds.iter().map(|round| round.copy).collect::<Option<Vec<f64>>>();
+        let mut rounds: Vec<f64> = rounds.into_iter().map(|round| round.call).collect();
         let us = median(&mut rounds);
         let (flops, bandwidth) = (case.shape.flop() / us * 1e6, case.shape.bytes() / us * 1e6);
         let ceilings = GpuName::of_device(&device.name).map(GpuName::ceilings);
@@ -87,6 +101,7 @@ impl Record {
             gbps: rounded(bandwidth * 1e-9),
             tensor_percent: ceilings.map(|gpu| rounded(100.0 * flops / gpu.tensor_flops)),
             bandwidth_percent: ceilings.map(|gpu| rounded(100.0 * bandwidth / gpu.bandwidth)),
+            copy_percent: copies.map(|mut copies| rounded(100.0 * median(&mut copies) / us)),
             spread: [rounded(rounds[0]), rounded(rounds[rounds.len() - 1])],
             rounds: rounds.len(),
             device: device.name.clone(),
@@ -106,7 +121,7 @@ pub fn median(values: &mut [f64]) -> f64 {
 /// earlier one; lines about cases that were skipped are passed over.
 ///
 /// # Errors
-/// When a file cannot be read or a line is neither, or times and rates are not positive.
+/// When a file cannot be read or a line is neither, or times or rates are out of range.
 pub fn read(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Record>> {
     let mut records: Vec<Record> = Vec::new();
     let mut places = BTreeMap::new();
@@ -119,9 +134,11 @@ pub fn read(files: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Record>> {
                 continue;
             }
             let record: Record = serde_json::from_value(value).with_context(place)?;
-            for (field, value) in [("us", record.us), ("tflops", record.tflops), ("gbps", record.gbps)] {
+            for (field, value) in [("us", record.us), ("gbps", record.gbps)] {
                 ensure!(value > 0.0, "{}: {field} is {value}; needed is more than 0", place());
             }
+            // What only moves bytes has none.
+            ensure!(record.tflops >= 0.0, "{}: tflops is {}; needed is at least 0", place(), record.tflops);
             let key = (record.name.clone(), record.program.clone(), record.regime);
             match places.get(&key) {
                 Some(&place) => records[place] = record,
@@ -153,6 +170,7 @@ impl Display for Record {
         write!(f, "{:<41}{:<10}{:>8}", self.name, self.regime.name(), Digits(self.us).to_string())?;
         write!(f, "{:>8}{:>6}", Digits(self.tflops).to_string(), percent(self.tensor_percent))?;
         write!(f, "{:>8}{:>6}", Digits(self.gbps).to_string(), percent(self.bandwidth_percent))?;
+        write!(f, "{:>6}", percent(self.copy_percent))?;
         write!(f, "  {low} to {high}")
     }
 }
@@ -192,17 +210,21 @@ mod tests {
             .remove(0)
     }
 
+    fn calls(us: &[f64]) -> Vec<Round> {
+        us.iter().map(|&call| Round { call, copy: None }).collect()
+    }
+
     #[test]
     fn a_record_is_the_median_and_its_rates() {
         let record =
-            Record::new(&case(), Regime::Sustained, vec![260.0, 240.0, 250.0], &device("NVIDIA H200"));
+            Record::new(&case(), Regime::Sustained, calls(&[260.0, 240.0, 250.0]), &device("NVIDIA H200"));
         let expected = serde_json::json!({
             "name": "dense-b128-h128-q1-k4096", "program": "oximla", "op": "dense_decode", "regime": "sustained",
             "us": 250.0, "tflops": 584.12, "gbps": 2558.5, "tensor_percent": 60.467, "bandwidth_percent": 57.885,
             "spread": [240.0, 260.0], "rounds": 3, "device": "NVIDIA H200", "driver": "13.0",
         });
         assert_eq!(serde_json::to_value(&record).unwrap(), expected);
-        let unknown = Record::new(&case(), Regime::Burst, vec![250.0], &device("NVIDIA A100"));
+        let unknown = Record::new(&case(), Regime::Burst, calls(&[250.0]), &device("NVIDIA A100"));
         assert_eq!((unknown.tensor_percent, unknown.bandwidth_percent), (None, None));
     }
 
@@ -213,9 +235,18 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_takes_less_time_is_faster() {
+        let rounds = [(260.0, 240.0), (240.0, 200.0), (250.0, 210.0)]
+            .map(|(call, copy)| Round { call, copy: Some(copy) });
+        let record = Record::new(&case(), Regime::Burst, rounds.to_vec(), &device("NVIDIA H200"));
+        assert_eq!((record.us, record.copy_percent), (250.0, Some(84.0)));
+    }
+
+    #[test]
     fn text_lines_up_with_the_header() {
-        let record = Record::new(&case(), Regime::Sustained, vec![250.0], &device("NVIDIA H200")).to_string();
-        for (title, value) in [("us", "250"), ("TFLOP/s", "584"), ("GB/s", "2558")] {
+        let round = Round { call: 250.0, copy: Some(220.0) };
+        let record = Record::new(&case(), Regime::Sustained, vec![round], &device("NVIDIA H200")).to_string();
+        for (title, value) in [("us", "250"), ("TFLOP/s", "584"), ("GB/s", "2558"), ("copy", "88%")] {
             let end = |text: &str, word: &str| text.find(word).map(|start| start + word.len());
             assert_eq!(end(HEADER, title), end(&record, value), "{HEADER}\n{record}");
         }
@@ -227,7 +258,8 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let (first, second) = (folder.join("first"), folder.join("second"));
         let line = |us: f64, regime: Regime| {
-            serde_json::to_string(&Record::new(&case(), regime, vec![us], &device("NVIDIA H200"))).unwrap()
+            serde_json::to_string(&Record::new(&case(), regime, calls(&[us]), &device("NVIDIA H200")))
+                .unwrap()
         };
         let skipped = r#"{"name": "a", "op": "sparse_decode", "skipped": "b"}"#;
         fs::write(

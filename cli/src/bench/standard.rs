@@ -112,6 +112,11 @@ mod tests {
         // 2 · 4096 · 128 · 2048 · 1088; (4096 · 2048 · 576 + 4096 · 128 · 1088) · 2 bytes.
         let case = standard("prefill-d576-h128-topk2048-k8192");
         assert_eq!((case.shape.flop(), case.shape.bytes()), (2_336_462_209_024.0, 10_804_527_104.0));
+        // 1048576 tokens · (576 · 2 + 656 + 8) bytes; 65536 tokens · (512 · 2 + 584 + 4) bytes.
+        let case = standard("insert-v32-k1048576");
+        assert_eq!((case.shape.flop(), case.shape.bytes()), (0.0, 1_904_214_016.0));
+        let case = standard("gather-m1-k65536");
+        assert_eq!((case.shape.flop(), case.shape.bytes()), (0.0, 105_644_032.0));
     }
 
     #[test]
@@ -133,6 +138,8 @@ mod tests {
                 Shape::DenseDecode(shape) => shape.problem().validate(),
                 Shape::SparseDecode(shape) => shape.problem().validate(),
                 Shape::SparsePrefill(shape) => shape.problem().validate(),
+                Shape::KvInsert(shape) => shape.insertion().validate(),
+                Shape::KvGather(shape) => shape.gathering().validate(),
             };
             assert!(validated.is_ok(), "{}: {validated:?}", case.name);
             assert_eq!(cases.iter().filter(|other| other.name == case.name).count(), 1, "{}", case.name);
@@ -147,7 +154,7 @@ mod tests {
                 .map(|cases| cases.into_iter().map(|case| case.name).collect::<Vec<_>>())
         };
         assert_eq!(names(&["b1-h128", "b1-h16"]).unwrap().len(), 2);
-        assert_eq!(names(&[]).unwrap().len(), 33);
+        assert_eq!(names(&[]).unwrap().len(), 41);
         assert!(names(&["dense", "b9-"]).unwrap_err().to_string().starts_with("CASE is b9-;"));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use oximla::DeviceInfo;
 
 use super::ops::Shape;
-use super::record::Regime;
+use super::record::{Regime, Round};
 
 /// Calls in the graph that is replayed in the sustained regime.
 pub const GRAPH_CALLS: usize = 10;
@@ -38,6 +38,23 @@ pub trait Stopwatch {
     /// # Errors
     /// When a call fails, or no case is loaded.
     fn time(&mut self, regime: Regime) -> anyhow::Result<f64>;
+
+    /// Median microseconds of a copy of as many bytes as a call moves, half of them read and half written, where the case
+    /// loaded last only moves bytes and the device knows a copy.
+    ///
+    /// # Errors
+    /// As for [`Self::time`].
+    fn time_copy(&mut self, _regime: Regime) -> anyhow::Result<Option<f64>> {
+        Ok(None)
+    }
+
+    /// Both of them.
+    ///
+    /// # Errors
+    /// As for [`Self::time`].
+    fn round(&mut self, regime: Regime) -> anyhow::Result<Round> {
+        Ok(Round { call: self.time(regime)?, copy: self.time_copy(regime)? })
+    }
 }
 
 /// How often something that takes so many seconds fits into a time.

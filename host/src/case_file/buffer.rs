@@ -5,7 +5,11 @@ use crate::{Device, Element, Error, InvalidProblem, TensorView, TensorViewMut, W
 use std::borrow::Cow;
 
 /// Elements in the memory of the device that is to work on them. The CPU borrows those that the caller has.
-pub(super) enum Buffer<'a, T: Element> {
+#[derive(Debug)]
+pub struct Buffer<'a, T: Element>(Place<'a, T>);
+
+#[derive(Debug)]
+enum Place<'a, T: Element> {
     #[cfg(feature = "cpu")]
     Host(Cow<'a, [T]>),
     #[cfg(feature = "_gpu")]
@@ -14,71 +18,85 @@ pub(super) enum Buffer<'a, T: Element> {
 
 impl<'a, T: Element> Buffer<'a, T> {
     /// A copy, where the device needs one, of the host's elements.
-    pub(super) fn of(device: &Device, data: impl Into<Cow<'a, [T]>>) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Driver`] where the device has not enough memory or the copy fails.
+    pub fn of(device: &Device, data: impl Into<Cow<'a, [T]>>) -> Result<Self, Error> {
         let data = data.into();
         match &device.0 {
             #[cfg(feature = "cpu")]
-            Backend::Cpu => Ok(Self::Host(data)),
+            Backend::Cpu => Ok(Self(Place::Host(data))),
             #[cfg(feature = "_gpu")]
             Backend::Gpu(_) => {
-                Ok(Self::Device(crate::DeviceBuffer::from_slice(device, &data)?, std::marker::PhantomData))
+                let buffer = crate::DeviceBuffer::from_slice(device, &data)?;
+                Ok(Self(Place::Device(buffer, std::marker::PhantomData)))
             }
         }
     }
 
     /// As many copies of `value` as a tensor of `shape` has elements.
-    pub(super) fn filled<const RANK: usize>(
-        device: &Device,
-        value: T,
-        shape: [usize; RANK],
-    ) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// As of [`Self::of`].
+    pub fn filled<const RANK: usize>(device: &Device, value: T, shape: [usize; RANK]) -> Result<Self, Error> {
         Self::of(device, vec![value; shape.iter().product()])
     }
 
-    pub(super) fn view<const RANK: usize>(
+    /// The elements as a contiguous tensor.
+    ///
+    /// # Errors
+    /// [`InvalidProblem`] with `name` where there are fewer or more than `shape` has.
+    pub fn view<const RANK: usize>(
         &self,
         name: &str,
         shape: [usize; RANK],
     ) -> Result<TensorView<'_, T, RANK>, InvalidProblem> {
-        match self {
+        match &self.0 {
             #[cfg(feature = "cpu")]
-            Self::Host(data) => TensorView::from_slice(name, data, shape),
+            Place::Host(data) => TensorView::from_slice(name, data, shape),
             #[cfg(feature = "_gpu")]
-            Self::Device(data, _) => TensorView::from_buffer(name, data, shape),
+            Place::Device(data, _) => TensorView::from_buffer(name, data, shape),
         }
     }
 
-    pub(super) fn view_mut<const RANK: usize>(
+    /// The elements as a contiguous tensor to write.
+    ///
+    /// # Errors
+    /// As of [`Self::view`].
+    pub fn view_mut<const RANK: usize>(
         &mut self,
         name: &str,
         shape: [usize; RANK],
     ) -> Result<TensorViewMut<'_, T, RANK>, InvalidProblem> {
-        match self {
+        match &mut self.0 {
             #[cfg(feature = "cpu")]
-            Self::Host(data) => TensorViewMut::from_slice(name, data.to_mut(), shape),
+            Place::Host(data) => TensorViewMut::from_slice(name, data.to_mut(), shape),
             #[cfg(feature = "_gpu")]
-            Self::Device(data, _) => TensorViewMut::from_buffer(name, data, shape),
+            Place::Device(data, _) => TensorViewMut::from_buffer(name, data, shape),
         }
     }
 
     /// The elements after all work on the device.
-    pub(super) fn to_vec(&self) -> Result<Vec<T>, Error> {
-        match self {
+    ///
+    /// # Errors
+    /// [`Error::Driver`] where work on the device or the copy failed.
+    pub fn to_vec(&self) -> Result<Vec<T>, Error> {
+        match &self.0 {
             #[cfg(feature = "cpu")]
-            Self::Host(data) => Ok(data.to_vec()),
+            Place::Host(data) => Ok(data.to_vec()),
             #[cfg(feature = "_gpu")]
-            Self::Device(data, _) => data.to_vec(),
+            Place::Device(data, _) => data.to_vec(),
         }
     }
 }
 
 impl Buffer<'_, f32> {
     pub(super) fn workspace(&mut self) -> Workspace<'_> {
-        match self {
+        match &mut self.0 {
             #[cfg(feature = "cpu")]
-            Self::Host(data) => Workspace::from_slice(data.to_mut()),
+            Place::Host(data) => Workspace::from_slice(data.to_mut()),
             #[cfg(feature = "_gpu")]
-            Self::Device(data, _) => Workspace::from_buffer(data),
+            Place::Device(data, _) => Workspace::from_buffer(data),
         }
     }
 }

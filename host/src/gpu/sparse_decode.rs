@@ -100,9 +100,6 @@ impl SparsePlan {
             Some(extra) => scope_params("extra", problem.format, extra)?,
             None => (ScopeParams { page_size: Divisor::new(1), ..ScopeParams::zeroed() }, true),
         };
-        if problem.batch == 0 || problem.s_q == 0 || problem.h_q == 0 {
-            return Ok(());
-        }
 
         let max_blocks = max_blocks(problem);
         let queries = Divisor::new(problem.s_q as u32);
@@ -243,7 +240,7 @@ fn max_blocks(problem: &SparseDecode) -> u32 {
 fn grid_shape(problem: &SparseDecode, multiprocessors: u32) -> Result<GridShape, Error> {
     let extra_topk = problem.extra.as_ref().map_or(0, |extra| extra.topk);
     let limits = [
-        ("batch · s_q", problem.batch.saturating_mul(problem.s_q), i32::MAX as usize / 4),
+        ("batch · s_q", problem.batch.saturating_mul(problem.s_q), contract::MAX_REQUESTS as usize),
         ("h_q", problem.h_q, i32::MAX as usize / TILE_ROWS as usize),
         ("topk", problem.scope.topk.saturating_add(extra_topk), i32::MAX as usize / 2),
     ];

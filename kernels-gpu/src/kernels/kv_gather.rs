@@ -21,10 +21,9 @@ const NO_SLOT: i32 = -1;
 /// Launched under its contract, grid `⌈tokens / TOKENS_PER_CTA⌉`, with parameters that describe live tensors; rows of the
 /// output are aligned to 16 bytes, pages to 8.
 #[unsafe(no_mangle)]
-pub unsafe extern "ptx-kernel" fn kv_gather_v32(_: KvGatherParams) {
-    let params = special::parameter_address!("kv_gather_v32");
+pub unsafe extern "ptx-kernel" fn kv_gather_v32(params: KvGatherParams) {
     // SAFETY: as the caller promises.
-    unsafe { kv_gather::<V32>(params) }
+    unsafe { kv_gather::<V32>(&params) }
 }
 
 /// The kernel for the cache of DeepSeek V4.
@@ -32,16 +31,13 @@ pub unsafe extern "ptx-kernel" fn kv_gather_v32(_: KvGatherParams) {
 /// # Safety
 /// As for [`kv_gather_v32`].
 #[unsafe(no_mangle)]
-pub unsafe extern "ptx-kernel" fn kv_gather_model1(_: KvGatherParams) {
-    let params = special::parameter_address!("kv_gather_model1");
+pub unsafe extern "ptx-kernel" fn kv_gather_model1(params: KvGatherParams) {
     // SAFETY: as the caller promises.
-    unsafe { kv_gather::<Model1>(params) }
+    unsafe { kv_gather::<Model1>(&params) }
 }
 
 #[inline(always)]
-unsafe fn kv_gather<F: Fp8Format>(params: u64) {
-    // SAFETY: the address of a parameter of that type, which nothing writes.
-    let params = unsafe { &*(params as *const KvGatherParams) };
+unsafe fn kv_gather<F: Fp8Format>(params: &KvGatherParams) {
     special::griddepcontrol_launch_dependents();
     special::griddepcontrol_wait();
     let (warp, lane) = (special::thread_x() / WARP_THREADS, special::thread_x() % WARP_THREADS);

@@ -13,16 +13,18 @@ use oximla_types::fp8;
 use oximla_types::kernels::kv_insert::{KvInsertParams, TOKENS_PER_WARP, WARPS};
 use oximla_types::launch::WARP_THREADS;
 
+/// What names no token.
+const NO_SLOT: i64 = -1;
+
 /// The kernel for the cache of DeepSeek V3.2.
 ///
 /// # Safety
 /// Launched under its contract, grid `⌈tokens / TOKENS_PER_CTA⌉`, with parameters that describe live tensors; rows of the
 /// inputs are aligned to 16 bytes, pages to 8. Slots are distinct.
 #[unsafe(no_mangle)]
-pub unsafe extern "ptx-kernel" fn kv_insert_v32(_: KvInsertParams) {
-    let params = special::parameter_address!("kv_insert_v32");
+pub unsafe extern "ptx-kernel" fn kv_insert_v32(params: KvInsertParams) {
     // SAFETY: as the caller promises.
-    unsafe { kv_insert::<V32>(params) }
+    unsafe { kv_insert::<V32>(&params) }
 }
 
 /// The kernel for the cache of DeepSeek V4.
@@ -30,16 +32,13 @@ pub unsafe extern "ptx-kernel" fn kv_insert_v32(_: KvInsertParams) {
 /// # Safety
 /// As for [`kv_insert_v32`].
 #[unsafe(no_mangle)]
-pub unsafe extern "ptx-kernel" fn kv_insert_model1(_: KvInsertParams) {
-    let params = special::parameter_address!("kv_insert_model1");
+pub unsafe extern "ptx-kernel" fn kv_insert_model1(params: KvInsertParams) {
     // SAFETY: as the caller promises.
-    unsafe { kv_insert::<Model1>(params) }
+    unsafe { kv_insert::<Model1>(&params) }
 }
 
 #[inline(always)]
-unsafe fn kv_insert<F: Fp8Format>(params: u64) {
-    // SAFETY: the address of a parameter of that type, which nothing writes.
-    let params = unsafe { &*(params as *const KvInsertParams) };
+unsafe fn kv_insert<F: Fp8Format>(params: &KvInsertParams) {
     special::griddepcontrol_launch_dependents();
     special::griddepcontrol_wait();
     let (warp, lane) = (special::thread_x() / WARP_THREADS, special::thread_x() % WARP_THREADS);
@@ -55,8 +54,8 @@ unsafe fn kv_insert<F: Fp8Format>(params: u64) {
 /// What a lane has of a token.
 #[derive(Clone, Copy)]
 struct Token {
-    /// Where it goes, if anywhere.
-    slot: Option<u32>,
+    /// The number of where it goes, which may be none of the cache's.
+    number: i64,
     /// Its groups, pairs of bf16.
     groups: [[u32; 4]; GROUPS],
     /// Its pair of the RoPE part.
@@ -64,7 +63,7 @@ struct Token {
 }
 
 impl Token {
-    const NONE: Self = Self { slot: None, groups: [[0; 4]; GROUPS], rope: 0 };
+    const NONE: Self = Self { number: NO_SLOT, groups: [[0; 4]; GROUPS], rope: 0 };
 
     /// Asks for a token. One past the last is none.
     ///
@@ -84,7 +83,7 @@ impl Token {
         let slot = address(params.slots, params.slots_stride, 8);
         // SAFETY: the token is one of the tensors', and its parts are aligned as its rows are.
         unsafe {
-            token.slot = slot_in_cache(&params.cache, memory::ld_global_i64(slot));
+            token.number = memory::ld_global_i64(slot);
             unroll!(G in 2 => {
                 if has_group::<F>(lane, G) {
                     let address = latent + group_number(lane, G) * GROUP_BYTES;
@@ -103,7 +102,7 @@ impl Token {
     #[inline(always)]
     unsafe fn insert<F: Fp8Format>(self, params: &KvInsertParams, lane: u32) {
         // The same in all lanes: what follows is uniform.
-        let Some(slot) = self.slot else { return };
+        let Some(slot) = slot_in_cache(&params.cache, self.number) else { return };
         let to = TokenAddresses::new::<F>(&params.cache, slot);
         // SAFETY: the whole warp is here; the token is one of the cache's, and its parts are aligned.
         unsafe {

@@ -43,6 +43,9 @@ pub const fn min_payload(longest: u32) -> u32 {
     }
 }
 
+/// Query tokens of a launch at most: the loads keep the number of one, or this in place of one, in a word with three flags.
+pub const MAX_REQUESTS: u32 = (1 << (u32::BITS - 3)) - 1;
+
 /// Caches whose tokens share the softmax, at most.
 pub const SCOPES: usize = 2;
 

@@ -47,7 +47,7 @@ pub fn load(memory: &Memory, shape: &DenseDecodeShape) -> anyhow::Result<(Graphs
         lse: TensorViewMut::from_buffer("lse", &mut lse, lse_shape)?,
     };
     let graphs = Graphs::capture(&memory.stream, || {
-        plan.run(&stream, &inputs, &mut outputs, &mut Workspace::from_buffer(&mut workspace))
+        Ok(plan.run(&stream, &inputs, &mut outputs, &mut Workspace::from_buffer(&mut workspace))?)
     })?;
     Ok((graphs, Box::new((q, kv_cache, block_table, cache_seqlens, out, lse, workspace))))
 }

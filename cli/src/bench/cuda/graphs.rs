@@ -7,7 +7,7 @@ use anyhow::Context;
 use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaEvent, CudaGraph, CudaSlice, CudaStream};
 
-use crate::bench::record::median;
+use crate::bench::record::{Regime, median};
 use crate::bench::timing::{
     BURST_CALLS, BURST_GAP, FLUSHED_BYTES, GRAPH_CALLS, SUSTAINED, SUSTAINED_SAMPLES, WARM_UP, repetitions,
 };
@@ -26,7 +26,7 @@ impl Graphs {
     /// When a call fails or enqueues nothing.
     pub fn capture(
         stream: &Arc<CudaStream>,
-        mut call: impl FnMut() -> Result<(), oximla::Error>,
+        mut call: impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         // What is wrong shows up outside of a capture, where it is easier to tell.
         call()?;
@@ -38,11 +38,19 @@ impl Graphs {
         })
     }
 
-    /// Median microseconds of a call among others.
+    /// Median microseconds of a call.
     ///
     /// # Errors
     /// When a call fails.
-    pub fn sustained(&self) -> anyhow::Result<f64> {
+    pub fn time(&self, regime: Regime) -> anyhow::Result<f64> {
+        match regime {
+            Regime::Sustained => self.sustained(),
+            Regime::Burst => self.burst(),
+        }
+    }
+
+    /// Median microseconds of a call among others.
+    fn sustained(&self) -> anyhow::Result<f64> {
         let estimate = self.replay(&self.ten)?;
         let [least, most] = SUSTAINED_SAMPLES;
         for _ in 0..repetitions(WARM_UP, estimate).min(most) {
@@ -60,10 +68,7 @@ impl Graphs {
     }
 
     /// Median microseconds of a call by itself.
-    ///
-    /// # Errors
-    /// When a call fails.
-    pub fn burst(&self) -> anyhow::Result<f64> {
+    fn burst(&self) -> anyhow::Result<f64> {
         let mut flushed: CudaSlice<u8> = self.stream.alloc_zeros(FLUSHED_BYTES)?;
         let mut call = || {
             thread::sleep(BURST_GAP);
@@ -92,7 +97,7 @@ impl Graphs {
 fn capture(
     stream: &Arc<CudaStream>,
     calls: usize,
-    call: &mut dyn FnMut() -> Result<(), oximla::Error>,
+    call: &mut dyn FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<CudaGraph> {
     stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
     let enqueued = (0..calls).try_for_each(|_| call());

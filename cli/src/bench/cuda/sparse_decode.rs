@@ -45,7 +45,7 @@ pub fn load(memory: &Memory, shape: &SparseDecodeShape) -> anyhow::Result<(Graph
         lse: TensorViewMut::from_buffer("lse", &mut lse, lse_shape)?,
     };
     let graphs = Graphs::capture(&memory.stream, || {
-        plan.run(&stream, &inputs, &mut outputs, &mut Workspace::from_buffer(&mut workspace))
+        Ok(plan.run(&stream, &inputs, &mut outputs, &mut Workspace::from_buffer(&mut workspace))?)
     })?;
     Ok((graphs, Box::new((q, scope, extra, attn_sink, out, lse, workspace))))
 }

@@ -46,7 +46,7 @@ pub fn load(memory: &Memory, shape: &SparsePrefillShape) -> anyhow::Result<(Grap
         max_logits: TensorViewMut::from_buffer("max_logits", &mut max_logits, row_shape)?,
     };
     let graphs = Graphs::capture(&memory.stream, || {
-        plan.run(&stream, &inputs, &mut outputs, &mut Workspace::from_buffer(&mut workspace))
+        Ok(plan.run(&stream, &inputs, &mut outputs, &mut Workspace::from_buffer(&mut workspace))?)
     })?;
     Ok((graphs, Box::new((q, kv, indices, attn_sink, out, lse, max_logits, workspace))))
 }

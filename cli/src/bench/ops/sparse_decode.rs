@@ -6,15 +6,12 @@ use oximla::case_file::{ScopeCase, SparseDecodeCase};
 use oximla::{InvalidProblem, KvFormat, KvScopeShape, SparseDecode};
 use serde::{Deserialize, Serialize};
 
-use super::softmax_scale;
+use super::{check_head_dim, fp8_format, softmax_scale};
 use crate::bench::{fp8_pages, inputs};
 
 /// Queries are normally distributed with this standard deviation, and cut off at this magnitude.
 const QUERY_SPREAD: f32 = 1.0;
 const QUERY_LIMIT: f32 = 1.0;
-
-/// The formats, by the elements of their keys.
-const FORMATS: [KvFormat; 2] = [KvFormat::V32Fp8, KvFormat::Model1Fp8];
 
 /// A sparse decode step. Selected tokens may be any of a cache's, as if its requests shared all pages.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,7 +48,7 @@ impl SparseDecodeShape {
             batch: self.b,
             s_q: self.s_q,
             h_q: self.h_q,
-            format: self.format().unwrap_or(KvFormat::Model1Fp8),
+            format: fp8_format(self.d).unwrap_or(KvFormat::Model1Fp8),
             scope: scope(self.page, self.topk),
             extra: self.extra_page.zip(self.extra_topk).map(|(page_size, topk)| scope(page_size, topk)),
             softmax_scale: softmax_scale(self.d),
@@ -96,14 +93,10 @@ impl SparseDecodeShape {
 
     /// Checks that there is a format for the keys, and that a second cache has both of its sizes.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        ensure!(self.format().is_some(), "d is {}; needed is 576 or 512", self.d);
+        check_head_dim(self.d)?;
         let has_both = self.extra_topk.is_some() == self.extra_page.is_some();
         ensure!(has_both, "one of extra_topk and extra_page is missing; needed are both or none");
         Ok(())
-    }
-
-    fn format(&self) -> Option<KvFormat> {
-        FORMATS.into_iter().find(|format| format.head_dim() as usize == self.d)
     }
 }
 

@@ -31,12 +31,12 @@ struct Series<'a> {
 }
 
 /// Writes the plots that the records allow into a folder, and returns the files: `roofline-REGIME.svg` for each regime
-/// and, where another program has records too, `peers-REGIME.svg`.
+/// and, where another program has records too, `peers-REGIME.svg`. What only moves bytes has no place in them.
 ///
 /// # Errors
-/// When there are no records, or a file cannot be written.
+/// When there are no records of what computes, or a file cannot be written.
 pub fn draw(folder: &Path, records: &[Record]) -> anyhow::Result<Vec<PathBuf>> {
-    ensure!(!records.is_empty(), "there are no records to plot");
+    ensure!(records.iter().any(computes), "there are no records to plot");
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let mut files = Vec::new();
     for regime in [Regime::Sustained, Regime::Burst] {
@@ -58,9 +58,14 @@ pub fn draw(folder: &Path, records: &[Record]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+fn computes(record: &Record) -> bool {
+    record.tflops > 0.0
+}
+
 impl<'a> Series<'a> {
     fn of(regime: Regime, records: &'a [Record]) -> Self {
-        let records: Vec<&Record> = records.iter().filter(|record| record.regime == regime).collect();
+        let records: Vec<&Record> =
+            records.iter().filter(|record| computes(record) && record.regime == regime).collect();
         let mut cases: Vec<&str> = Vec::new();
         let mut programs: Vec<&str> = Vec::new();
         for record in &records {
@@ -125,6 +130,7 @@ mod tests {
             gbps: gbps / factor,
             tensor_percent: None,
             bandwidth_percent: None,
+            copy_percent: None,
             spread: [us, us],
             rounds: 1,
             device: "NVIDIA H200".into(),
@@ -173,6 +179,10 @@ mod tests {
         let apart = [records("another", 1.0)[..1].to_vec(), records(PROGRAM, 1.0)[1..].to_vec()].concat();
         assert_eq!(draw(&folder, &apart).unwrap().len(), 1);
         assert!(draw(&folder, &[]).is_err());
+        let moves_bytes = |record: Record| Record { tflops: 0.0, ..record };
+        let moving: Vec<Record> = records(PROGRAM, 1.0).into_iter().map(moves_bytes).collect();
+        assert!(draw(&folder, &moving).is_err());
+        assert_eq!(draw(&folder, &[moving, records(PROGRAM, 1.0)].concat()).unwrap().len(), 1);
         fs::remove_dir_all(folder).unwrap();
     }
 }
