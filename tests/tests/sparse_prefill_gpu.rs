@@ -1,7 +1,7 @@
 //! What holds for sparse prefill on a GPU only, real or emulated: its memory cannot be looked at before a run.
 
 use half::bf16;
-use oximla::case_file::SparsePrefillCase;
+use oximla::case_file::{Expected, SparsePrefillCase};
 use oximla::{Error, InvalidProblem, SparsePrefillPlan};
 use oximla_conformance::backend::Backend;
 use oximla_conformance::sparse_decode::Invalid;
@@ -21,15 +21,20 @@ fn spec(head_dim: usize) -> Spec {
 
 fn check(gpu: &Backend, case: &SparsePrefillCase) {
     let actual = run(gpu, case, Views::Contiguous).expect("contents that the GPU cannot look at");
-    SPARSE_PREFILL.check(&actual, &answer(case)).unwrap_or_else(|why| panic!("{}: {why}", gpu.name()));
+    check_answer(gpu, case, &actual);
 }
 
-/// The `[s_q, h_q]` rows of what the GPU gives that are NaN: all of a row's output and its lse must be, or nothing.
+fn check_answer(gpu: &Backend, case: &SparsePrefillCase, actual: &Expected) {
+    SPARSE_PREFILL.check(actual, &answer(case)).unwrap_or_else(|why| panic!("{}: {why}", gpu.name()));
+}
+
+/// The `[s_q, h_q]` rows of what the GPU gives that are NaN: all of a row must be, or nothing.
 fn nan_rows(gpu: &Backend, case: &SparsePrefillCase) -> Vec<usize> {
     let actual = run(gpu, case, Views::Contiguous).expect("a run");
     let rows = 0..case.problem.s_q * case.problem.h_q;
     rows.filter(|row| {
         let is_nan = actual.lse[*row].is_nan();
+        assert_eq!(actual.max_logits[*row].is_nan(), is_nan, "row {row}");
         let out = &actual.out[row * HEAD_DIM_V..][..HEAD_DIM_V];
         assert!(out.iter().all(|x| x.is_nan() == is_nan), "row {row}");
         is_nan
@@ -93,16 +98,31 @@ fn indices_outside_the_keys_name_none() {
     }
 }
 
-/// With a negative scale, the largest scaled score is that of the smallest product.
+/// The largest scaled score is then that of the smallest product.
 #[test]
-fn scales_of_either_sign() {
+fn a_negative_scale() {
     for gpu in Backend::gpus() {
         for head_dim in HEAD_DIMS {
-            for scale in [-0.03, 0.0] {
-                let mut case = Spec { s_q: 2, ..spec(head_dim) }.case();
-                case.problem.softmax_scale = scale;
-                check(&gpu, &case);
+            let mut case = Spec { s_q: 2, ..spec(head_dim) }.case();
+            case.problem.softmax_scale = -0.03;
+            check(&gpu, &case);
+        }
+    }
+}
+
+/// All scores are 0 then, or nearly.
+#[test]
+fn a_scale_of_zero() {
+    for gpu in Backend::gpus() {
+        for head_dim in HEAD_DIMS {
+            let mut case = Spec { s_q: 2, ..spec(head_dim) }.case();
+            case.problem.softmax_scale = 0.0;
+            let mut actual = run(&gpu, &case, Views::Contiguous).expect("a run");
+            for max_logit in &mut actual.max_logits {
+                assert!(max_logit.abs() < f32::EPSILON, "{}: {max_logit}", gpu.name());
+                *max_logit = 0.0;
             }
+            check_answer(&gpu, &case, &actual);
         }
     }
 }

@@ -77,8 +77,8 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
                 store_lse(kernel, &segment, row, log_0);
                 store_lse(kernel, &segment, row + 8, log_1);
                 if D::MAX_LOGITS {
-                    store_max_logit(kernel, &segment, row, softmax.largest[0]);
-                    store_max_logit(kernel, &segment, row + 8, softmax.largest[1]);
+                    store_max_logit(kernel, &segment, row, softmax.largest[0], log_0);
+                    store_max_logit(kernel, &segment, row + 8, softmax.largest[1], log_1);
                 }
             }
             if D::SPLITS && thread == 0 && segment.blocks.begin == 0 {
@@ -386,14 +386,16 @@ unsafe fn store_lse<D: Decode>(kernel: &D, segment: &Segment, row: u32, log: f32
     }
 }
 
-/// Stores a row's largest scaled score, in natural units.
+/// Stores a row's largest scaled score, in natural units; NaN where the row's sum, whose base-2 logarithm is `log`, is.
 #[inline(always)]
-unsafe fn store_max_logit<D: Decode>(kernel: &D, segment: &Segment, row: u32, largest: f32) {
+unsafe fn store_max_logit<D: Decode>(kernel: &D, segment: &Segment, row: u32, largest: f32, log: f32) {
     let cta = kernel.cta();
     if cta.tile.has(row) {
         let address = kernel.max_logit_address(segment.request, cta.tile.token(row), cta.head(row));
+        // A maximum drops a NaN, a sum does not.
+        let max_logit = if log.is_nan() { log } else { largest * LN_2 };
         // SAFETY: the row is within the tensor.
-        unsafe { memory::st_global_f32(address, largest * LN_2) };
+        unsafe { memory::st_global_f32(address, max_logit) };
     }
 }
 

@@ -7,8 +7,8 @@
 //! | values odd   | 2         | 160       |
 //! | loads        | 3         | 48        |
 //!
-//! CTAs are persistent: each takes a tile of heads of every so many-th query token, neighbouring CTAs the tiles of one token, whose
-//! keys are then in the L2 cache. Keys need no conversion, so that the loads wait for nothing but room: see `loads.rs`. They are
+//! CTAs are persistent: each takes a tile of heads of every so many-th query token, neighbouring CTAs the tiles of one token,
+//! whose keys are then in the L2 cache. Keys need no conversion, so that the loads wait for nothing but room: see `loads.rs`. They are
 //! ahead of the other roles across query tokens, too; the scores of a token begin while the output of the one before is stored.
 
 mod loads;
