@@ -71,7 +71,7 @@ impl Tile {
     /// swizzle, for 4 rows or a multiple, where the first row is one of the first four of eight, or for a multiple of 8.
     pub const fn rows_further(self, chunk: u32, rows: u32) -> u32 {
         // Within eight rows the swizzle turns chunks: by 4 of them, four rows further.
-        (chunk ^ self.chunk(rows, 0) % self.row_offset(1)) + self.row_offset(rows)
+        (chunk ^ (self.chunk(rows, 0) % self.row_offset(1))) + self.row_offset(rows)
     }
 
     /// The element that a byte belongs to: the inverse of [`Tile::element`].
