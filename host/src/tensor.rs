@@ -98,6 +98,16 @@ unsafe impl<T: Sync, const RANK: usize> Send for TensorView<'_, T, RANK> {}
 // SAFETY: as above.
 unsafe impl<T: Sync, const RANK: usize> Sync for TensorView<'_, T, RANK> {}
 
+impl<'a, T: Element> TensorView<'a, T, 3> {
+    /// The only entry of a batch.
+    #[cfg(feature = "_gpu")]
+    pub(crate) fn batch_of_one(self) -> TensorView<'a, T, 4> {
+        let Self { address, shape: [a, b, c], strides: [x, y, z], memory, lifetime } = self;
+        // The stride of a dimension of one element may be anything.
+        TensorView { address, shape: [1, a, b, c], strides: [x, x, y, z], memory, lifetime }
+    }
+}
+
 impl<'a, T: Element, const RANK: usize> TensorView<'a, T, RANK> {
     /// A contiguous tensor over host memory.
     ///

@@ -13,6 +13,7 @@ use oximla_types::kernels::kv_gather::KvGatherParams;
 use oximla_types::kernels::kv_insert::KvInsertParams;
 use oximla_types::kernels::merge_states::MergeStatesParams;
 use oximla_types::kernels::sparse_decode::SparseDecodeParams;
+use oximla_types::kernels::sparse_prefill::SparsePrefillParams;
 use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
@@ -24,6 +25,8 @@ const ENTRIES: [(&str, usize); 20] = [
     ("dense_decode_schedule", size_of::<DenseDecodeParams>()),
     ("sparse_decode_v32_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_decode_model1_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_prefill_sm90_bf16", size_of::<SparsePrefillParams>()),
+    ("sparse_prefill_d512_sm90_bf16", size_of::<SparsePrefillParams>()),
     ("combine_bf16", size_of::<CombineParams>()),
     ("combine_fp16", size_of::<CombineParams>()),
     ("merge_states_bf16", size_of::<MergeStatesParams>()),

@@ -19,6 +19,18 @@ fn elements() -> impl Iterator<Item = Position> {
 }
 
 #[test]
+fn chunks_of_rows_further_on() {
+    let tile = Tile::new(ROWS, Swizzle::Bytes128);
+    for (row, chunk) in (0..ROWS).flat_map(|row| (0..8).map(move |chunk| (row, chunk))) {
+        for further in (0..ROWS - row).step_by(4).filter(|further| row % 8 < 4 || further % 8 == 0) {
+            // Tiles lie at multiples of a pattern.
+            let found = tile.rows_further(3 * 1024 + tile.chunk(row, chunk), further);
+            assert_eq!(found, 3 * 1024 + tile.chunk(row + further, chunk), "{row} + {further}, {chunk}");
+        }
+    }
+}
+
+#[test]
 fn tiles_follow_the_chunk_formulas() {
     for Position { row, column } in elements() {
         let place = |swizzle| Tile::new(ROWS, swizzle).element(Position { row, column });

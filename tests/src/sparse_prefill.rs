@@ -127,6 +127,30 @@ pub fn answer(case: &SparsePrefillCase) -> Answer {
     }
 }
 
+/// What one head of one query token makes, as a case of its own over the same keys.
+pub fn row_of_case(case: &SparsePrefillCase, query: usize, head: usize) -> SparsePrefillCase {
+    let SparsePrefill { h_q, head_dim, topk, .. } = case.problem;
+    SparsePrefillCase {
+        problem: SparsePrefill { s_q: 1, h_q: 1, ..case.problem },
+        q: case.q[(query * h_q + head) * head_dim..][..head_dim].to_vec(),
+        kv: case.kv.clone(),
+        indices: case.indices[query * topk..][..topk].to_vec(),
+        topk_length: case.topk_length.as_ref().map(|lengths| vec![lengths[query]]),
+        attn_sink: case.attn_sink.as_ref().map(|sinks| vec![sinks[head]]),
+        expected: None,
+    }
+}
+
+/// The same of the whole problem's outputs.
+pub fn row_of_outputs(problem: &SparsePrefill, outputs: &Expected, query: usize, head: usize) -> Expected {
+    let row = query * problem.h_q + head;
+    Expected {
+        out: outputs.out[row * HEAD_DIM_V..][..HEAD_DIM_V].to_vec(),
+        lse: vec![outputs.lse[row]],
+        max_logits: vec![outputs.max_logits[row]],
+    }
+}
+
 /// Runs the case on tensors laid out as `views` says.
 ///
 /// # Errors

@@ -36,8 +36,9 @@ pub fn sweep<S: Debug + Sync>(
 /// # Errors
 /// If an output is no number, or an infinity in its place.
 pub fn check_sound(outputs: &Expected) -> Result<(), String> {
-    let is_sound =
-        outputs.out.iter().all(|x| x.is_finite()) && outputs.lse.iter().all(|&x| x > f32::NEG_INFINITY);
+    let is_sound = outputs.out.iter().all(|x| x.is_finite())
+        && outputs.lse.iter().all(|&x| x > f32::NEG_INFINITY)
+        && outputs.max_logits.iter().all(|&x| x < f32::INFINITY);
     if is_sound { Ok(()) } else { Err("not a number, or an infinity in its place".into()) }
 }
 
@@ -63,8 +64,10 @@ pub fn check_samples(
         tolerances.for_row(format).check(&outputs, &answer)?;
         all.out.extend(outputs.out);
         all.lse.extend(outputs.lse);
+        all.max_logits.extend(outputs.max_logits);
         answers.out.extend(answer.out);
         answers.lse.extend(answer.lse);
+        answers.max_logits.extend(answer.max_logits);
     }
     (answers.out_shape, answers.lse_shape) = (vec![answers.out.len()], vec![answers.lse.len()]);
     tolerances.for_samples().check(&all, &answers)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oximla::Error;
 use oximla::case_file::{Case, Expected};
-use oximla_conformance::backend::{Backend, report};
+use oximla_conformance::backend::Backend;
 use oximla_conformance::tolerance::{Answer, DENSE_DECODE, SPARSE_DECODE, SPARSE_PREFILL, Tolerances};
 use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill};
 
@@ -45,7 +45,7 @@ fn emulated() {
     check_all("emulated", &own_cases(), |case| case.run(&emulated.device));
 }
 
-/// Runs every file; sparse prefill is reported where the backend lacks it, anything else that goes wrong fails at the end.
+/// Runs every file; what goes wrong fails at the end.
 fn check_all(backend: &str, files: &[PathBuf], run: impl Fn(&Case) -> Result<Expected, Error>) {
     let mut failures = Vec::new();
     for path in files {
@@ -56,11 +56,6 @@ fn check_all(backend: &str, files: &[PathBuf], run: impl Fn(&Case) -> Result<Exp
                 let (tolerances, expected) = expectation(&case);
                 failures
                     .extend(tolerances.check(&actual, &expected).err().map(|why| format!("{name}: {why}")));
-            }
-            Err(why @ Error::Unsupported { .. })
-                if matches!(case, Case::SparsePrefill(_)) && ["cuda", "emulated"].contains(&backend) =>
-            {
-                report(&format!("{name} skipped: {why}"))
             }
             Err(why) => failures.push(format!("{name}: {why}")),
         }

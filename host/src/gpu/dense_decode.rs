@@ -176,7 +176,7 @@ impl DensePlan {
         };
         let params = DenseDecodeParams {
             kv_map: self.kv_map(kv)?,
-            q_map: self.q_map(q)?,
+            q_map: self.device.driver.encode(&HalfTensor4::queries(q, self.tiling()))?,
             block_table: inputs.block_table.address,
             block_table_stride: inputs.block_table.strides[0],
             decode,
@@ -235,22 +235,6 @@ impl DensePlan {
             dims: [head_dim as u64, keys as u64, heads as u64, pages as u64],
             strides: [key_stride, head_stride, page_stride],
             box_dims: [TILE_COLUMNS, BLOCK_KEYS, 1, 1],
-        })
-    }
-
-    /// The queries in boxes of one tile: 64 columns of some heads of some tokens.
-    fn q_map<T: Half>(&self, q: &TensorView<'_, T, 4>) -> Result<TensorMap, Error> {
-        let [batch, tokens, heads, head_dim] = q.shape;
-        let row_bytes = (head_dim * size_of::<T>()) as u64;
-        // The stride of a dimension of one element may be anything.
-        let stride = |dim: usize| if q.shape[dim] > 1 { q.strides[dim] as u64 * 2 } else { row_bytes };
-        let tiling = self.tiling();
-        self.device.driver.encode(&HalfTensor4 {
-            is_bf16: self.format == KvFormat::Bf16,
-            address: q.address,
-            dims: [head_dim as u64, heads as u64, tokens as u64, batch as u64],
-            strides: [stride(2), stride(1), stride(0)],
-            box_dims: [TILE_COLUMNS, tiling.heads, tiling.tokens, 1],
         })
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod kv_insert;
 pub(crate) mod merge_states;
 mod partials;
 pub(crate) mod sparse_decode;
+pub(crate) mod sparse_prefill;
 mod tensor_map;
 pub(crate) mod topk_to_slots;
 

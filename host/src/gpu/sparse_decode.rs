@@ -8,13 +8,12 @@ use super::partials::{self, PartialsPlan, check_memory};
 use super::tensor_map::HalfTensor4;
 use crate::{
     Error, InvalidProblem, KvFormat, KvScope, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, Stream,
-    TensorView, Workspace,
+    Workspace,
 };
 use bytemuck::Zeroable;
 use half::bf16;
-use oximla_types::kernels::TensorMap;
 use oximla_types::kernels::combine::{self, CombineParams};
-use oximla_types::kernels::decode::{DecodeParams, GridShape, QueryTiling, TILE_COLUMNS, TILE_ROWS};
+use oximla_types::kernels::decode::{DecodeParams, GridShape, QueryTiling, TILE_ROWS};
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{self as contract, Divisor, ScopeParams, SparseDecodeParams};
 use oximla_types::schedule::{self, Determinism, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
@@ -102,6 +101,9 @@ impl SparsePlan {
         };
 
         let max_blocks = max_blocks(problem);
+        // Each query token has keys of its own.
+        let tiling =
+            QueryTiling::of_single_tokens(NonZeroU32::new(problem.h_q as u32).unwrap_or(NonZeroU32::MIN));
         let queries = Divisor::new(problem.s_q as u32);
         let (attn_sink, attn_sink_stride) =
             inputs.attn_sink.as_ref().map_or((0, 0), |sink| (sink.address, sink.strides[0]));
@@ -118,13 +120,13 @@ impl SparsePlan {
             rows: self.shape.rows,
             total_rows: self.shape.total_rows,
             row_tiles: self.shape.row_tiles,
-            tiling: self.tiling(),
+            tiling,
             partitions: self.shape.partitions,
             chunk_slots: self.determinism.chunk_slots(max_blocks),
             scale_log2: problem.softmax_scale * std::f32::consts::LOG2_E,
         };
         let params = SparseDecodeParams {
-            q_map: self.q_map(q)?,
+            q_map: self.device.driver.encode(&HalfTensor4::queries(q, tiling))?,
             decode,
             scopes: [first, second],
             attn_sink,
@@ -165,27 +167,6 @@ impl SparsePlan {
             }
         }
         Ok(())
-    }
-
-    /// The queries in boxes of one tile: 64 columns of some heads of a token.
-    fn q_map(&self, q: &TensorView<'_, bf16, 4>) -> Result<TensorMap, Error> {
-        let [batch, tokens, heads, head_dim] = q.shape;
-        let row_bytes = (head_dim * size_of::<bf16>()) as u64;
-        // The stride of a dimension of one element may be anything.
-        let stride = |dim: usize| if q.shape[dim] > 1 { q.strides[dim] as u64 * 2 } else { row_bytes };
-        self.device.driver.encode(&HalfTensor4 {
-            is_bf16: true,
-            address: q.address,
-            dims: [head_dim as u64, heads as u64, tokens as u64, batch as u64],
-            strides: [stride(2), stride(1), stride(0)],
-            box_dims: [TILE_COLUMNS, self.tiling().heads, 1, 1],
-        })
-    }
-
-    /// Tiles of heads: each query token has keys of its own.
-    fn tiling(&self) -> QueryTiling {
-        let heads = (self.problem.h_q as u32).clamp(1, TILE_ROWS);
-        QueryTiling { heads, tokens: 1, head_tiles: self.shape.row_tiles }
     }
 }
 

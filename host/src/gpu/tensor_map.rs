@@ -1,5 +1,8 @@
 //! Tensor maps: what the copy engine must know of a tensor to fetch boxes of it.
 
+use crate::{Half, KvFormat, TensorView};
+use oximla_types::kernels::decode::{QueryTiling, TILE_COLUMNS};
+
 /// A rank-4 tensor of 16-bit elements, innermost dimension first, in boxes with 128-byte swizzle. Elements outside the
 /// tensor read as zero.
 #[derive(Clone, Copy, Debug)]
@@ -10,4 +13,23 @@ pub(crate) struct HalfTensor4 {
     /// Bytes from one index to the next along dimensions 1, 2 and 3; multiples of 16.
     pub(super) strides: [u64; 3],
     pub(super) box_dims: [u32; 4],
+}
+
+impl HalfTensor4 {
+    /// Queries `[batch, s_q, h_q, head_dim]` in boxes of one tile: 64 columns of some heads of some tokens.
+    pub(super) fn queries<T: Half>(q: &TensorView<'_, T, 4>, tiling: QueryTiling) -> Self {
+        let [batch, tokens, heads, head_dim] = q.shape;
+        let row_bytes = (head_dim * size_of::<T>()) as u64;
+        // The stride of a dimension of one element may be anything.
+        let stride = |dim: usize| {
+            if q.shape[dim] > 1 { q.strides[dim] as u64 * size_of::<T>() as u64 } else { row_bytes }
+        };
+        Self {
+            is_bf16: T::FORMAT == KvFormat::Bf16,
+            address: q.address,
+            dims: [head_dim as u64, heads as u64, tokens as u64, batch as u64],
+            strides: [stride(2), stride(1), stride(0)],
+            box_dims: [TILE_COLUMNS, tiling.heads, tiling.tokens, 1],
+        }
+    }
 }

@@ -64,6 +64,8 @@ pub struct SparsePrefillPlan {
 enum BackendPlan {
     #[cfg(feature = "cpu")]
     Cpu(crate::cpu::sparse_prefill::SparsePrefillPlan),
+    #[cfg(feature = "_gpu")]
+    Gpu(crate::gpu::sparse_prefill::PrefillPlan),
 }
 
 impl SparsePrefill {
@@ -131,7 +133,9 @@ impl SparsePrefillPlan {
             #[cfg(feature = "cpu")]
             Backend::Cpu => BackendPlan::Cpu(crate::cpu::sparse_prefill::SparsePrefillPlan::new(problem)),
             #[cfg(feature = "_gpu")]
-            Backend::Gpu(_) => return Err(validate::not_on_a_gpu("sparse prefill")),
+            Backend::Gpu(device) => {
+                BackendPlan::Gpu(crate::gpu::sparse_prefill::PrefillPlan::new(problem, device)?)
+            }
         };
         Ok(Self { problem: problem.clone(), backend })
     }
@@ -146,6 +150,8 @@ impl SparsePrefillPlan {
         match self.backend {
             #[cfg(feature = "cpu")]
             BackendPlan::Cpu(ref plan) => plan.workspace_bytes(),
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(_) => 0,
         }
     }
 
@@ -154,6 +160,8 @@ impl SparsePrefillPlan {
         match self.backend {
             #[cfg(feature = "cpu")]
             BackendPlan::Cpu(_) => "sparse_prefill_cpu",
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(ref plan) => plan.kernel(),
         }
     }
 
@@ -176,6 +184,13 @@ impl SparsePrefillPlan {
                 stream.0.check_host()?;
                 self.check(inputs, outputs, Memory::Host)?;
                 plan.run(inputs, outputs, workspace)
+            }
+            #[cfg(feature = "_gpu")]
+            BackendPlan::Gpu(ref plan) => {
+                plan.check_stream(stream)?;
+                self.check(inputs, outputs, Memory::Device)?;
+                workspace.check_memory(Memory::Device)?;
+                plan.run(stream, inputs, outputs)
             }
         }
     }

@@ -130,12 +130,6 @@ pub(super) fn lengths(name: &str, view: &TensorView<'_, i32, 1>, limit: usize) -
     Ok(())
 }
 
-/// The error of planning an operation for a GPU that only the CPU has.
-#[cfg(feature = "_gpu")]
-pub(super) fn not_on_a_gpu(what: &'static str) -> crate::Error {
-    crate::Error::Unsupported { what, need: "the cpu backend".into(), have: "a GPU".into() }
-}
-
 /// An error about `name` unless `valid`.
 pub(super) fn require(
     valid: bool,

@@ -55,19 +55,20 @@ impl OnlineSoftmax {
         Self { max: [MAX_FLOOR; 2], sum: [0.0; 2] }
     }
 
-    /// Turns a block of raw scores into probabilities relative to the new maximum, and returns what everything before
-    /// this block has to be multiplied by, per row. `scale_log2` is positive.
+    /// Turns a block of raw scores into probabilities relative to the new maximum. Returns per row what everything before
+    /// this block has to be multiplied by, and the block's largest scaled score. `scale_log2` is positive.
     ///
     /// # Safety
     /// The whole warp executes it.
     #[inline(always)]
-    pub unsafe fn update(&mut self, scores: &mut [f32; 32], scale_log2: f32) -> [f32; 2] {
-        let mut max = [f32::NEG_INFINITY; 2];
-        unroll!(E in 32 => { max[fragment_row(E)] = math::max(max[fragment_row(E)], scores[E]); });
+    pub unsafe fn update(&mut self, scores: &mut [f32; 32], scale_log2: f32) -> ([f32; 2], [f32; 2]) {
+        let mut largest = [f32::NEG_INFINITY; 2];
+        unroll!(E in 32 => { largest[fragment_row(E)] = math::max(largest[fragment_row(E)], scores[E]); });
         // SAFETY: the whole warp is here.
-        max = unsafe { [quad_max(max[0]) * scale_log2, quad_max(max[1]) * scale_log2] };
+        largest = unsafe { [quad_max(largest[0]) * scale_log2, quad_max(largest[1]) * scale_log2] };
+        let mut max = self.max;
         unroll!(ROW in 2 => {
-            max[ROW] = if max[ROW] > self.max[ROW] + MAX_LAG { max[ROW] } else { self.max[ROW] };
+            max[ROW] = if largest[ROW] > max[ROW] + MAX_LAG { largest[ROW] } else { max[ROW] };
         });
         let correction = [math::ex2(self.max[0] - max[0]), math::ex2(self.max[1] - max[1])];
         let mut sum = [self.sum[0] * correction[0], self.sum[1] * correction[1]];
@@ -76,7 +77,7 @@ impl OnlineSoftmax {
             sum[fragment_row(E)] += scores[E];
         });
         *self = Self { max, sum };
-        correction
+        (correction, largest)
     }
 
     /// Per row, the softmax denominator relative to the maximum, and its base-2 logarithm plus the maximum.

@@ -8,4 +8,5 @@ pub mod kv_gather;
 pub mod kv_insert;
 pub mod merge_states;
 pub mod sparse_decode;
+pub mod sparse_prefill;
 pub mod topk_to_slots;

@@ -129,3 +129,16 @@ pub fn cp_async_wait_group<const PENDING: u32>() {
     // SAFETY: it only waits.
     unsafe { asm!("cp.async.wait_group {};", const PENDING, options(nostack)) }
 }
+
+/// `cp.async.mbarrier.arrive`: makes the barrier's current phase wait for all of this thread's `cp_async_*` so far, as if one
+/// arrival more were expected and came once they are done. The thread itself does not wait.
+///
+/// What they copied is visible to whoever has waited for the phase.
+///
+/// # Safety
+/// `barrier` is an initialised barrier whose current phase cannot complete yet.
+#[inline(always)]
+pub unsafe fn cp_async_mbarrier_arrive(barrier: u32) {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("cp.async.mbarrier.arrive.shared::cta.b64 [{}];", in(reg32) barrier, options(nostack)) }
+}

@@ -1,6 +1,6 @@
 //! Barriers as types.
 
-use crate::ptx::{barrier, mbarrier};
+use crate::ptx::{barrier, copy, mbarrier};
 use oximla_types::launch::WARPGROUP_THREADS;
 
 /// How long a thread sleeps at an mbarrier before it looks by itself, in nanoseconds: longer than any phase takes, as looking
@@ -59,6 +59,16 @@ impl Barrier {
     pub unsafe fn arrive_expecting(self, bytes: u32) {
         // SAFETY: as the caller promises.
         unsafe { mbarrier::mbarrier_arrive_expect_tx(self.0, bytes) }
+    }
+
+    /// Makes the phase wait for this thread's asynchronous copies so far as well.
+    ///
+    /// # Safety
+    /// The phase cannot complete before an arrival that is ordered behind this.
+    #[inline(always)]
+    pub unsafe fn expect_copies(self) {
+        // SAFETY: as the caller promises.
+        unsafe { copy::cp_async_mbarrier_arrive(self.0) }
     }
 
     /// Waits until the phase of `parity` is complete. A fresh barrier is in phase 0: waiting for parity 1 passes.

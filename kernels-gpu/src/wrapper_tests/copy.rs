@@ -7,6 +7,7 @@ use crate::ptx::fence::fence_mbarrier_init;
 use crate::ptx::mbarrier::*;
 use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
 use crate::ptx::special::{cluster_rank, dynamic_shared, parameter_address, thread_x};
+use crate::ptx::warp::warp_sync;
 use oximla_types::kernels::TensorMap;
 use oximla_types::launch::WARP_THREADS;
 
@@ -187,4 +188,23 @@ kernel!(wrapper_cp_async_wait_group, |lane, input, output| {
     *output.add(lane) = ld_shared_u32(shared);
     cp_async_wait_group::<0>();
     *output.add(second + lane) = ld_shared_u32(shared + 4 * WARP_THREADS);
+});
+
+// Lanes copy a word each; one arrives for all of them, when it has seen that all have told the barrier of their copies.
+kernel!(wrapper_cp_async_mbarrier_arrive, |lane, input, output| {
+    let words = dynamic_shared();
+    let barrier = words + 4 * WARP_THREADS;
+    if thread_x() == 0 {
+        mbarrier_init(barrier, 1);
+    }
+    barrier_cta_sync::<0>(WARP_THREADS);
+    cp_async_4(words + 4 * lane as u32, input.add(lane) as u64, 4);
+    cp_async_mbarrier_arrive(barrier);
+    warp_sync();
+    if thread_x() == 0 {
+        mbarrier_arrive(barrier);
+    }
+    while !mbarrier_try_wait_parity(barrier, 0, 0) {}
+    let opposite = WARP_THREADS - 1 - lane as u32;
+    *output.add(lane) = ld_shared_u32(words + 4 * opposite);
 });

@@ -186,6 +186,15 @@ impl QueryTiling {
         }
     }
 
+    /// Some heads of a single token each.
+    ///
+    /// `group` heads share a key/value head.
+    pub const fn of_single_tokens(group: NonZeroU32) -> Self {
+        let group = group.get();
+        let heads = if group < TILE_ROWS { group } else { TILE_ROWS };
+        Self { heads, tokens: 1, head_tiles: group.div_ceil(heads) }
+    }
+
     /// Rows of a tile, not all of which need exist.
     pub const fn rows(self) -> u32 {
         self.heads * self.tokens

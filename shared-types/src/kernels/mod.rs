@@ -8,6 +8,7 @@ pub mod kv_gather;
 pub mod kv_insert;
 pub mod merge_states;
 pub mod sparse_decode;
+pub mod sparse_prefill;
 pub mod topk_to_slots;
 #[cfg(feature = "wrapper-tests")]
 pub mod wrapper_tests;
@@ -45,6 +46,8 @@ pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     dense_decode::SCHEDULE,
     sparse_decode::V32_SM90,
     sparse_decode::MODEL1_SM90,
+    sparse_prefill::SM90_BF16,
+    sparse_prefill::D512_SM90_BF16,
     combine::BF16,
     combine::FP16,
     merge_states::BF16,

@@ -67,6 +67,13 @@ impl Tile {
         self.element(Position { row, column: chunk * (CHUNK_BYTES / ELEMENT_BYTES) })
     }
 
+    /// From where a chunk of a tile lies, where the same chunk of the row `rows` rows further does: in tiles with the 128-byte
+    /// swizzle, for 4 rows or a multiple, where the first row is one of the first four of eight, or for a multiple of 8.
+    pub const fn rows_further(self, chunk: u32, rows: u32) -> u32 {
+        // Within eight rows the swizzle turns chunks: by 4 of them, four rows further.
+        (chunk ^ (self.chunk(rows, 0) % self.row_offset(1))) + self.row_offset(rows)
+    }
+
     /// The element that a byte belongs to: the inverse of [`Tile::element`].
     pub const fn position(self, offset: u32) -> Position {
         let within = self.swizzle.apply(offset % self.panel_bytes());

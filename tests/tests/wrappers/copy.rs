@@ -81,6 +81,14 @@ pub fn cp_async_wait_group(kernel: &Kernel) {
     }
 }
 
+/// One lane's arrival is not enough: the phase waits for all lanes' copies.
+pub fn cp_async_mbarrier_arrive(kernel: &Kernel) {
+    let input = words(32);
+    let work = Work::new(input.clone(), input.len());
+    assert_eq!(kernel.run(&work), input.iter().rev().copied().collect::<Vec<_>>());
+    kernel.must_fail_without("cp.async.mbarrier.arrive", &work, Check::DataRace);
+}
+
 /// Lanes write what those opposite have copied: `size` bytes, the first few, or none.
 fn copies_and_fills(kernel: &Kernel, size: usize) {
     let work = copy_and_fill(size);

@@ -50,6 +50,7 @@
 //! once `P_FREE` told that the old ones are used up.
 
 pub mod keys;
+pub mod queries;
 pub mod queue;
 pub mod scores;
 pub mod values;
@@ -93,6 +94,10 @@ pub trait Decode: Sized {
     const PACED: bool;
     /// Whether it may be launched in clusters, whose CTAs load keys together.
     const CLUSTERS: bool;
+    /// Whether requests may be split.
+    const SPLITS: bool;
+    /// Whether it tells each row's largest scaled score.
+    const MAX_LOGITS: bool;
     /// Arrivals that make keys full.
     const KEY_ARRIVALS: u32;
     /// Threads that read the queue of segments.
@@ -134,6 +139,9 @@ pub trait Decode: Sized {
 
     /// Offset of a row's lse from the first one.
     fn lse_offset(&self, request: u32, token: u32, head: u32) -> i64;
+
+    /// Where a row's largest scaled score goes, in kernels that tell it; 0 in others.
+    fn max_logit_address(&self, request: u32, token: u32, head: u32) -> u64;
 }
 
 /// What a role knows of any decode: the parameters and this CTA's place in the grid.

@@ -116,10 +116,12 @@ pub unsafe fn store(segment: Option<Segment>, address: u32) {
 /// # Safety
 /// It was stored at `address`, which the thread may read.
 #[inline(always)]
-unsafe fn load(address: u32) -> Option<Segment> {
+unsafe fn load<D: Decode>(address: u32) -> Option<Segment> {
     // SAFETY: as the caller promises.
     let words = unsafe { (memory::ld_shared_u32x4(address), memory::ld_shared_u32x4(address + 16)) };
     let ([request, len, begin, end], [slot, count, ..]) = words;
+    // What the readers know at compile time, they need not ask for.
+    let (begin, slot, count) = if D::SPLITS { (begin, slot, count) } else { (0, 0, 1) };
     (request != END[0]).then_some(Segment {
         request,
         len,
@@ -151,7 +153,7 @@ impl<D: Decode> Reader<D> {
         self.place.full().wait();
         // SAFETY: the writer has filled the slot.
         let segment = unsafe {
-            let segment = load(self.place.address());
+            let segment = load::<D>(self.place.address());
             self.place.free().barrier.arrive();
             segment
         };

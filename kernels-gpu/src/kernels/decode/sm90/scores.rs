@@ -5,9 +5,9 @@ use super::keys::{self, BlockPlace};
 use super::queue::Reader;
 use super::{Decode, TILE};
 use crate::attention::element::Element;
-use crate::attention::softmax::OnlineSoftmax;
+use crate::attention::softmax::{self, OnlineSoftmax};
 use crate::attention::unroll;
-use crate::ptx::{fence, matrix, memory, special, warp, wgmma};
+use crate::ptx::{fence, math, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::decode::{
@@ -36,7 +36,7 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
         let mut segments = Reader::<D>::new();
         let mut place = BlockPlace::<D>::first();
         while let Some(segment) = segments.next() {
-            let mut softmax = OnlineSoftmax::new();
+            let mut softmax = RowsSoftmax::new();
             if !segment.blocks.is_empty() {
                 let queries = take_queries(kernel, place, thread);
                 place = place.next();
@@ -67,7 +67,7 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
             let kernel = &kernel.again();
             let thread = special::thread_x();
             let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
-            let [(sum_0, log_0), (sum_1, log_1)] = softmax.finish();
+            let [(sum_0, log_0), (sum_1, log_1)] = softmax.online.finish();
             keys::norms_free::<D>(segments.number()).wait_for_last();
             let norms =
                 [norm(kernel, &segment, row, sum_0, log_0), norm(kernel, &segment, row + 8, sum_1, log_1)];
@@ -76,11 +76,44 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
             if lane % 4 == 0 {
                 store_lse(kernel, &segment, row, log_0);
                 store_lse(kernel, &segment, row + 8, log_1);
+                if D::MAX_LOGITS {
+                    store_max_logit(kernel, &segment, row, softmax.largest[0], log_0);
+                    store_max_logit(kernel, &segment, row + 8, softmax.largest[1], log_1);
+                }
             }
-            if thread == 0 && segment.blocks.begin == 0 {
+            if D::SPLITS && thread == 0 && segment.blocks.begin == 0 {
                 record_splits(kernel, &segment);
             }
         }
+    }
+}
+
+/// The softmax of a thread's two rows.
+struct RowsSoftmax {
+    online: OnlineSoftmax,
+    /// The largest scores so far, scaled as the softmax has them, in kernels that tell them: its own maximum may lag behind.
+    largest: [f32; 2],
+}
+
+impl RowsSoftmax {
+    /// Before the first block.
+    #[inline(always)]
+    fn new() -> Self {
+        Self { online: OnlineSoftmax::new(), largest: [f32::NEG_INFINITY; 2] }
+    }
+
+    /// As of [`OnlineSoftmax::update`].
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn update<D: Decode>(&mut self, scores: &mut [f32; 32], scale_log2: f32) -> [f32; 2] {
+        // SAFETY: as the caller promises.
+        let (correction, max) = unsafe { self.online.update(scores, scale_log2) };
+        if D::MAX_LOGITS {
+            self.largest = [math::max(self.largest[0], max[0]), math::max(self.largest[1], max[1])];
+        }
+        correction
     }
 }
 
@@ -89,7 +122,7 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
 unsafe fn probabilities<D: Decode>(
     kernel: &D,
     segment: &Segment,
-    softmax: &mut OnlineSoftmax,
+    softmax: &mut RowsSoftmax,
     place: BlockPlace<D>,
     block: u32,
     scores: &mut [f32; 32],
@@ -104,7 +137,7 @@ unsafe fn probabilities<D: Decode>(
         kernel.mask(segment, place, block, first, scores);
         let Position { row, .. } = first;
         // Not 0, which would make NaN of −∞.
-        let correction = softmax.update(scores, scale.abs().max(f32::MIN_POSITIVE));
+        let correction = softmax.update::<D>(scores, scale.abs().max(f32::MIN_POSITIVE));
         store_probabilities::<D::Element>(place.tail(), thread, scores);
         store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
         fence::fence_proxy_async_shared();
@@ -327,9 +360,9 @@ fn norm<D: Decode>(kernel: &D, segment: &Segment, row: u32, sum: f32, log: f32) 
     if sum == 0.0 {
         0.0
     } else if segment.splits.count == 1 {
-        crate::ptx::math::rcp(sum) * kernel.sink_factor(row, log)
+        math::rcp(sum) * kernel.sink_factor(row, log)
     } else {
-        crate::ptx::math::rcp(sum)
+        math::rcp(sum)
     }
 }
 
@@ -350,6 +383,47 @@ unsafe fn store_lse<D: Decode>(kernel: &D, segment: &Segment, row: u32, log: f32
             let address = cta.params.partial.lse + 4 * cta.partial_row(segment, row);
             memory::st_global_f32(address, log);
         }
+    }
+}
+
+/// Stores a row's largest scaled score, in natural units; NaN where the row's sum, whose base-2 logarithm is `log`, is.
+#[inline(always)]
+unsafe fn store_max_logit<D: Decode>(kernel: &D, segment: &Segment, row: u32, largest: f32, log: f32) {
+    let cta = kernel.cta();
+    if cta.tile.has(row) {
+        let address = kernel.max_logit_address(segment.request, cta.tile.token(row), cta.head(row));
+        // A maximum drops a NaN, a sum does not.
+        let max_logit = if log.is_nan() { log } else { largest * LN_2 };
+        // SAFETY: the row is within the tensor.
+        unsafe { memory::st_global_f32(address, max_logit) };
+    }
+}
+
+/// Masks what the kernel's loads say of each key, a bit a key: multiplies the scores by the sign of the scale, and makes those
+/// of keys that there are not −∞. As of [`Decode::mask`], where all rows see the same keys.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub unsafe fn mask_absent_keys<D: Decode>(
+    kernel: &D,
+    place: BlockPlace<D>,
+    first: Position,
+    scores: &mut [f32; 32],
+) {
+    let scale = kernel.cta().params.scale_log2;
+    // SAFETY: as the caller promises.
+    let [low, high] =
+        unsafe { [memory::ld_shared_u32(place.key_mask()), memory::ld_shared_u32(place.key_mask() + 4)] };
+    if low & high != u32::MAX || scale < 0.0 {
+        let sign = 1_f32.copysign(scale);
+        // A bit a column, the thread's first one lowest.
+        let own = [low >> first.column, high >> first.column];
+        unroll!(E in 32 => {
+            const COLUMN: u32 = softmax::fragment_column(E);
+            let is_valid = own[(COLUMN / 32) as usize] >> (COLUMN % 32) & 1 != 0;
+            scores[E] = if is_valid { scores[E] * sign } else { f32::NEG_INFINITY };
+        });
     }
 }
 

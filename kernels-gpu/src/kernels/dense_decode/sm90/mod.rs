@@ -181,6 +181,8 @@ impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
     const ZERO_FILLED: bool = false;
     const PACED: bool = true;
     const CLUSTERS: bool = true;
+    const SPLITS: bool = true;
+    const MAX_LOGITS: bool = false;
     const KEY_ARRIVALS: u32 = 1;
     // All but the writing warp's.
     const SEGMENT_READERS: u32 = THREADS - WARP_THREADS;
@@ -236,5 +238,10 @@ impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
     fn lse_offset(&self, request: u32, token: u32, head: u32) -> i64 {
         let [batch_stride, head_stride, token_stride] = self.cta.params.lse_strides;
         request as i64 * batch_stride + head as i64 * head_stride + token as i64 * token_stride
+    }
+
+    #[inline(always)]
+    fn max_logit_address(&self, _: u32, _: u32, _: u32) -> u64 {
+        0
     }
 }

@@ -29,12 +29,10 @@ use crate::attention::divide::divide;
 use crate::attention::element::Bf16;
 use crate::attention::rope;
 use crate::attention::sink;
-use crate::attention::softmax;
-use crate::attention::unroll;
 use crate::kernels::decode::segments::{Segment, Segments};
 use crate::kernels::decode::sm90::keys::{self, BlockPlace};
 use crate::kernels::decode::sm90::{Cta, Decode, WARPGROUP_WARPS, scores, values};
-use crate::ptx::{fence, memory, special};
+use crate::ptx::{fence, special};
 use crate::sync::cta_barrier;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{PART_TILES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS};
@@ -209,6 +207,8 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const ZERO_FILLED: bool = true;
     const PACED: bool = false;
     const CLUSTERS: bool = false;
+    const SPLITS: bool = true;
+    const MAX_LOGITS: bool = false;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
@@ -234,20 +234,8 @@ impl<F: Format> Decode for Sparse<'_, F> {
         first: Position,
         scores: &mut [f32; 32],
     ) {
-        let scale = self.cta.params.scale_log2;
         // SAFETY: as the caller promises.
-        let [low, high] =
-            unsafe { [memory::ld_shared_u32(place.key_mask()), memory::ld_shared_u32(place.key_mask() + 4)] };
-        if low & high != u32::MAX || scale < 0.0 {
-            let sign = 1_f32.copysign(scale);
-            // A bit a column, the thread's first one lowest.
-            let own = [low >> first.column, high >> first.column];
-            unroll!(E in 32 => {
-                const COLUMN: u32 = softmax::fragment_column(E);
-                let is_valid = own[(COLUMN / 32) as usize] >> (COLUMN % 32) & 1 != 0;
-                scores[E] = if is_valid { scores[E] * sign } else { f32::NEG_INFINITY };
-            });
-        }
+        unsafe { scores::mask_absent_keys(self, place, first, scores) };
     }
 
     #[inline(always)]
@@ -288,5 +276,10 @@ impl<F: Format> Decode for Sparse<'_, F> {
         let [batch_stride, head_stride, token_stride] = self.cta.params.lse_strides;
         let (batch, query) = divide(request, &self.params.queries);
         batch as i64 * batch_stride + head as i64 * head_stride + query as i64 * token_stride
+    }
+
+    #[inline(always)]
+    fn max_logit_address(&self, _: u32, _: u32, _: u32) -> u64 {
+        0
     }
 }

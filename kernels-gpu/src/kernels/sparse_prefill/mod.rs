@@ -1,0 +1,3 @@
+//! Sparse MLA prefill: each query token attends to the keys that its index list names.
+
+pub mod sm90;

@@ -1,0 +1,82 @@
+//! Sparse MLA prefill over bf16 keys: what the host passes, and how the CTA uses its shared memory.
+//!
+//! To the kernel each query token is a request of its own: its keys are the first `topk_length` of its index list. There are so
+//! many of them that none is split.
+
+use super::decode::{
+    DecodeParams, SharedPlan, TAIL_TILE, THREADS, VALUES_REGISTERS, WARPGROUP_WARPS, WARPGROUPS,
+};
+use super::{TENSOR_MAP_ALIGN, TensorMap};
+use crate::launch::LaunchContract;
+
+/// Query tiles in registers, the first ones: as many as leave the loads registers enough. The others are in shared memory.
+pub const REGISTER_QUERY_TILES: u32 = 4;
+
+/// Registers of a thread of the scores warpgroup: 32 scores, 64 for the query tiles, and their bookkeeping.
+pub const SCORES_REGISTERS: u32 = 144;
+
+/// Registers of a thread of the loads warpgroup.
+pub const LOADS_REGISTERS: u32 = 48;
+
+/// Arrivals that make keys full: each warp's of the loads, behind its copies.
+pub const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
+
+/// The CTA's shared memory where keys have a tail: two and a half blocks.
+pub const PLAN: SharedPlan = SharedPlan::new(TAIL_TILE + 1 - REGISTER_QUERY_TILES, 10, 3, 0);
+
+/// The CTA's shared memory where they have none: two and three quarters of a block.
+pub const PLAN_WITHOUT_TAIL: SharedPlan = SharedPlan::new(TAIL_TILE - REGISTER_QUERY_TILES, 11, 2, 0);
+
+/// Parameters of the kernel. Addresses are generic device addresses; strides are in elements.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct SparsePrefillParams {
+    /// The queries `[1, s_q, h_q, head_dim]` bf16 in boxes of 64 columns of a tile's heads. First, where its alignment holds.
+    pub q_map: TensorMap,
+    /// What every decode kernel is told; requests are query tokens, with an `s_q` of 1. Nothing is split.
+    pub decode: DecodeParams,
+    /// Keys `[s_kv, head_dim]` bf16, of which there is at least one.
+    pub kv: u64,
+    /// Keys of each query `[s_q, topk]` i32.
+    pub indices: u64,
+    /// Indices that count `[s_q]` i32; 0: all do.
+    pub topk_length: u64,
+    /// Natural-log weights `[h_q]` f32 that join the denominator; 0: none.
+    pub attn_sink: u64,
+    /// Largest scaled scores `[s_q, h_q]` f32.
+    pub max_logits: u64,
+    /// Bytes from key to key.
+    pub kv_stride_bytes: i64,
+    /// Stride of `indices` by query token.
+    pub indices_stride: i64,
+    /// Stride of `topk_length`.
+    pub topk_length_stride: i64,
+    /// Stride of `attn_sink`.
+    pub attn_sink_stride: i64,
+    /// Strides of `max_logits` by query token, head.
+    pub max_logits_strides: [i64; 2],
+    /// Keys, at most 2³¹ − 1.
+    pub s_kv: u32,
+    /// Indices of a query token.
+    pub topk: u32,
+}
+
+const fn contract(entry: &'static str, plan: SharedPlan) -> LaunchContract {
+    let contract = LaunchContract {
+        entry,
+        threads: THREADS,
+        min_ctas_per_sm: 1,
+        cluster: 1,
+        shared_bytes: plan.bytes,
+        param_align: TENSOR_MAP_ALIGN,
+    };
+    let registers = SCORES_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
+    assert!(registers <= WARPGROUPS * contract.registers_at_entry());
+    contract.checked()
+}
+
+/// The kernel for keys of 576 elements on Hopper.
+pub const SM90_BF16: LaunchContract = contract("sparse_prefill_sm90_bf16", PLAN);
+
+/// The kernel for keys of 512 elements, all of them values, on Hopper.
+pub const D512_SM90_BF16: LaunchContract = contract("sparse_prefill_d512_sm90_bf16", PLAN_WITHOUT_TAIL);
