@@ -49,7 +49,7 @@ impl Pipeline {
         let (inserted, kv_cache) = self.insert(device)?;
         let (translated, indices) = self.translate(device)?;
         // All but the cache and the indices, which may be large.
-        let SparseDecodeCase { problem, q, scope, extra, attn_sink, expected } = &self.case;
+        let SparseDecodeCase { problem, q, scope, extra, attn_sink, inverse_rope, expected } = &self.case;
         let scope =
             ScopeCase { shape: scope.shape, kv_cache, indices, topk_length: scope.topk_length.clone() };
         let case = SparseDecodeCase {
@@ -58,6 +58,7 @@ impl Pipeline {
             scope,
             extra: extra.clone(),
             attn_sink: attn_sink.clone(),
+            inverse_rope: inverse_rope.clone(),
             expected: expected.clone(),
         };
         Ok(([inserted, translated], case))
