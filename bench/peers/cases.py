@@ -14,7 +14,7 @@ V32_HEAD_DIM, MODEL1_HEAD_DIM = 576, 512
 TOKEN_BYTES = {V32_HEAD_DIM: 656, MODEL1_HEAD_DIM: 584}
 
 # What the peers' programs time.
-OPS = ["dense_decode", "sparse_decode"]
+OPS = ["dense_decode", "sparse_decode", "sparse_prefill"]
 
 FOLDER = Path(__file__).resolve().parent.parent
 STANDARD = FOLDER / "cases.json"
@@ -59,7 +59,7 @@ def keys(case):
     """Keys that the query tokens see or select: of dense decode each counts for every query token of its request."""
     if case["op"] == "dense_decode":
         return case["s_q"] * sum(lengths(case))
-    return case["b"] * case["s_q"] * (case["topk"] + case.get("extra_topk", 0))
+    return case.get("b", 1) * case["s_q"] * (case["topk"] + case.get("extra_topk", 0))
 
 
 def flop(case):
@@ -71,9 +71,11 @@ def moved_bytes(case):
     """Bytes that a call has to move: keys, queries and outputs once each; a selected key once for each query token."""
     if case["op"] == "dense_decode":
         of_keys = sum(lengths(case)) * HEAD_DIM * BYTES
-    else:
+    elif case["op"] == "sparse_decode":
         of_keys = keys(case) * TOKEN_BYTES[case["d"]]
-    rows = case["b"] * case["s_q"] * case["h_q"]
+    else:
+        of_keys = keys(case) * case["d"] * BYTES
+    rows = case.get("b", 1) * case["s_q"] * case["h_q"]
     return of_keys + rows * (head_dim(case) + HEAD_DIM_V) * BYTES
 
 

@@ -64,11 +64,29 @@ def sparse_decode(ops, torch, case, inputs):
     return call
 
 
+def sparse_prefill(ops, torch, case, inputs):
+    """A function that makes one call."""
+
+    def call():
+        ops.sparse_prefill_fwd(
+            inputs.q,
+            inputs.kv,
+            inputs.indices,
+            inputs.softmax_scale,
+            cases.HEAD_DIM_V,
+            inputs.attn_sink,
+            None,  # all indices count
+            None,  # output: a new tensor
+        )
+
+    return call
+
+
 def scope(torch, inputs):
     """A cache, of the type that the operator takes, and the index lists into it."""
     return inputs.kv_cache.view(torch.float8_e4m3fn), inputs.indices
 
 
 if __name__ == "__main__":
-    prepare = {"dense_decode": dense_decode, "sparse_decode": sparse_decode}
+    prepare = {"dense_decode": dense_decode, "sparse_decode": sparse_decode, "sparse_prefill": sparse_prefill}
     worker.main("FlashMLA", "_flashmla_C.abi3.so", "_flashmla_C", prepare)

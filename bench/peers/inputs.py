@@ -44,6 +44,20 @@ class SparseDecode:
         self.softmax_scale = case["d"] ** -0.5
 
 
+class SparsePrefill:
+    """Tensors of sparse prefill. Each query token selects different keys."""
+
+    def __init__(self, torch, case):
+        normal = {"device": "cuda", "dtype": torch.bfloat16}
+        torch.manual_seed(0)
+        self.q = torch.randn(case["s_q"], case["h_q"], case["d"], **normal).mul_(SPREAD)
+        self.kv = torch.randn(case["s_k"], 1, case["d"], **normal).mul_(SPREAD)
+        ranks = torch.rand(case["s_q"], case["s_k"], device="cuda")
+        self.indices = ranks.topk(case["topk"], dim=-1).indices.int().view(case["s_q"], 1, case["topk"])
+        self.attn_sink = torch.randn(case["h_q"], device="cuda", dtype=torch.float32)
+        self.softmax_scale = case["d"] ** -0.5
+
+
 class Scope:
     """A cache `[pages, page, 1, bytes of a token]` and the index lists `[b, s_q, topk]` into it."""
 
@@ -92,4 +106,4 @@ def rope(torch, *tokens):
 
 
 # What draws the inputs of each operation.
-OF_OPS = {"dense_decode": DenseDecode, "sparse_decode": SparseDecode}
+OF_OPS = {"dense_decode": DenseDecode, "sparse_decode": SparseDecode, "sparse_prefill": SparsePrefill}
