@@ -85,7 +85,7 @@ class Worker:
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Times oximla and its peers in turn on the decode cases.")
+    parser = argparse.ArgumentParser(description="Times oximla and its peers in turn on the standard cases that they share.")
     parser.add_argument("cases", metavar="CASE", nargs="*", help="parts of names; all standard cases without any")
     parser.add_argument("--oximla", type=Path, help="the program; without it, the bundle's or the clone's")
     parser.add_argument("--libraries", type=Path, default=HERE / "peers" / "lib", help="the peers' operators")

@@ -49,7 +49,7 @@ def run(programs, *arguments):
 class Arithmetic(unittest.TestCase):
     def test_formulas_give_numbers_worked_out_by_hand(self):
         cases = compare.cases.known()
-        self.assertEqual(len(cases), 14 + 13 + 1)
+        self.assertEqual(len(cases), 14 + 13 + 6 + 1)
         case = cases["dense-b128-h128-q1-k4096"]
         # 2 * 128 heads * 128 * 4096 keys * 1088; (128 * 4096 * 576 + 128 * 128 * 1088) * 2 bytes.
         self.assertEqual(compare.cases.flop(case), 146_028_888_064)
@@ -66,6 +66,10 @@ class Arithmetic(unittest.TestCase):
         # 2 * 64 heads * 2 * 2 * 640 tokens * 1024; 2560 * 584 + 2 * 2 * 64 * 1024 * 2 bytes.
         self.assertEqual(compare.cases.flop(case), 335_544_320)
         self.assertEqual(compare.cases.moved_bytes(case), 2_019_328)
+        case = cases["prefill-d512-h64-topk512-k8192"]
+        # 2 * 64 heads * 4096 * 512 keys * 1024; (4096 * 512 * 512 + 4096 * 64 * 1024) * 2 bytes.
+        self.assertEqual(compare.cases.flop(case), 274_877_906_944)
+        self.assertEqual(compare.cases.moved_bytes(case), 2_684_354_560)
         varied = compare.cases.lengths(cases["dense-b128-h128-q2-k8192-varlen-causal"])
         self.assertEqual(varied[:4], [4096, 12_015, 11_742, 11_469])
 

@@ -265,12 +265,12 @@ class Calls(unittest.TestCase):
 
 
 class Records(unittest.TestCase):
-    def test_names_select_decode_cases(self):
+    def test_names_select_cases(self):
         found = list(cases.select(["b1-h128", "h16-q1-topk"]))
         self.assertEqual(found, ["dense-b1-h128-q1-k65536", "sparse-v32-b128-h16-q1-topk2048"])
-        self.assertEqual(len(cases.select()), 14 + 13)
-        with self.assertRaisesRegex(ValueError, "CASE is prefill"):
-            cases.select(["prefill"])
+        self.assertEqual(len(cases.select()), 14 + 13 + 6)
+        with self.assertRaisesRegex(ValueError, "CASE is gather"):
+            cases.select(["gather"])
 
     def test_numbers_have_five_digits(self):
         self.assertEqual([cases.significant(value) for value in [123.456789, 0.000123456]], [123.46, 0.00012346])
