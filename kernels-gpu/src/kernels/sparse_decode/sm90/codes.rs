@@ -153,7 +153,7 @@ impl Rows {
         unroll!(I in 4 => {
             let from = self.0[I] + (F::RAW.rope_offset + chunk * CHUNK_BYTES) as u64;
             // SAFETY: as the caller promises.
-            unsafe { copy_or_zeros::<WIDE>(rows_further(to, I as u32 * share.step), from, share.flag(valid, I) != 0) };
+            unsafe { copy_or_zeros::<WIDE>(TILE.rows_further(to, I as u32 * share.step), from, share.flag(valid, I) != 0) };
         });
         copy::cp_async_commit_group();
     }
@@ -284,7 +284,7 @@ pub unsafe fn convert<F: Format>(part: u32, tiles: u32, thread: Thread, valid: u
         unroll!(I in 4 => {
             if I < share.count {
                 found |= dequant::find_nan(chunks[I]);
-                let to = rows_further(first, I as u32 * share.step);
+                let to = TILE.rows_further(first, I as u32 * share.step);
                 dequant::dequantise_16(chunks[I], scale[I], |half, values| store_half(to, half, values));
             }
         });
@@ -300,7 +300,7 @@ pub unsafe fn convert<F: Format>(part: u32, tiles: u32, thread: Thread, valid: u
                 if I < share.count {
                     // No token, no NaN.
                     let codes = if share.flag(valid, I) != 0 { chunks[I] } else { [0; 4] };
-                    let to = rows_further(first, I as u32 * share.step);
+                    let to = TILE.rows_further(first, I as u32 * share.step);
                     dequant::dequantise_any_16(codes, scale[I], |half, values| store_half(to, half, values));
                 }
             });
@@ -356,12 +356,4 @@ fn first_row(share: Share, thread: Thread, to: u32) -> u32 {
 unsafe fn store_half(to: u32, half: usize, values: [u32; 4]) {
     // SAFETY: as the caller promises.
     unsafe { memory::st_shared_u32x4(to ^ half as u32 * CHUNK_BYTES, values) }
-}
-
-/// From the address of a chunk in a tile, the address of the same chunk `rows` rows further, 4 or a multiple, where the
-/// row of the first is one of the first four of eight, or `rows` is a multiple of 8.
-#[inline(always)]
-fn rows_further(chunk: u32, rows: u32) -> u32 {
-    // Within eight rows the swizzle turns chunks: by 4 of them, four rows further.
-    (chunk ^ TILE.chunk(rows, 0) % TILE.row_offset(1)) + TILE.row_offset(rows)
 }

@@ -7,9 +7,9 @@ use super::{Format, Sparse};
 use crate::attention::divide::divide;
 use crate::kernels::decode::segments::Segments;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
-use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS};
-use crate::ptx::{copy, fence, memory, special, warp};
-use oximla_types::kernels::decode::{PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
+use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS, queries};
+use crate::ptx::{copy, memory, special, warp};
+use oximla_types::kernels::decode::{PART_TILES, TILE_BYTES};
 use oximla_types::kernels::sparse_decode::PLAN;
 use oximla_types::launch::WARP_THREADS;
 
@@ -88,7 +88,10 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             if start.is_segment() && !start.is_end() {
                 blocks.publish();
                 if !start.is_empty() {
-                    load_queries(kernel, thread, place, start.request());
+                    // Made anew, so that the loop need not keep what only this takes.
+                    let kernel = &kernel.again();
+                    let (batch, query) = divide(start.request(), &kernel.params.queries);
+                    queries::load(kernel, kernel.q_map, place, query, batch);
                     place = place.next();
                 }
             }
@@ -170,67 +173,6 @@ unsafe fn arrive(thread: Thread, full: Phase) {
         warp::warp_sync();
         if thread.lane() == 0 {
             full.barrier.arrive();
-        }
-    }
-}
-
-/// Asks for a query token's rows, each warp for a part's tiles.
-///
-/// # Safety
-/// The whole warp calls it, once for each segment's first place.
-#[inline(always)]
-unsafe fn load_queries<F: Format>(
-    kernel: &Sparse<F>,
-    thread: Thread,
-    place: BlockPlace<Sparse<F>>,
-    request: u32,
-) {
-    let (number, lane) = (thread.warp(), thread.lane());
-    const { assert!(WARPGROUP_WARPS == VALUE_PARTS) };
-    // Made anew, so that the loop need not keep what only this takes.
-    let kernel = &kernel.again();
-    let (batch, query) = divide(request, &kernel.params.queries);
-    let tile = kernel.cta.tile;
-    let load = |address: u32, barrier: u32, number: u32| {
-        let coordinates =
-            [(number * TILE_COLUMNS) as i32, tile.first_head as i32, query as i32, batch as i32];
-        let policy = copy::createpolicy_evict_normal();
-        // SAFETY: what lay there is used up; a box is one tile, of the rows there are.
-        unsafe { copy::cp_async_bulk_tensor_4d(address, kernel.q_map, coordinates, barrier, policy) }
-    };
-    let tile_bytes = tile.heads.get() * TILE_COLUMNS * 2;
-    // SAFETY: as the caller promises.
-    unsafe {
-        let mut part = 0;
-        while part < VALUE_PARTS {
-            let full = place.part_full(part).barrier;
-            place.part_free(part).wait_for_last();
-            if lane == 0 && number != part {
-                full.arrive();
-            }
-            if number == part {
-                // Threads have stored what lay there.
-                fence::fence_proxy_async_shared();
-                if lane == 0 {
-                    full.arrive_expecting(PART_TILES * tile_bytes);
-                }
-                warp::warp_sync();
-                if lane < PART_TILES {
-                    load(place.part(part) + lane * TILE_BYTES, full.address(), part * PART_TILES + lane);
-                }
-            }
-            part += 1;
-        }
-        let full = place.tail_full().barrier;
-        place.probabilities_free().wait_for_last();
-        if lane == 0 {
-            if F::TAIL && number == 0 {
-                fence::fence_proxy_async_shared();
-                full.arrive_expecting(tile_bytes);
-                load(place.tail(), full.address(), TAIL_TILE);
-            } else {
-                full.arrive();
-            }
         }
     }
 }
