@@ -62,7 +62,7 @@ pub enum RopeAngles {
 pub struct InverseRopeInputs<'a> {
     /// Position of each query token `[batch, s_q]`.
     pub positions: TensorView<'a, i32, 2>,
-    /// For each position 32 cosines, one a pair, then 32 sines `[max_positions, 64]`: the layout of vLLM's and SGLang's
+    /// For each position 32 cosines, one a pair, then 32 sines `[max_positions, 64]`: the layout of vLLM's
     /// `cos_sin_cache`. Given exactly if the problem has a table.
     ///
     /// Where it has no row for a position, negative ones included, the rotated elements become NaN.
