@@ -7,7 +7,7 @@ use oximla::case_file::{Case, Expected};
 use oximla::{Device, EmulatedOptions, EmulatedReports, Error, KvFormat};
 use oximla_conformance::backend::report;
 use oximla_conformance::dense_decode::Spec;
-use oximla_conformance::mutation::{BarrierUses, Mutant, mutants, without_waits};
+use oximla_conformance::mutation::{BarrierUses, Mutant, mutants, only, without_waits};
 use oximla_types::kernels::decode::BARRIER_BYTES;
 use oximla_types::kernels::dense_decode::{PLAN, TAIL_SLOTS};
 use rayon::prelude::*;
@@ -48,9 +48,9 @@ fn kernels_that_run_into_earlier_ones_are_noticed() {
         (KvFormat::Bf16, ["dense_decode_sm90_bf16", "combine_bf16"]),
         (KvFormat::Fp16, ["dense_decode_sm90_fp16", "combine_fp16"]),
     ] {
-        let case = short_case(format);
+        let (case, ptx) = (short_case(format), only(PTX, &entries));
         for entry in entries {
-            let all = mutants(PTX, entry, &BarrierUses::default());
+            let all = mutants(&ptx, entry, &BarrierUses::default());
             let waits: Vec<_> =
                 all.iter().filter(|mutant| mutant.instruction == "griddepcontrol.wait").collect();
             assert!(!waits.is_empty(), "{entry} waits for nothing");
@@ -115,13 +115,13 @@ fn options(ptx: &str, seed: u64) -> EmulatedOptions {
 }
 
 /// On which mbarriers the instructions of an entry are executed.
-fn barrier_uses(entry: &str, trials: &[Trial]) -> BarrierUses {
+fn barrier_uses(ptx: &str, entry: &str, trials: &[Trial]) -> BarrierUses {
     let mut uses = BarrierUses::default();
     for (Trial { case, rounds, .. }, seed) in
         trials.iter().flat_map(|trial| (0..SEEDS).map(move |seed| (trial, seed)))
     {
         let reports = EmulatedReports::default();
-        let options = EmulatedOptions { profile: true, reports: Some(reports.clone()), ..options(PTX, seed) };
+        let options = EmulatedOptions { profile: true, reports: Some(reports.clone()), ..options(ptx, seed) };
         run(case, *rounds, options).unwrap_or_else(|why| panic!("{entry} as it is: {why}"));
         for report in reports.take().iter().filter(|report| report.entry == entry) {
             uses.add(&report.report.profile);
@@ -131,15 +131,16 @@ fn barrier_uses(entry: &str, trials: &[Trial]) -> BarrierUses {
 }
 
 fn check(decode: &str, combine: &str, format: KvFormat) {
+    let ptx = &only(PTX, &[decode, combine]);
     // In a second round, kernels meet those of the first, which may still be running.
     let trials = [(short_case(format), 2), (case(format), 1), (case_of_two_tiles(format), 1)];
     let trials = trials.map(|(case, rounds)| {
         let sound =
-            run(&case, rounds, options(PTX, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
+            run(&case, rounds, options(ptx, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
         Trial { case, rounds, sound }
     });
-    let uses = barrier_uses(decode, &trials);
-    let unpaced = without_waits(PTX, decode, |line| uses.is_only_on(line, &PACING));
+    let uses = barrier_uses(ptx, decode, &trials);
+    let unpaced = without_waits(ptx, decode, |line| uses.is_only_on(line, &PACING));
     for (trial, seed) in trials.iter().flat_map(|trial| (0..SEEDS).map(move |seed| (trial, seed))) {
         let result = run(&trial.case, trial.rounds, options(&unpaced, seed))
             .unwrap_or_else(|why| panic!("{decode} without what should only pace it: {why}"));
@@ -149,7 +150,7 @@ fn check(decode: &str, combine: &str, format: KvFormat) {
     let mut mutants = mutants(&unpaced, decode, &uses);
     mutants.retain(|mutant| !uses.is_only_on(mutant.line, &PACING));
     assert!(mutants.len() > 100, "{} mutants", mutants.len());
-    mutants.extend(self::mutants(PTX, combine, &BarrierUses::default()));
+    mutants.extend(self::mutants(ptx, combine, &BarrierUses::default()));
     let is_noticed = |mutant: &Mutant| {
         let seeds = if mutant.equivalent.is_some() { 1 } else { SEEDS };
         trials.iter().any(|trial| (0..seeds).any(|seed| shows(trial, mutant, seed)))
