@@ -84,7 +84,7 @@ impl Unit<'_> {
                 self.global.access(address, bytes, observer, epoch, at, kind)
             }
             Location::Shared { cta, address } => {
-                self.ctas[cta].shadow.access(address, bytes, observer, epoch, at, kind)
+                self.ctas[cta].shadow.access([address], bytes, observer, epoch, at, kind)
             }
             Location::Local(_) | Location::Param(_) => None,
         };

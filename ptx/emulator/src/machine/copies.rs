@@ -230,11 +230,9 @@ impl Unit<'_> {
                 self.report(place, Some(lane), Check::Uninitialized, message);
             }
         }
-        let view = self.view_of(place, lane);
-        let own = Epoch {
-            time: self.ctas[place.cta].warps[place.warp].fenced_time[lane],
-            ..self.epoch(place, lane)
-        };
+        let warp = &self.ctas[place.cta].warps[place.warp];
+        let view = warp.views[lane].clone();
+        let own = Epoch { time: warp.fenced_time[lane], ..self.epoch(place, lane) };
         self.order_access(place, Some(lane), location, bytes, &view, Some(own), epoch, kind);
         true
     }

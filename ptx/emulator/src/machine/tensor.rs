@@ -14,7 +14,7 @@ use super::{Place, Unit};
 use crate::arithmetic::LANES;
 use crate::diagnostic::Check;
 use crate::matrix::{mma, transfer, wgmma};
-use crate::order::{Kind, View};
+use crate::order::{Epoch, Kind, Observer, View};
 use crate::program::{Address, Multiply, Operation, Register, Source, Space};
 
 /// Bytes of a run of a matrix operand in shared memory.
@@ -157,6 +157,7 @@ impl Unit<'_> {
                     continue;
                 }
             };
+            let mut read = 0;
             for address in chunks.iter().copied() {
                 let location = Location::Shared { cta: place.cta, address };
                 if !self.ctas[place.cta].has_shared(address, CHUNK_BYTES) {
@@ -180,8 +181,9 @@ impl Unit<'_> {
                     );
                     self.report(place, None, Check::Mbarrier, message);
                 }
-                self.order_access(place, None, location, CHUNK_BYTES, &view, None, epoch, Kind::ASYNC_READ);
+                read += 1;
             }
+            self.order_chunks(place, &chunks[..read], &view, epoch);
             // B is read once for the warpgroup, A by each warp.
             if name == "A" || member_is_first {
                 let bytes = u64::from(CHUNK_BYTES) * chunks.len() as u64;
@@ -190,6 +192,21 @@ impl Unit<'_> {
         }
         let flop = multiply.multiply.flop() / WARPGROUP_WARPS as u64;
         self.count(place, |counts| counts.tensor_flop += flop);
+    }
+
+    /// Notes that an operand's chunks are read, for the detection of races.
+    fn order_chunks(&mut self, place: Place, chunks: &[u32], view: &View, epoch: Epoch) {
+        if !self.context.options.checks.races {
+            return;
+        }
+        let observer =
+            Observer { seen: &view.seen, fenced: &view.fenced, over: view.over.as_deref(), own: None };
+        let (at, kind) = (self.fiber(place).at, Kind::ASYNC_READ);
+        let shadow = &mut self.ctas[place.cta].shadow;
+        let conflict = shadow.access(chunks.iter().copied(), CHUNK_BYTES, observer, epoch, at, kind);
+        if let Some(conflict) = conflict {
+            self.report_conflict(place, None, kind, "shared", &conflict);
+        }
     }
 
     /// Multiplies: the oldest product of a warpgroup.

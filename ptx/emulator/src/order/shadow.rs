@@ -62,53 +62,142 @@ pub(crate) struct Conflict {
     pub(crate) proxy_only: bool,
 }
 
-type Cell = SmallVec<[Access; 2]>;
+/// The accesses of a word that are remembered, oldest first.
+type History = SmallVec<[Access; 2]>;
+
+/// A word's history, by its number in [`Histories`]; 0 is that of no access.
+type HistoryNumber = u32;
+
+/// The histories of some memory's words. Each is kept once for many words: most words are accessed together with others, and
+/// what is found out about one of them holds for all.
+#[derive(Debug)]
+struct Histories {
+    all: Vec<History>,
+    /// How many there may be before those that no word has any more are forgotten.
+    limit: usize,
+}
+
+/// Notes one access of many words.
+struct Noting<'a> {
+    histories: &'a mut Histories,
+    access: Access,
+    observer: Observer<'a>,
+    /// What became of the last word: its bytes, its histories before and after, the conflict.
+    last: Option<(u8, HistoryNumber, HistoryNumber, Option<Conflict>)>,
+    /// The first conflict.
+    conflict: Option<Conflict>,
+}
 
 /// Accesses of one CTA's shared memory.
 #[derive(Debug)]
 pub(crate) struct SharedShadow {
-    words: Vec<Cell>,
+    words: Vec<HistoryNumber>,
+    histories: Histories,
 }
 
 /// Accesses of global memory.
 #[derive(Debug, Default)]
 pub(crate) struct GlobalShadow {
-    pages: HashMap<u64, Box<[Cell]>>,
+    pages: HashMap<u64, Box<[HistoryNumber]>>,
+    histories: Histories,
+}
+
+impl Default for Histories {
+    fn default() -> Self {
+        Self { all: vec![History::new()], limit: Self::LEAST_LIMIT }
+    }
+}
+
+impl Histories {
+    const LEAST_LIMIT: usize = 1 << 14;
+
+    fn noting<'a>(&'a mut self, observer: Observer<'a>, epoch: Epoch, at: u32, kind: Kind) -> Noting<'a> {
+        let access = Access { epoch, at, kind, mask: 0 };
+        Noting { histories: self, access, observer, last: None, conflict: None }
+    }
+
+    fn of(&self, number: HistoryNumber) -> &History {
+        &self.all[number as usize]
+    }
+
+    /// Where there are too many, forgets those that none of the words has, which are all there are.
+    fn tidy<'a>(&mut self, words: impl Iterator<Item = &'a mut HistoryNumber>) {
+        if self.all.len() < self.limit {
+            return;
+        }
+        let mut old = std::mem::replace(&mut self.all, vec![History::new()]);
+        let mut new_numbers = vec![0; old.len()];
+        for word in words.filter(|word| **word != 0) {
+            let new = &mut new_numbers[*word as usize];
+            if *new == 0 {
+                *new = self.all.len() as HistoryNumber;
+                self.all.push(std::mem::take(&mut old[*word as usize]));
+            }
+            *word = *new;
+        }
+        self.limit = Self::LEAST_LIMIT.max(2 * self.all.len());
+    }
+}
+
+impl Noting<'_> {
+    /// Notes the access of some bytes of a word, which is at `word`.
+    fn note(&mut self, history: &mut HistoryNumber, word: u64, mask: u8) {
+        let (after, conflict) = match self.last {
+            Some((same_mask, before, after, conflict)) if (same_mask, before) == (mask, *history) => {
+                (after, conflict)
+            }
+            _ => {
+                let access = Access { mask, ..self.access };
+                let (after, conflict) = note(self.histories.of(*history), access, &self.observer);
+                let number = self.histories.all.len() as HistoryNumber;
+                self.histories.all.push(after);
+                self.last = Some((mask, *history, number, conflict));
+                (number, conflict)
+            }
+        };
+        *history = after;
+        if self.conflict.is_none() {
+            self.conflict = conflict.map(|found| Conflict { word: word * u64::from(WORD), ..found });
+        }
+    }
 }
 
 impl SharedShadow {
     pub(crate) fn new(bytes: u32) -> Self {
-        Self { words: vec![Cell::new(); bytes.div_ceil(WORD) as usize] }
+        Self { words: vec![0; bytes.div_ceil(WORD) as usize], histories: Histories::default() }
     }
 
-    /// Notes an access of bytes; returns the first one it conflicts with.
+    /// Notes an access of some runs of as many bytes; returns the first one it conflicts with.
     pub(crate) fn access(
         &mut self,
-        address: u32,
+        addresses: impl IntoIterator<Item = u32>,
         bytes: u32,
         observer: Observer<'_>,
         epoch: Epoch,
         at: u32,
         kind: Kind,
     ) -> Option<Conflict> {
-        let mut conflict = None;
-        for (word, mask) in words(u64::from(address), bytes) {
-            if let Some(cell) = self.words.get_mut(word as usize) {
-                let found = note(cell, Access { epoch, at, kind, mask }, observer);
-                conflict = conflict.or(found.map(|found| Conflict { word: word * u64::from(WORD), ..found }));
+        let mut noting = self.histories.noting(observer, epoch, at, kind);
+        for address in addresses {
+            for (word, mask) in words(u64::from(address), bytes) {
+                if let Some(history) = self.words.get_mut(word as usize) {
+                    noting.note(history, word, mask);
+                }
             }
         }
+        let conflict = noting.conflict;
+        self.histories.tidy(self.words.iter_mut());
         conflict
     }
 
     /// The accesses that are remembered.
     pub(crate) fn accesses(&self) -> impl Iterator<Item = &Access> {
-        self.words.iter().flatten()
+        self.words.iter().flat_map(|word| self.histories.of(*word))
     }
 }
 
 impl GlobalShadow {
-    /// As [`SharedShadow::access`].
+    /// Notes an access of bytes; returns the first one it conflicts with.
     pub(crate) fn access(
         &mut self,
         address: u64,
@@ -118,20 +207,17 @@ impl GlobalShadow {
         at: u32,
         kind: Kind,
     ) -> Option<Conflict> {
-        let mut conflict = None;
+        let mut noting = self.histories.noting(observer, epoch, at, kind);
         let mut rest = words(address, bytes).peekable();
         while let Some((word, _)) = rest.peek() {
             let number = word / PAGE_WORDS;
-            let page = self
-                .pages
-                .entry(number)
-                .or_insert_with(|| vec![Cell::new(); PAGE_WORDS as usize].into_boxed_slice());
+            let page = self.pages.entry(number).or_insert_with(|| vec![0; PAGE_WORDS as usize].into());
             while let Some((word, mask)) = rest.next_if(|(word, _)| word / PAGE_WORDS == number) {
-                let cell = &mut page[(word % PAGE_WORDS) as usize];
-                let found = note(cell, Access { epoch, at, kind, mask }, observer);
-                conflict = conflict.or(found.map(|found| Conflict { word: word * u64::from(WORD), ..found }));
+                noting.note(&mut page[(word % PAGE_WORDS) as usize], word, mask);
             }
         }
+        let conflict = noting.conflict;
+        self.histories.tidy(self.pages.values_mut().flatten());
         conflict
     }
 
@@ -140,8 +226,8 @@ impl GlobalShadow {
         let mut pages: Vec<_> = self.pages.iter().collect();
         pages.sort_unstable_by_key(|(number, _)| **number);
         pages.into_iter().flat_map(|(number, page)| {
-            let cells = (number * PAGE_WORDS..).zip(page).filter(|(_, cell)| !cell.is_empty());
-            cells.map(|(word, cell)| (word * u64::from(WORD), cell.as_slice()))
+            let words = (number * PAGE_WORDS..).zip(page).filter(|(_, history)| **history != 0);
+            words.map(|(word, history)| (word * u64::from(WORD), self.histories.of(*history).as_slice()))
         })
     }
 }
@@ -162,10 +248,11 @@ fn words(address: u64, bytes: u32) -> impl Iterator<Item = (u64, u8)> {
     })
 }
 
-/// Compares an access with the remembered ones of its word, then remembers it in place of those it makes irrelevant.
-fn note(cell: &mut Cell, new: Access, observer: Observer<'_>) -> Option<Conflict> {
+/// Compares an access with the remembered ones of its word. Returns what is to be remembered from now on, in place of those
+/// that it makes irrelevant, and the first one it conflicts with.
+fn note(history: &History, new: Access, observer: &Observer<'_>) -> (History, Option<Conflict>) {
     let mut conflict = None;
-    cell.retain(|old| {
+    let is_kept = |old: &&Access| {
         let overlaps = old.mask & new.mask != 0;
         let own = observer.own.filter(|own| own.agent == old.epoch.agent);
         let is_over = |over: &Over| {
@@ -183,7 +270,7 @@ fn note(cell: &mut Cell, new: Access, observer: Observer<'_>) -> Option<Conflict
                 || observer.over.is_some_and(|over| over.fenced.includes(old.epoch));
             let proxy_only = ordered && needs_fence && !fenced;
             if !ordered && !morally_strong(old, &new) || proxy_only {
-                conflict = Some(Conflict { earlier: *old, word: 0, proxy_only });
+                conflict = Some(Conflict { earlier: **old, word: 0, proxy_only });
             }
         }
         // Whoever does not race with the new access must not race with what it takes the place of.
@@ -199,9 +286,10 @@ fn note(cell: &mut Cell, new: Access, observer: Observer<'_>) -> Option<Conflict
                 && old.kind.asynchronous == new.kind.asynchronous
         };
         !replaced
-    });
-    cell.push(new);
-    conflict
+    };
+    let mut after: History = history.iter().filter(is_kept).copied().collect();
+    after.push(new);
+    (after, conflict)
 }
 
 /// Whether both are strong, and each is within the scope of the other. A cluster's is taken for the device's.
@@ -237,7 +325,7 @@ mod tests {
                 over: None,
                 own: Some(Epoch { agent, time: 0 }),
             };
-            let conflict = self.0.access(address, bytes, observer, Epoch { agent, time: 1 }, 0, kind);
+            let conflict = self.0.access([address], bytes, observer, Epoch { agent, time: 1 }, 0, kind);
             conflict.map(|conflict| conflict.proxy_only)
         }
     }
