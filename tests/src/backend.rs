@@ -209,13 +209,8 @@ impl<T: Pod> Buffer<T> {
     pub fn download(&self) -> Vec<T> {
         match self {
             Self::Host(elements) => elements.clone(),
-            Self::Cuda(bytes) => {
-                let bytes = bytes.stream().clone_dtoh(bytes).expect("a copy from the GPU");
-                bytemuck::pod_collect_to_vec(&bytes)
-            }
-            Self::Emulated(bytes) => {
-                bytemuck::pod_collect_to_vec(&bytes.to_vec().expect("a copy from the emulated GPU"))
-            }
+            Self::Cuda(bytes) => elements(&bytes.stream().clone_dtoh(bytes).expect("a copy from the GPU")),
+            Self::Emulated(bytes) => elements(&bytes.to_vec().expect("a copy from the emulated GPU")),
         }
     }
 
@@ -238,4 +233,9 @@ pub fn report(line: &str) {
         // Standard error itself: the test harness captures what the macros print.
         writeln!(std::io::stderr(), "{line}").expect("standard error");
     }
+}
+
+/// Bytes, wherever they lie, as what they are of.
+fn elements<T: Pod>(bytes: &[u8]) -> Vec<T> {
+    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
 }

@@ -10,7 +10,6 @@ pub mod merge_states;
 pub mod sparse_decode;
 pub mod sparse_prefill;
 pub mod topk_to_slots;
-#[cfg(feature = "wrapper-tests")]
 pub mod wrapper_tests;
 
 use crate::launch::LaunchContract;

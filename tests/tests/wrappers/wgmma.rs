@@ -111,7 +111,8 @@ impl Products {
             let panel = &mut shared[(1 + panel) * PANEL_BYTES..][..PANEL_BYTES];
             self.put(panel, row, place, b(k, column));
         }
-        let mut words: Vec<u32> = bytemuck::pod_collect_to_vec(&shared);
+        let mut words: Vec<u32> =
+            shared.chunks_exact(size_of::<u32>()).map(bytemuck::pod_read_unaligned).collect();
         words.extend(self.fragments(|product, row, column| c(product, row, column) as f32));
         Work::new(words, COUNT * ROWS * self.columns)
     }
