@@ -64,8 +64,6 @@ impl Clock {
                 None => self.pieces.push((*cta, Rc::clone(theirs))),
                 Some((_, ours)) if Rc::ptr_eq(ours, theirs) => {}
                 Some((_, ours)) => {
-                    let covers =
-                        |a: &[u32], b: &[u32]| a.len() >= b.len() && a.iter().zip(b).all(|(a, b)| a >= b);
                     if covers(ours, theirs) {
                         continue;
                     }
@@ -92,6 +90,16 @@ impl Clock {
                 .zip(&other.pieces)
                 .all(|((a, ours), (b, theirs))| a == b && Rc::ptr_eq(ours, theirs))
     }
+}
+
+/// Whether the moments of one list include all of the other's.
+fn covers(a: &[u32], b: &[u32]) -> bool {
+    // Some at a time without a branch, which takes vector instructions.
+    const LANES: usize = 16;
+    a.len() >= b.len()
+        && a.chunks(LANES)
+            .zip(b.chunks(LANES))
+            .all(|(a, b)| !a.iter().zip(b).fold(false, |is_less, (a, b)| is_less | (a < b)))
 }
 
 /// What is known at some place: all that comes before, and what of it the asynchronous proxy can see.

@@ -287,7 +287,8 @@ fn note(history: &History, new: Access, observer: &Observer<'_>) -> (History, Op
         };
         !replaced
     };
-    let mut after: History = history.iter().filter(is_kept).copied().collect();
+    let mut after = History::with_capacity(history.len() + 1);
+    after.extend(history.iter().filter(is_kept).copied());
     after.push(new);
     (after, conflict)
 }
