@@ -51,6 +51,7 @@ pub use ops::sparse_decode::{
     SparseDecodePlanBuilder,
 };
 pub use ops::sparse_prefill::{SparsePrefill, SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan};
+pub use ops::sparse_prefill_fp8::{SparsePrefillFp8, SparsePrefillFp8Inputs, SparsePrefillFp8Plan};
 pub use ops::topk_to_slots::{TopkToSlots, TopkToSlotsInputs, TopkToSlotsOutputs, TopkToSlotsPlan};
 pub use oximla_types::kv_cache::KvFormat;
 pub use oximla_types::schedule::Determinism;

@@ -98,17 +98,22 @@ unsafe impl<T: Sync, const RANK: usize> Send for TensorView<'_, T, RANK> {}
 // SAFETY: as above.
 unsafe impl<T: Sync, const RANK: usize> Sync for TensorView<'_, T, RANK> {}
 
-impl<'a, T: Element> TensorView<'a, T, 3> {
-    /// The only entry of a batch.
-    #[cfg(feature = "_gpu")]
-    pub(crate) fn batch_of_one(self) -> TensorView<'a, T, 4> {
-        let Self { address, shape: [a, b, c], strides: [x, y, z], memory, lifetime } = self;
-        // The stride of a dimension of one element may be anything.
-        TensorView { address, shape: [1, a, b, c], strides: [x, x, y, z], memory, lifetime }
-    }
-}
-
 impl<'a, T: Element, const RANK: usize> TensorView<'a, T, RANK> {
+    /// The same elements with one dimension more, of one index, at `axis`.
+    pub(crate) fn with_unit_axis<const MORE: usize>(self, axis: usize) -> TensorView<'a, T, MORE> {
+        const { assert!(MORE == RANK + 1 && RANK > 0) };
+        let Self { address, shape, strides, memory, lifetime } = self;
+        let old = |new: usize| if new < axis { new } else { new.saturating_sub(1) };
+        TensorView {
+            address,
+            shape: std::array::from_fn(|new| if new == axis { 1 } else { shape[old(new)] }),
+            // That of a dimension of one index may be anything, but others are aligned.
+            strides: std::array::from_fn(|new| strides[old(new)]),
+            memory,
+            lifetime,
+        }
+    }
+
     /// A contiguous tensor over host memory.
     ///
     /// # Errors
@@ -155,6 +160,11 @@ impl<'a, T: Element, const RANK: usize> TensorView<'a, T, RANK> {
 }
 
 impl<'a, T: Element, const RANK: usize> TensorViewMut<'a, T, RANK> {
+    /// As [`TensorView::with_unit_axis`].
+    pub(crate) fn with_unit_axis<const MORE: usize>(&mut self, axis: usize) -> TensorViewMut<'_, T, MORE> {
+        TensorViewMut { view: self.view.with_unit_axis(axis), exclusive: PhantomData }
+    }
+
     /// A contiguous tensor over host memory.
     ///
     /// # Errors

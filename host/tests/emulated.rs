@@ -27,6 +27,8 @@ const ENTRIES: [(&str, usize); 22] = [
     ("sparse_decode_model1_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_prefill_sm90_bf16", size_of::<SparsePrefillParams>()),
     ("sparse_prefill_d512_sm90_bf16", size_of::<SparsePrefillParams>()),
+    ("sparse_prefill_v32_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_prefill_model1_sm90", size_of::<SparseDecodeParams>()),
     ("combine_bf16", size_of::<CombineParams>()),
     ("combine_fp16", size_of::<CombineParams>()),
     ("merge_states_bf16", size_of::<MergeStatesParams>()),

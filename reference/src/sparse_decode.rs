@@ -109,12 +109,22 @@ pub struct SparseDecode<'a> {
 impl SparseDecode<'_> {
     /// Computes `out [batch, s_q, h_q, 512]` and `lse [batch, h_q, s_q]`.
     pub fn run(&self) -> Attention {
+        Attention::from_decode_rows(&self.rows(), self.s_q, self.h_q)
+    }
+
+    /// Computes what a prefill of the query tokens gives, `batch · s_q` of them: `out`, `lse` and `max_logits` as of
+    /// [`SparsePrefill`](crate::SparsePrefill).
+    pub fn run_as_prefill(&self) -> Attention {
+        Attention::from_prefill_rows(&self.rows())
+    }
+
+    /// One row per `[batch, s_q, h_q]`.
+    fn rows(&self) -> Vec<Row> {
         self.check_shapes();
-        let rows: Vec<Row> = (0..self.batch * self.s_q)
+        (0..self.batch * self.s_q)
             .into_par_iter()
             .flat_map_iter(|row| self.query_rows(row / self.s_q, row % self.s_q))
-            .collect();
-        Attention::from_decode_rows(&rows, self.s_q, self.h_q)
+            .collect()
     }
 
     fn query_rows(&self, request: usize, query: usize) -> Vec<Row> {

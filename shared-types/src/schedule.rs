@@ -150,6 +150,15 @@ impl Place {
         Self { chunk: cursor.chunk, start: cursor.start, payload: payload.get(), width }
     }
 
+    /// The place of a partition that takes as many whole requests as the others, each of at most `longest` blocks.
+    pub const fn of_whole_requests(partition: u32, partitions: u32, requests: u32, longest: u32) -> Self {
+        let partitions = if partitions == 0 { 1 } else { partitions };
+        let width = Determinism::RunToRun.request_work(longest);
+        let each = requests.div_ceil(partitions);
+        let first = partition * each;
+        Self { chunk: first * MAX_CHUNKS, start: first * width, payload: each * width, width }
+    }
+
     /// What the place was made from. Of lengths that have changed since, chunks may come out empty or more than once;
     /// slots still are some that there are.
     pub const fn restore(self, chunk_slots: u32) -> (SplitKv, Cursor) {

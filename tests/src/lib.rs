@@ -22,6 +22,7 @@ pub mod noise;
 pub mod paged_cache;
 pub mod sparse_decode;
 pub mod sparse_prefill;
+pub mod sparse_prefill_fp8;
 pub mod strided;
 pub mod sweep;
 pub mod tolerance;

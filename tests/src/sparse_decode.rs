@@ -186,12 +186,15 @@ pub fn reference_format(format: KvFormat) -> Fp8Format {
     }
 }
 
-/// The oracle's answer.
-pub fn answer(case: &SparseDecodeCase) -> Answer {
+/// What `ask` gets from the oracle for the case.
+pub fn with_reference<R>(
+    case: &SparseDecodeCase,
+    ask: impl FnOnce(&oximla_reference::SparseDecode<'_>) -> R,
+) -> R {
     let p = &case.problem;
     let format = reference_format(p.format);
     let q: Vec<f64> = case.q.iter().copied().map(bf16::to_f64).collect();
-    let attention = oximla_reference::SparseDecode {
+    ask(&oximla_reference::SparseDecode {
         batch: p.batch,
         s_q: p.s_q,
         h_q: p.h_q,
@@ -205,8 +208,13 @@ pub fn answer(case: &SparseDecodeCase) -> Answer {
             .inverse_rope
             .zip(case.inverse_rope.as_ref())
             .map(|(angles, rope)| query_angles(angles, rope)),
-    }
-    .run();
+    })
+}
+
+/// The oracle's answer.
+pub fn answer(case: &SparseDecodeCase) -> Answer {
+    let p = &case.problem;
+    let attention = with_reference(case, |decode| decode.run());
     Answer {
         out: attention.out,
         out_shape: vec![p.batch, p.s_q, p.h_q, HEAD_DIM_V],

@@ -4,7 +4,10 @@ use super::attention::{Operation, RowResult, TILE_ROWS, TileDims};
 use super::inverse_rope::{Angles, rotate_back};
 use super::schedule::Schedule;
 use super::{ListLengths, checked_index, fp8};
-use crate::{Error, KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, Workspace};
+use crate::{
+    Error, KvScope, KvScopeShape, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, TensorViewMut,
+    Workspace,
+};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use oximla_types::rope::ROPE_COLUMN;
@@ -34,11 +37,12 @@ impl SparseDecodePlan {
         self.schedule.workspace_bytes()
     }
 
-    /// The views are checked: shapes, memory, and lengths.
+    /// The views are checked: shapes, memory, and lengths. A prefill has `max_logits` `[batch · s_q, h_q]`.
     pub(crate) fn run(
         &self,
         inputs: &SparseDecodeInputs<'_>,
         outputs: &mut SparseDecodeOutputs<'_>,
+        max_logits: Option<&TensorViewMut<'_, f32, 2>>,
         workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
         let problem = &self.problem;
@@ -51,7 +55,7 @@ impl SparseDecodePlan {
             _ => None,
         };
         let scope = Scope::new(&inputs.scope, &problem.scope);
-        let operation = Sparse { problem, inputs, outputs, scope, extra, inverse_rope };
+        let operation = Sparse { problem, inputs, outputs, max_logits, scope, extra, inverse_rope };
         let workspace = workspace.as_f32(self.workspace_bytes())?;
         self.schedule.run(&operation, workspace);
         Ok(())
@@ -63,6 +67,7 @@ struct Sparse<'a> {
     problem: &'a SparseDecode,
     inputs: &'a SparseDecodeInputs<'a>,
     outputs: &'a SparseDecodeOutputs<'a>,
+    max_logits: Option<&'a TensorViewMut<'a, f32, 2>>,
     scope: Scope<'a>,
     extra: Option<Scope<'a>>,
     inverse_rope: Option<Angles<'a>>,
@@ -157,6 +162,9 @@ impl Operation for Sparse<'_> {
                 .out
                 .write_row(&[request, query, head], result.out.iter().copied().map(bf16::from_f32));
             self.outputs.lse.write([request, head, query], result.lse);
+            if let Some(max_logits) = self.max_logits {
+                max_logits.write([request * self.problem.s_q + query, head], result.max_logit);
+            }
         }
     }
 }

@@ -8,14 +8,16 @@ use super::partials::{self, PartialsPlan, check_memory};
 use super::tensor_map::HalfTensor4;
 use crate::{
     Error, InvalidProblem, KvFormat, KvScope, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, Stream,
-    Workspace,
+    TensorViewMut, Workspace,
 };
 use bytemuck::Zeroable;
 use half::bf16;
 use oximla_types::kernels::combine::{self, CombineParams};
-use oximla_types::kernels::decode::{DecodeParams, GridShape, QueryTiling, TILE_ROWS};
+use oximla_types::kernels::decode::{DecodeParams, GridShape, PartialResults, QueryTiling, TILE_ROWS};
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{self as contract, Divisor, ScopeParams, SparseDecodeParams};
+use oximla_types::kernels::sparse_prefill;
+use oximla_types::launch::LaunchContract;
 use oximla_types::schedule::{self, Determinism, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -33,8 +35,15 @@ pub(crate) struct SparsePlan {
     problem: SparseDecode,
     determinism: Determinism,
     decode: Kernel,
-    combine: Kernel,
     shape: GridShape,
+    /// Where requests may be split.
+    split: Option<Split>,
+}
+
+/// What splitting requests takes.
+#[derive(Clone, Debug)]
+struct Split {
+    combine: Kernel,
     workspace: PartialsPlan,
 }
 
@@ -44,29 +53,45 @@ impl SparsePlan {
         determinism: Determinism,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        let decode = match problem.format {
-            KvFormat::V32Fp8 => contract::V32_SM90,
-            KvFormat::Model1Fp8 => contract::MODEL1_SM90,
+        let kernels = [contract::V32_SM90, contract::MODEL1_SM90];
+        let mut plan = Self::without_splits(problem, kernels, device)?;
+        let queries = problem.batch * problem.s_q;
+        let workspace = PartialsPlan::new(queries, max_blocks(problem), determinism, &plan.shape)?;
+        plan.determinism = determinism;
+        plan.split = Some(Split { combine: Kernel::of(&combine::BF16)?, workspace });
+        Ok(plan)
+    }
+
+    /// A prefill of the problem's query tokens, none of which is split.
+    pub(crate) fn of_prefill(problem: &SparseDecode, device: &Arc<GpuDevice>) -> Result<Self, Error> {
+        Self::without_splits(problem, [sparse_prefill::V32_SM90, sparse_prefill::MODEL1_SM90], device)
+    }
+
+    /// With the kernel of the problem's format, V3.2 or MODEL1.
+    fn without_splits(
+        problem: &SparseDecode,
+        [v32, model1]: [LaunchContract; 2],
+        device: &Arc<GpuDevice>,
+    ) -> Result<Self, Error> {
+        let kernel = match problem.format {
+            KvFormat::V32Fp8 => v32,
+            KvFormat::Model1Fp8 => model1,
             other => {
                 return Err(InvalidProblem::new("format", other, "v32_fp8 or model1_fp8").into());
             }
         };
-        let shape = grid_shape(problem, device.multiprocessors)?;
-        let queries = problem.batch * problem.s_q;
-        let workspace = PartialsPlan::new(queries, max_blocks(problem), determinism, &shape)?;
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),
-            determinism,
-            decode: Kernel::of(&decode)?,
-            combine: Kernel::of(&combine::BF16)?,
-            shape,
-            workspace,
+            determinism: Determinism::default(),
+            decode: Kernel::of(&kernel)?,
+            shape: grid_shape(problem, device.multiprocessors)?,
+            split: None,
         })
     }
 
     pub(crate) fn workspace_bytes(&self) -> usize {
-        self.workspace.bytes
+        self.split.as_ref().map_or(0, |split| split.workspace.bytes)
     }
 
     pub(crate) fn kernel(&self) -> &'static str {
@@ -78,11 +103,13 @@ impl SparsePlan {
         self.device.driver.check_stream(stream.0)
     }
 
+    /// The views are checked: shapes, memory. A prefill has `max_logits` `[batch · s_q, h_q]`.
     pub(crate) fn run(
         &self,
         stream: &Stream,
         inputs: &SparseDecodeInputs<'_>,
         outputs: &mut SparseDecodeOutputs<'_>,
+        max_logits: Option<&TensorViewMut<'_, f32, 2>>,
         workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
         let (q, out, lse) = (&inputs.q, &outputs.out.view, &outputs.lse.view);
@@ -92,7 +119,12 @@ impl SparsePlan {
         if let Some(sink) = &inputs.attn_sink {
             check_element_alignment("attn_sink", sink.address, size_of::<f32>() as u64)?;
         }
-        check_memory("workspace", workspace, self.workspace.bytes)?;
+        let (max_logits, max_logits_strides) =
+            max_logits.map_or((0, [0; 2]), |logits| (logits.view.address, logits.view.strides));
+        check_element_alignment("max_logits", max_logits, size_of::<f32>() as u64)?;
+        if let Some(split) = &self.split {
+            check_memory("workspace", workspace, split.workspace.bytes)?;
+        }
         let problem = &self.problem;
         let (first, first_is_wide) = scope_params("scope", problem.format, &inputs.scope)?;
         let (second, second_is_wide) = match &inputs.extra {
@@ -111,7 +143,10 @@ impl SparsePlan {
             places: 0,
             out: out.address,
             lse: lse.address,
-            partial: self.workspace.at(workspace.address),
+            partial: self
+                .split
+                .as_ref()
+                .map_or(PartialResults::zeroed(), |split| split.workspace.at(workspace.address)),
             out_strides: [out.strides[0], out.strides[1], out.strides[2]],
             lse_strides: lse.strides,
             requests: (problem.batch * problem.s_q) as u32,
@@ -131,6 +166,8 @@ impl SparsePlan {
             scopes: [first, second],
             attn_sink,
             attn_sink_stride,
+            max_logits,
+            max_logits_strides,
             queries,
             wide_rows: u32::from(first_is_wide && second_is_wide),
             inverse_rope: match (&problem.inverse_rope, &inputs.inverse_rope) {
@@ -138,7 +175,16 @@ impl SparsePlan {
                 _ => RopeParams::zeroed(),
             },
         };
-        let combine = CombineParams {
+        let driver = &*self.device.driver;
+        let grid = Grid::of([self.shape.columns, self.shape.partitions]);
+        // SAFETY: the parameters are the kernel's own type; the views promise live memory of the checked shapes, and the
+        // kernel reaches no element outside them; the stream's maker promised a live one.
+        unsafe { self.decode.launch(driver, stream.0, grid, &params)? };
+        let Some(Split { combine, workspace }) = &self.split else { return Ok(()) };
+        if !partials::may_split(self.determinism, &self.shape, max_blocks) {
+            return Ok(());
+        }
+        let params = CombineParams {
             partial: decode.partial,
             out: decode.out,
             lse: decode.lse,
@@ -148,25 +194,15 @@ impl SparsePlan {
             rows: self.shape.rows,
             group: decode.group,
             total_rows: self.shape.total_rows,
-            slots: self.workspace.slots,
+            slots: workspace.slots,
             ctas: combine::ctas(decode.requests, self.shape.total_rows, self.device.multiprocessors),
             attn_sink,
             attn_sink_stride,
             queries,
             reserved: 0,
         };
-        let decode_grid = Grid::of([self.shape.columns, self.shape.partitions]);
-        let combine_grid = Grid::of([combine.ctas, 1]);
-        let driver = &*self.device.driver;
-        // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
-        // the kernels reach no element outside them; the stream's maker promised a live one.
-        unsafe {
-            self.decode.launch(driver, stream.0, decode_grid, &params)?;
-            if partials::may_split(self.determinism, &self.shape, max_blocks) {
-                self.combine.launch(driver, stream.0, combine_grid, &combine)?;
-            }
-        }
-        Ok(())
+        // SAFETY: as above.
+        unsafe { combine.launch(driver, stream.0, Grid::of([params.ctas, 1]), &params) }
     }
 }
 

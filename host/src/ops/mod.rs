@@ -10,6 +10,7 @@ pub mod merge_states;
 pub mod sparse_decode;
 #[cfg_attr(not(feature = "cpu"), allow(unused, unreachable_code))]
 pub mod sparse_prefill;
+pub mod sparse_prefill_fp8;
 pub mod topk_to_slots;
 #[cfg_attr(not(feature = "cpu"), allow(dead_code))]
 mod validate;

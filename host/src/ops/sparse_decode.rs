@@ -284,14 +284,14 @@ impl SparseDecodePlan {
             BackendPlan::Cpu(ref plan) => {
                 stream.0.check_host()?;
                 self.check(inputs, outputs, Memory::Host)?;
-                plan.run(inputs, outputs, workspace)
+                plan.run(inputs, outputs, None, workspace)
             }
             #[cfg(feature = "_gpu")]
             BackendPlan::Gpu(ref plan) => {
                 plan.check_stream(stream)?;
                 self.check(inputs, outputs, Memory::Device)?;
                 workspace.check_memory(Memory::Device)?;
-                plan.run(stream, inputs, outputs, workspace)
+                plan.run(stream, inputs, outputs, None, workspace)
             }
         }
     }
@@ -304,11 +304,7 @@ impl SparseDecodePlan {
     ) -> Result<(), InvalidProblem> {
         let p = &self.problem;
         validate::input("q", &inputs.q, p.q_shape(), memory)?;
-        self.check_scope("scope", &inputs.scope, &p.scope, memory)?;
-        validate::presence("extra", inputs.extra.is_some(), p.extra.is_some())?;
-        if let (Some(scope), Some(shape)) = (&inputs.extra, &p.extra) {
-            self.check_scope("extra", scope, shape, memory)?;
-        }
+        p.check_scopes(&inputs.scope, inputs.extra.as_ref(), memory)?;
         if let Some(sink) = &inputs.attn_sink {
             validate::input("attn_sink", sink, [p.h_q], memory)?;
         }
@@ -320,7 +316,10 @@ impl SparseDecodePlan {
         validate::output("out", &outputs.out, [p.batch, p.s_q, p.h_q, head_dim_v], memory)?;
         validate::output("lse", &outputs.lse, [p.batch, p.h_q, p.s_q], memory)
     }
+}
 
+impl SparseDecode {
+    /// Checks a cache and the index lists into it, which messages call `name`.
     fn check_scope(
         &self,
         name: &str,
@@ -329,14 +328,28 @@ impl SparseDecodePlan {
         memory: Memory,
     ) -> Result<(), InvalidProblem> {
         let field = |field| format!("{name}.{field}");
-        let p = &self.problem;
-        validate::input(&field("kv_cache"), &scope.kv_cache, p.kv_cache_shape(shape), memory)?;
-        validate::pages(&field("kv_cache"), &scope.kv_cache, p.format)?;
-        validate::input(&field("indices"), &scope.indices, p.indices_shape(shape), memory)?;
+        validate::input(&field("kv_cache"), &scope.kv_cache, self.kv_cache_shape(shape), memory)?;
+        validate::pages(&field("kv_cache"), &scope.kv_cache, self.format)?;
+        validate::input(&field("indices"), &scope.indices, self.indices_shape(shape), memory)?;
         if let Some(lengths) = &scope.topk_length {
-            validate::input(&field("topk_length"), lengths, [p.batch], memory)?;
+            validate::input(&field("topk_length"), lengths, [self.batch], memory)?;
             validate::lengths(&field("topk_length"), lengths, shape.topk)?;
         }
         Ok(())
+    }
+
+    /// Checks all caches.
+    pub(super) fn check_scopes(
+        &self,
+        scope: &KvScope<'_>,
+        extra: Option<&KvScope<'_>>,
+        memory: Memory,
+    ) -> Result<(), InvalidProblem> {
+        self.check_scope("scope", scope, &self.scope, memory)?;
+        validate::presence("extra", extra.is_some(), self.extra.is_some())?;
+        match (extra, &self.extra) {
+            (Some(scope), Some(shape)) => self.check_scope("extra", scope, shape, memory),
+            _ => Ok(()),
+        }
     }
 }

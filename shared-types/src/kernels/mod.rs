@@ -47,6 +47,8 @@ pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     sparse_decode::MODEL1_SM90,
     sparse_prefill::SM90_BF16,
     sparse_prefill::D512_SM90_BF16,
+    sparse_prefill::V32_SM90,
+    sparse_prefill::MODEL1_SM90,
     combine::BF16,
     combine::FP16,
     merge_states::BF16,

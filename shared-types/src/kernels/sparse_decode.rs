@@ -205,6 +205,10 @@ pub struct SparseDecodeParams {
     pub attn_sink: u64,
     /// Stride of `attn_sink`, in elements.
     pub attn_sink_stride: i64,
+    /// Largest scaled scores `[batch · s_q, h_q]` f32, in a prefill; else 0.
+    pub max_logits: u64,
+    /// Strides of `max_logits`, in elements.
+    pub max_logits_strides: [i64; 2],
     /// Query tokens that share a batch entry's lengths.
     pub queries: Divisor,
     /// 1 where all rows of all caches are aligned to 16 bytes, else 0: to 8.
@@ -213,7 +217,8 @@ pub struct SparseDecodeParams {
     pub inverse_rope: RopeParams,
 }
 
-const fn contract(entry: &'static str) -> LaunchContract {
+/// The contract of a kernel over FP8 caches.
+pub(super) const fn contract(entry: &'static str) -> LaunchContract {
     let contract = LaunchContract {
         entry,
         threads: THREADS,

@@ -1,4 +1,4 @@
-//! Sparse MLA prefill over bf16 keys: what the host passes, and how the CTA uses its shared memory.
+//! Sparse MLA prefill: what the host passes, and how the CTA uses its shared memory. Over FP8 caches both are sparse decode's.
 //!
 //! To the kernel each query token is a request of its own: its keys are the first `topk_length` of its index list. There are so
 //! many of them that none is split.
@@ -6,6 +6,7 @@
 use super::decode::{
     DecodeParams, SharedPlan, TAIL_TILE, THREADS, VALUES_REGISTERS, WARPGROUP_WARPS, WARPGROUPS,
 };
+use super::sparse_decode;
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::launch::LaunchContract;
 
@@ -80,3 +81,9 @@ pub const SM90_BF16: LaunchContract = contract("sparse_prefill_sm90_bf16", PLAN)
 
 /// The kernel for keys of 512 elements, all of them values, on Hopper.
 pub const D512_SM90_BF16: LaunchContract = contract("sparse_prefill_d512_sm90_bf16", PLAN_WITHOUT_TAIL);
+
+/// The kernel for V3.2 caches on Hopper.
+pub const V32_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_v32_sm90");
+
+/// The kernel for MODEL1 caches on Hopper.
+pub const MODEL1_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_model1_sm90");

@@ -183,3 +183,26 @@ fn long_requests_have_long_chunks() {
     assert_eq!([0, 1, 16, 17, 1024, 1025, 10_000].map(chunks), [1, 1, 1, 2, 64, 61, 64]);
     assert!((0..10_000).all(|blocks| chunks(blocks) <= Determinism::BatchInvariant.chunk_slots(blocks)));
 }
+
+proptest! {
+    /// Each request is some partition's, whole, once.
+    #[test]
+    fn places_of_whole_requests(blocks in batches(), partitions in 1_u32..200) {
+        let requests = blocks.len() as u32;
+        let mut found = Vec::new();
+        for partition in 0..partitions {
+            let place = Place::of_whole_requests(partition, partitions, requests, longest(&blocks));
+            let (split, mut cursor) = place.restore(0);
+            while let Some(&blocks) =
+                blocks.get(cursor.request() as usize).filter(|_| split.has(partition, cursor))
+            {
+                let (chunk, behind) = split.take(partition, cursor, blocks);
+                prop_assert_eq!(chunk.blocks, BlockRange { begin: 0, end: blocks.max(1) });
+                prop_assert_eq!(chunk.splits, 1);
+                found.push(cursor.request());
+                cursor = behind;
+            }
+        }
+        prop_assert_eq!(found, (0..requests).collect::<Vec<_>>());
+    }
+}

@@ -42,24 +42,37 @@ use oximla_types::kernels::sparse_decode::{
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
-use oximla_types::schedule::Place;
+use oximla_types::schedule::{self, Place};
 
 /// A cache format, as the kernel sees it.
-trait Format {
+pub trait Format {
+    /// How its tokens lie in a cache.
     const RAW: RawLayout;
     /// Whether the scales are apart from the tokens, behind all of a page's.
     const SCALE_PLANE: bool;
     /// Whether the RoPE elements are a tail, behind four parts of codes; else they are the last part's last tile.
     const TAIL: bool;
+    /// Whether query tokens are those of a prefill: there are so many that none is split, and largest scores are told.
+    const PREFILL: bool = false;
     /// Parts that are codes alone.
     const WHOLE_PARTS: u32 = VALUE_PARTS - 1 + Self::TAIL as u32;
 }
 
 /// DeepSeek V3.2.
-struct V32;
+pub struct V32;
 
 /// DeepSeek V4.
-struct Model1;
+pub struct Model1;
+
+/// A format in a prefill.
+pub struct InPrefill<F>(PhantomData<F>);
+
+impl<F: Format> Format for InPrefill<F> {
+    const RAW: RawLayout = F::RAW;
+    const SCALE_PLANE: bool = F::SCALE_PLANE;
+    const TAIL: bool = F::TAIL;
+    const PREFILL: bool = true;
+}
 
 impl Format for V32 {
     const RAW: RawLayout = RawLayout::V32;
@@ -107,8 +120,12 @@ pub unsafe extern "ptx-kernel" fn sparse_decode_model1_sm90(params: SparseDecode
     unsafe { sparse_decode::<Model1>(&params, address) }
 }
 
+/// The kernel for caches of a format.
+///
+/// # Safety
+/// As for [`sparse_decode_v32_sm90`]; `address` is that of the parameters.
 #[inline(always)]
-unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
+pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
     let q_map = address + core::mem::offset_of!(SparseDecodeParams, q_map) as u64;
     let thread = special::thread_x();
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
@@ -177,6 +194,11 @@ impl<'a, F: Format> Sparse<'a, F> {
     #[inline(always)]
     unsafe fn segments(&self, lane: u32) -> Segments<'a, Queries<'a>> {
         let Cta { params, tile, partition, .. } = self.cta;
+        if F::PREFILL {
+            let longest = schedule::key_blocks(self.params.scopes[0].topk + self.params.scopes[1].topk);
+            let place = Place::of_whole_requests(partition, params.partitions, params.requests, longest);
+            return self.segments_from(place);
+        }
         // SAFETY: as the caller promises; the parameters describe live tensors.
         unsafe { Segments::new(params, Queries(self.params), partition, tile, 0, lane) }
     }
@@ -207,8 +229,8 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const ZERO_FILLED: bool = true;
     const PACED: bool = false;
     const CLUSTERS: bool = false;
-    const SPLITS: bool = true;
-    const MAX_LOGITS: bool = false;
+    const SPLITS: bool = !F::PREFILL;
+    const MAX_LOGITS: bool = F::PREFILL;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
@@ -279,7 +301,9 @@ impl<F: Format> Decode for Sparse<'_, F> {
     }
 
     #[inline(always)]
-    fn max_logit_address(&self, _: u32, _: u32, _: u32) -> u64 {
-        0
+    fn max_logit_address(&self, request: u32, _: u32, head: u32) -> u64 {
+        let [request_stride, head_stride] = self.params.max_logits_strides;
+        let offset = request as i64 * request_stride + head as i64 * head_stride;
+        self.params.max_logits.wrapping_add((offset * 4) as u64)
     }
 }

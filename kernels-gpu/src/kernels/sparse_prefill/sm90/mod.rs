@@ -11,6 +11,7 @@
 //! whose keys are then in the L2 cache. Keys need no conversion, so that the loads wait for nothing but room: see `loads.rs`. They are
 //! ahead of the other roles across query tokens, too; the scores of a token begin while the output of the one before is stored.
 
+pub mod fp8;
 mod loads;
 
 use crate::attention::element::Bf16;

@@ -1,0 +1,65 @@
+//! Generated sparse prefills over FP8 caches: sparse decodes whose requests have one query token each.
+
+use half::bf16;
+use oximla::case_file::{Expected, SparseDecodeCase};
+use oximla::{
+    Error, SparseDecode, SparsePrefillFp8, SparsePrefillFp8Inputs, SparsePrefillFp8Plan, SparsePrefillOutputs,
+};
+
+use crate::backend::Backend;
+use crate::sparse_decode::{self, HEAD_DIM_V, ScopeTensors, Settings};
+use crate::strided::{Input, Output, Views};
+use crate::tolerance::Answer;
+
+/// The oracle's answer to the case as a prefill.
+pub fn answer(case: &SparseDecodeCase) -> Answer {
+    let SparseDecode { batch, s_q, h_q, .. } = case.problem;
+    let attention = sparse_decode::with_reference(case, |decode| decode.run_as_prefill());
+    Answer {
+        out: attention.out,
+        out_shape: vec![batch * s_q, h_q, HEAD_DIM_V],
+        lse: attention.lse,
+        max_logits: attention.max_logits,
+        lse_shape: vec![batch * s_q, h_q],
+    }
+}
+
+/// Runs the case, whose requests have one query token each, on tensors laid out as `views` says.
+///
+/// # Errors
+/// What planning or running says; the outputs were untouched then.
+///
+/// # Panics
+/// If there are more query tokens.
+pub fn run(backend: &Backend, case: &SparseDecodeCase, views: Views) -> Result<Expected, Error> {
+    let SparseDecode { batch, s_q, h_q, format, scope, extra, softmax_scale } = case.problem;
+    assert_eq!(s_q, 1, "a query token has lists of its own");
+    let problem = SparsePrefillFp8 { s_q: batch, h_q, format, scope, extra, softmax_scale };
+    let plan = SparsePrefillFp8Plan::new(&problem, &backend.device)?;
+    let settings = Settings { views, ..Settings::default() };
+    let tensors = |scope| ScopeTensors::new(backend, &case.problem, scope, settings);
+    let q = Input::new(backend, &case.q, [batch, h_q, format.head_dim() as usize], views);
+    let (scope, extra) = (tensors(&case.scope), case.extra.as_ref().map(tensors));
+    let sinks = case.attn_sink.as_ref();
+    let attn_sink = sinks.map(|sinks| Input::new(backend, sinks, [h_q], Views::Contiguous));
+    let mut out = Output::<bf16, 3>::new(backend, [batch, h_q, HEAD_DIM_V], views);
+    let mut lse = Output::<f32, 2>::new(backend, [batch, h_q], views);
+    let mut max_logits = Output::<f32, 2>::new(backend, [batch, h_q], views);
+    let mut workspace = backend.workspace(plan.workspace_bytes());
+
+    let inputs = SparsePrefillFp8Inputs {
+        q: q.view(),
+        scope: scope.view(),
+        extra: extra.as_ref().map(ScopeTensors::view),
+        attn_sink: attn_sink.as_ref().map(Input::view),
+    };
+    let mut outputs =
+        SparsePrefillOutputs { out: out.view(), lse: lse.view(), max_logits: max_logits.view() };
+    if let Err(why) = plan.run(&backend.stream(), &inputs, &mut outputs, &mut workspace.as_workspace()) {
+        let untouched = out.is_untouched() && lse.is_untouched() && max_logits.is_untouched();
+        assert!(untouched, "outputs touched by a run that failed: {why}");
+        return Err(why);
+    }
+    let out = out.read("out").into_iter().map(bf16::to_f32).collect();
+    Ok(Expected { out, lse: lse.read("lse"), max_logits: max_logits.read("max_logits") })
+}
