@@ -7,6 +7,7 @@ use oximla::{
 };
 
 use crate::backend::Backend;
+use crate::inverse_rope::RopeTensors;
 use crate::sparse_decode::{self, HEAD_DIM_V, ScopeTensors, Settings};
 use crate::strided::{Input, Output, Views};
 use crate::tolerance::Answer;
@@ -32,9 +33,9 @@ pub fn answer(case: &SparseDecodeCase) -> Answer {
 /// # Panics
 /// If there are more query tokens.
 pub fn run(backend: &Backend, case: &SparseDecodeCase, views: Views) -> Result<Expected, Error> {
-    let SparseDecode { batch, s_q, h_q, format, scope, extra, softmax_scale } = case.problem;
+    let SparseDecode { batch, s_q, h_q, format, scope, extra, softmax_scale, inverse_rope } = case.problem;
     assert_eq!(s_q, 1, "a query token has lists of its own");
-    let problem = SparsePrefillFp8 { s_q: batch, h_q, format, scope, extra, softmax_scale };
+    let problem = SparsePrefillFp8 { s_q: batch, h_q, format, scope, extra, softmax_scale, inverse_rope };
     let plan = SparsePrefillFp8Plan::new(&problem, &backend.device)?;
     let settings = Settings { views, ..Settings::default() };
     let tensors = |scope| ScopeTensors::new(backend, &case.problem, scope, settings);
@@ -42,6 +43,7 @@ pub fn run(backend: &Backend, case: &SparseDecodeCase, views: Views) -> Result<E
     let (scope, extra) = (tensors(&case.scope), case.extra.as_ref().map(tensors));
     let sinks = case.attn_sink.as_ref();
     let attn_sink = sinks.map(|sinks| Input::new(backend, sinks, [h_q], Views::Contiguous));
+    let rope = case.inverse_rope.as_ref().map(|rope| RopeTensors::new(backend, rope, [batch, s_q], views));
     let mut out = Output::<bf16, 3>::new(backend, [batch, h_q, HEAD_DIM_V], views);
     let mut lse = Output::<f32, 2>::new(backend, [batch, h_q], views);
     let mut max_logits = Output::<f32, 2>::new(backend, [batch, h_q], views);
@@ -52,6 +54,7 @@ pub fn run(backend: &Backend, case: &SparseDecodeCase, views: Views) -> Result<E
         scope: scope.view(),
         extra: extra.as_ref().map(ScopeTensors::view),
         attn_sink: attn_sink.as_ref().map(Input::view),
+        inverse_rope: rope.as_ref().map(RopeTensors::view),
     };
     let mut outputs =
         SparsePrefillOutputs { out: out.view(), lse: lse.view(), max_logits: max_logits.view() };

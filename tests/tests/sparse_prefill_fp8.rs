@@ -2,6 +2,7 @@
 //!
 //! It shares its kernel with sparse decode; here is what differs: whole query tokens, and the largest scores.
 
+use oximla::RopeAngles;
 use oximla_conformance::backend::Backend;
 use oximla_conformance::sparse_decode::{Invalid, ScopeSpec, Spec};
 use oximla_conformance::sparse_prefill_fp8::{answer, run};
@@ -25,13 +26,16 @@ fn check(backend: &Backend, spec: &Spec, views: Views) {
 /// `spec`, of one query token a request, in both formats.
 fn check_formats(spec: &Spec) {
     for format in FORMATS {
-        let spec = Spec { format, s_q: 1, ..spec.clone() };
-        for backend in Backend::all() {
-            check(&backend, &spec, Views::Contiguous);
-            check(&backend, &spec, Views::Padded);
-            if !backend.is_gpu() {
-                check(&backend, &spec, Views::Unaligned);
-            }
+        check_everywhere(&Spec { format, s_q: 1, ..spec.clone() });
+    }
+}
+
+fn check_everywhere(spec: &Spec) {
+    for backend in Backend::all() {
+        check(&backend, spec, Views::Contiguous);
+        check(&backend, spec, Views::Padded);
+        if !backend.is_gpu() {
+            check(&backend, spec, Views::Unaligned);
         }
     }
 }
@@ -78,6 +82,18 @@ fn a_second_scope() {
     let scope = with_lengths(&spec.scope, [0, 50, 0, 64]);
     let extra = spec.extra.as_ref().map(|extra| with_lengths(extra, [0, 0, 77, 128]));
     check_formats(&Spec { scope, extra, ..spec });
+}
+
+/// MODEL1's outputs turned back, by a base and by a table, of queries without keys, too.
+#[test]
+fn turned_back() {
+    for angles in [RopeAngles::Theta(1e4), RopeAngles::Table { max_positions: 40 }] {
+        let scope =
+            ScopeSpec { topk: 100, topk_length: Some(vec![100, 0, 1, 64, 65]), ..ScopeSpec::default() };
+        let (format, inverse_rope) = (Fp8Format::Model1, Some(angles));
+        let spec = Spec { batch: 5, h_q: 65, format, scope, inverse_rope, sinks: true, ..Spec::default() };
+        check_everywhere(&spec);
+    }
 }
 
 #[test]

@@ -304,14 +304,7 @@ impl SparseDecodePlan {
     ) -> Result<(), InvalidProblem> {
         let p = &self.problem;
         validate::input("q", &inputs.q, p.q_shape(), memory)?;
-        p.check_scopes(&inputs.scope, inputs.extra.as_ref(), memory)?;
-        if let Some(sink) = &inputs.attn_sink {
-            validate::input("attn_sink", sink, [p.h_q], memory)?;
-        }
-        validate::presence("inverse_rope", inputs.inverse_rope.is_some(), p.inverse_rope.is_some())?;
-        if let (Some(rope), Some(angles)) = (&inputs.inverse_rope, &p.inverse_rope) {
-            rope.check("inverse_rope.", angles, [p.batch, p.s_q], memory)?;
-        }
+        p.check_inputs_but_queries(inputs, memory)?;
         let head_dim_v = p.format.head_dim_v() as usize;
         validate::output("out", &outputs.out, [p.batch, p.s_q, p.h_q, head_dim_v], memory)?;
         validate::output("lse", &outputs.lse, [p.batch, p.h_q, p.s_q], memory)
@@ -338,18 +331,24 @@ impl SparseDecode {
         Ok(())
     }
 
-    /// Checks all caches.
-    pub(super) fn check_scopes(
+    /// Checks all that is read but the queries, whose shape is another one in a prefill.
+    pub(super) fn check_inputs_but_queries(
         &self,
-        scope: &KvScope<'_>,
-        extra: Option<&KvScope<'_>>,
+        inputs: &SparseDecodeInputs<'_>,
         memory: Memory,
     ) -> Result<(), InvalidProblem> {
-        self.check_scope("scope", scope, &self.scope, memory)?;
-        validate::presence("extra", extra.is_some(), self.extra.is_some())?;
-        match (extra, &self.extra) {
-            (Some(scope), Some(shape)) => self.check_scope("extra", scope, shape, memory),
-            _ => Ok(()),
+        self.check_scope("scope", &inputs.scope, &self.scope, memory)?;
+        validate::presence("extra", inputs.extra.is_some(), self.extra.is_some())?;
+        if let (Some(scope), Some(shape)) = (&inputs.extra, &self.extra) {
+            self.check_scope("extra", scope, shape, memory)?;
         }
+        if let Some(sink) = &inputs.attn_sink {
+            validate::input("attn_sink", sink, [self.h_q], memory)?;
+        }
+        validate::presence("inverse_rope", inputs.inverse_rope.is_some(), self.inverse_rope.is_some())?;
+        if let (Some(rope), Some(angles)) = (&inputs.inverse_rope, &self.inverse_rope) {
+            rope.check("inverse_rope.", angles, [self.batch, self.s_q], memory)?;
+        }
+        Ok(())
     }
 }

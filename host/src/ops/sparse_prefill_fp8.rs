@@ -3,8 +3,9 @@
 use super::validate;
 use crate::device::Backend;
 use crate::{
-    Device, Error, InvalidProblem, KvFormat, KvScope, KvScopeShape, Memory, SparseDecode, SparseDecodeInputs,
-    SparseDecodeOutputs, SparsePrefillOutputs, Stream, TensorView, Workspace,
+    Device, Error, InvalidProblem, InverseRopeInputs, KvFormat, KvScope, KvScopeShape, Memory, RopeAngles,
+    SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparsePrefillOutputs, Stream, TensorView,
+    TensorViewMut, Workspace,
 };
 use half::bf16;
 
@@ -25,6 +26,8 @@ pub struct SparsePrefillFp8 {
     pub extra: Option<KvScopeShape>,
     /// Factor on `q·k` before the softmax.
     pub softmax_scale: f32,
+    /// Turns the last 64 elements of each output back, as [`SparseDecode::inverse_rope`] does. MODEL1 only.
+    pub inverse_rope: Option<RopeAngles>,
 }
 
 /// What a sparse prefill over FP8 caches reads.
@@ -38,6 +41,9 @@ pub struct SparsePrefillFp8Inputs<'a> {
     pub extra: Option<KvScope<'a>>,
     /// Natural-log weights `[h_q]` that join the softmax denominator of `out` but not `lse`. May be infinite.
     pub attn_sink: Option<TensorView<'a, f32, 1>>,
+    /// Positions `[s_q, 1]` of the query tokens, and a table where the problem names one; given exactly if the problem turns
+    /// outputs back.
+    pub inverse_rope: Option<InverseRopeInputs<'a>>,
 }
 
 /// How a [`SparsePrefillFp8`] runs on a device.
@@ -78,8 +84,8 @@ impl SparsePrefillFp8 {
 
     /// A decode whose requests have one query token each, and so lists and lengths of their own.
     fn as_decode(&self) -> SparseDecode {
-        let Self { s_q, h_q, format, scope, extra, softmax_scale } = *self;
-        SparseDecode { batch: s_q, s_q: 1, h_q, format, scope, extra, softmax_scale }
+        let Self { s_q, h_q, format, scope, extra, softmax_scale, inverse_rope } = *self;
+        SparseDecode { batch: s_q, s_q: 1, h_q, format, scope, extra, softmax_scale, inverse_rope }
     }
 }
 
@@ -146,16 +152,16 @@ impl SparsePrefillFp8Plan {
             BackendPlan::Cpu(ref plan) => {
                 stream.0.check_host()?;
                 self.check(inputs, outputs, Memory::Host)?;
-                let (inputs, mut outputs, max_logits) = as_decode(inputs, outputs);
-                plan.run(&inputs, &mut outputs, Some(max_logits), workspace)
+                let (mut outputs, max_logits) = decode_outputs(outputs);
+                plan.run(&decode_inputs(inputs), &mut outputs, Some(max_logits), workspace)
             }
             #[cfg(feature = "_gpu")]
             BackendPlan::Gpu(ref plan) => {
                 plan.check_stream(stream)?;
                 self.check(inputs, outputs, Memory::Device)?;
                 workspace.check_memory(Memory::Device)?;
-                let (inputs, mut outputs, max_logits) = as_decode(inputs, outputs);
-                plan.run(stream, &inputs, &mut outputs, Some(max_logits), workspace)
+                let (mut outputs, max_logits) = decode_outputs(outputs);
+                plan.run(stream, &decode_inputs(inputs), &mut outputs, Some(max_logits), workspace)
             }
         }
     }
@@ -169,24 +175,23 @@ impl SparsePrefillFp8Plan {
         let p = &self.problem;
         let [head_dim, head_dim_v] = [p.format.head_dim() as usize, p.format.head_dim_v() as usize];
         validate::input("q", &inputs.q, [p.s_q, p.h_q, head_dim], memory)?;
-        p.as_decode().check_scopes(&inputs.scope, inputs.extra.as_ref(), memory)?;
-        if let Some(sink) = &inputs.attn_sink {
-            validate::input("attn_sink", sink, [p.h_q], memory)?;
-        }
+        p.as_decode().check_inputs_but_queries(&decode_inputs(inputs), memory)?;
         validate::output("out", &outputs.out, [p.s_q, p.h_q, head_dim_v], memory)?;
         validate::output("lse", &outputs.lse, [p.s_q, p.h_q], memory)?;
         validate::output("max_logits", &outputs.max_logits, [p.s_q, p.h_q], memory)
     }
 }
 
-/// The tensors as those of [`SparsePrefillFp8::as_decode`], and the largest scores, which a decode does not tell.
-fn as_decode<'a>(
-    inputs: &SparsePrefillFp8Inputs<'a>,
+/// The inputs as those of [`SparsePrefillFp8::as_decode`].
+fn decode_inputs<'a>(inputs: &SparsePrefillFp8Inputs<'a>) -> SparseDecodeInputs<'a> {
+    let SparsePrefillFp8Inputs { q, scope, extra, attn_sink, inverse_rope } = *inputs;
+    SparseDecodeInputs { q: q.with_unit_axis(1), scope, extra, attn_sink, inverse_rope }
+}
+
+/// The outputs that a decode has, and the largest scores, which it does not tell.
+fn decode_outputs<'a>(
     outputs: &'a mut SparsePrefillOutputs<'_>,
-) -> (SparseDecodeInputs<'a>, SparseDecodeOutputs<'a>, &'a crate::TensorViewMut<'a, f32, 2>) {
-    let SparsePrefillFp8Inputs { q, scope, extra, attn_sink } = *inputs;
-    let inputs = SparseDecodeInputs { q: q.with_unit_axis(1), scope, extra, attn_sink };
+) -> (SparseDecodeOutputs<'a>, &'a TensorViewMut<'a, f32, 2>) {
     let SparsePrefillOutputs { out, lse, max_logits } = outputs;
-    let outputs = SparseDecodeOutputs { out: out.with_unit_axis(1), lse: lse.with_unit_axis(2) };
-    (inputs, outputs, max_logits)
+    (SparseDecodeOutputs { out: out.with_unit_axis(1), lse: lse.with_unit_axis(2) }, max_logits)
 }

@@ -217,8 +217,8 @@ pub struct SparseDecodeParams {
     pub inverse_rope: RopeParams,
 }
 
-/// The contract of a kernel over FP8 caches.
-pub(super) const fn contract(entry: &'static str) -> LaunchContract {
+/// The contract of a kernel over FP8 caches whose scores and loads have so many registers.
+pub(super) const fn contract(entry: &'static str, scores: u32, loads: u32) -> LaunchContract {
     let contract = LaunchContract {
         entry,
         threads: THREADS,
@@ -227,16 +227,17 @@ pub(super) const fn contract(entry: &'static str) -> LaunchContract {
         shared_bytes: PLAN.bytes,
         param_align: TENSOR_MAP_ALIGN,
     };
-    let registers = SCORES_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
+    let registers = scores + 2 * VALUES_REGISTERS + loads;
     assert!(registers <= WARPGROUPS * contract.registers_at_entry());
     contract.checked()
 }
 
 /// The kernel for V3.2 caches on Hopper.
-pub const V32_SM90: LaunchContract = contract("sparse_decode_v32_sm90");
+pub const V32_SM90: LaunchContract = contract("sparse_decode_v32_sm90", SCORES_REGISTERS, LOADS_REGISTERS);
 
 /// The kernel for MODEL1 caches on Hopper.
-pub const MODEL1_SM90: LaunchContract = contract("sparse_decode_model1_sm90");
+pub const MODEL1_SM90: LaunchContract =
+    contract("sparse_decode_model1_sm90", SCORES_REGISTERS, LOADS_REGISTERS);
 
 #[cfg(test)]
 mod tests {

@@ -106,7 +106,7 @@ const LOADS: u32 = 3;
 pub unsafe extern "ptx-kernel" fn sparse_decode_v32_sm90(params: SparseDecodeParams) {
     let address = special::parameter_address!("sparse_decode_v32_sm90");
     // SAFETY: as the caller promises.
-    unsafe { sparse_decode::<V32>(&params, address) }
+    unsafe { sparse_decode::<V32, SCORES_REGISTERS, LOADS_REGISTERS>(&params, address) }
 }
 
 /// The kernel for MODEL1 caches.
@@ -117,15 +117,18 @@ pub unsafe extern "ptx-kernel" fn sparse_decode_v32_sm90(params: SparseDecodePar
 pub unsafe extern "ptx-kernel" fn sparse_decode_model1_sm90(params: SparseDecodeParams) {
     let address = special::parameter_address!("sparse_decode_model1_sm90");
     // SAFETY: as the caller promises.
-    unsafe { sparse_decode::<Model1>(&params, address) }
+    unsafe { sparse_decode::<Model1, SCORES_REGISTERS, LOADS_REGISTERS>(&params, address) }
 }
 
-/// The kernel for caches of a format.
+/// The kernel for caches of a format, with so many registers for a thread of the scores and of the loads.
 ///
 /// # Safety
 /// As for [`sparse_decode_v32_sm90`]; `address` is that of the parameters.
 #[inline(always)]
-pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
+pub unsafe fn sparse_decode<F: Format, const FOR_SCORES: u32, const FOR_LOADS: u32>(
+    params: &SparseDecodeParams,
+    address: u64,
+) {
     let q_map = address + core::mem::offset_of!(SparseDecodeParams, q_map) as u64;
     let thread = special::thread_x();
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
@@ -147,7 +150,7 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
         let kernel = || Sparse::<F>::new(params, q_map);
         match role {
             0 => {
-                special::setmaxnreg_dec::<SCORES_REGISTERS>();
+                special::setmaxnreg_dec::<FOR_SCORES>();
                 scores::run(&kernel(), thread);
             }
             1 => {
@@ -164,7 +167,7 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
                 if is_known {
                     special::griddepcontrol_wait();
                 }
-                special::setmaxnreg_dec::<LOADS_REGISTERS>();
+                special::setmaxnreg_dec::<FOR_LOADS>();
                 if params.wide_rows != 0 {
                     loads::run::<_, true>(&kernel(), segments);
                 } else {
@@ -201,6 +204,12 @@ impl<'a, F: Format> Sparse<'a, F> {
         }
         // SAFETY: as the caller promises; the parameters describe live tensors.
         unsafe { Segments::new(params, Queries(self.params), partition, tile, 0, lane) }
+    }
+
+    /// The batch entry and the number in it of a query token.
+    #[inline(always)]
+    fn query(&self, request: u32) -> (u32, u32) {
+        if F::PREFILL { (request, 0) } else { divide(request, &self.params.queries) }
     }
 
     /// How the output is rotated, by its address: indexed by a variable, the parameter would be copied to local memory.
@@ -277,7 +286,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
         if F::TAIL || self.params.inverse_rope.positions == 0 {
             return;
         }
-        let (batch, query) = divide(segment.request, &self.params.queries);
+        let (batch, query) = self.query(segment.request);
         // SAFETY: the host gives positions of all query tokens, and a live table if any.
         unsafe {
             let params = self.inverse_rope();
@@ -289,14 +298,14 @@ impl<F: Format> Decode for Sparse<'_, F> {
     #[inline(always)]
     fn output_offset(&self, request: u32, _: u32, head: u32) -> i64 {
         let [batch_stride, token_stride, head_stride] = self.cta.params.out_strides;
-        let (batch, query) = divide(request, &self.params.queries);
+        let (batch, query) = self.query(request);
         batch as i64 * batch_stride + query as i64 * token_stride + head as i64 * head_stride
     }
 
     #[inline(always)]
     fn lse_offset(&self, request: u32, _: u32, head: u32) -> i64 {
         let [batch_stride, head_stride, token_stride] = self.cta.params.lse_strides;
-        let (batch, query) = divide(request, &self.params.queries);
+        let (batch, query) = self.query(request);
         batch as i64 * batch_stride + head as i64 * head_stride + query as i64 * token_stride
     }
 
