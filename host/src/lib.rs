@@ -2,8 +2,8 @@
 //!
 //! The path is the same for every operation:
 //!
-//! 1. describe it once as a *problem* ([`DenseDecode`], [`SparseDecode`], [`SparsePrefill`], [`MergeStates`],
-//!    [`InverseRope`], [`KvInsert`], [`KvGather`], [`TopkToSlots`]), which is validated when it is built;
+//! 1. describe it once as a *problem* ([`DenseDecode`], [`SparseDecode`], [`SparsePrefill`],
+//!    [`SparsePrefillFp8`], [`MergeStates`], [`InverseRope`], [`KvInsert`], [`KvGather`], [`TopkToSlots`]), which is validated when it is built;
 //! 2. turn it into a *plan* for a [`Device`]: kernel choice, schedule, workspace size. Everything that happens once
 //!    happens here, and a plan can be kept across layers and steps;
 //! 3. `run` the plan on a [`Stream`] with inputs, outputs and workspace the caller owns. On a GPU a run neither

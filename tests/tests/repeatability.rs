@@ -4,7 +4,7 @@ use oximla::Error;
 use oximla::case_file::Expected;
 use oximla_conformance::backend::Backend;
 use oximla_conformance::strided::Views;
-use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill};
+use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill, sparse_prefill_fp8};
 
 const RUNS: u64 = 100;
 /// On the emulator, which is slow, but draws another order of events each time.
@@ -48,4 +48,10 @@ fn sparse_decode_is_bitwise_repeatable() {
 fn sparse_prefill_is_bitwise_repeatable() {
     let case = sparse_prefill::Spec { sinks: true, ..Default::default() }.case();
     check("sparse prefill", |backend, views| sparse_prefill::run(backend, &case, views));
+}
+
+#[test]
+fn sparse_prefill_over_fp8_is_bitwise_repeatable() {
+    let case = sparse_decode::Spec { batch: 3, sinks: true, ..Default::default() }.case();
+    check("sparse prefill over FP8", |backend, views| sparse_prefill_fp8::run(backend, &case, views));
 }

@@ -2,13 +2,15 @@
 //!
 //! It shares its kernel with sparse decode; here is what differs: whole query tokens, and the largest scores.
 
-use oximla::RopeAngles;
+use oximla::case_file::SparseDecodeCase;
+use oximla::{Error, InvalidProblem, KvFormat, RopeAngles};
 use oximla_conformance::backend::Backend;
 use oximla_conformance::sparse_decode::{Invalid, ScopeSpec, Spec};
 use oximla_conformance::sparse_prefill_fp8::{answer, run};
 use oximla_conformance::strided::Views;
 use oximla_conformance::tolerance::SPARSE_PREFILL;
 use oximla_reference::Fp8Format;
+use proptest::prelude::*;
 
 const FORMATS: [Fp8Format; 2] = [Fp8Format::V32, Fp8Format::Model1];
 
@@ -100,4 +102,82 @@ fn turned_back() {
 fn no_valid_index() {
     let scope = ScopeSpec { invalid: Invalid::Always, ..ScopeSpec::default() };
     check_formats(&Spec { batch: 2, scope, sinks: true, ..Spec::default() });
+}
+
+/// More query tokens than CTAs at a time, so that each takes several, of lists of one index and of many.
+#[test]
+fn many_queries() {
+    for (s_q, topk) in [(40, 1), (20, 130)] {
+        let scope = ScopeSpec { topk, page_size: 53, ..ScopeSpec::default() };
+        check_formats(&Spec { batch: s_q, h_q: 1, scope, ..Spec::default() });
+    }
+}
+
+fn specs() -> impl Strategy<Value = (Spec, Views)> {
+    let views = prop::sample::select(&[Views::Contiguous, Views::Padded][..]);
+    let invalid = prop::sample::select(&[Invalid::Never, Invalid::Padding, Invalid::Extreme][..]);
+    let scope = move |batch: usize| {
+        let pages = (prop::sample::select(&[1_usize, 2, 61, 64, 256][..]), 1_usize..=9);
+        (pages, 1_usize..=200, invalid.clone()).prop_flat_map(
+            move |((page_size, num_pages), topk, invalid)| {
+                prop::option::of(prop::collection::vec(0..=topk, batch)).prop_map(move |topk_length| {
+                    ScopeSpec { page_size, num_pages, topk, invalid, topk_length }
+                })
+            },
+        )
+    };
+    (1_usize..=5).prop_flat_map(move |batch| {
+        let h_q = prop::sample::select(&[1_usize, 16, 64, 100, 128][..]);
+        let score_sd = prop::sample::select(&[0.01_f32, 1.0, 4.0][..]);
+        let kind = (prop::sample::select(&FORMATS[..]), h_q, views.clone());
+        let values = (any::<bool>(), any::<bool>(), score_sd, any::<u64>());
+        (kind, scope(batch), prop::option::of(scope(batch)), values).prop_map(
+            move |((format, h_q, views), scope, extra, (sinks, turns, score_sd, seed))| {
+                let turns = turns && format == Fp8Format::Model1;
+                let inverse_rope = turns.then_some(RopeAngles::Theta(1.6e5));
+                (
+                    Spec { batch, s_q: 1, h_q, format, scope, extra, sinks, inverse_rope, score_sd, seed },
+                    views,
+                )
+            },
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn random_problems((spec, views) in specs()) {
+        for backend in Backend::all() {
+            check(&backend, &spec, views);
+        }
+    }
+}
+
+/// What does not fit is named before anything is written.
+#[test]
+fn what_does_not_fit_is_refused() {
+    let spec = |format| Spec { batch: 2, h_q: 3, format, sinks: true, ..Spec::default() };
+    let v32 = spec(Fp8Format::V32).case();
+    let turned = Spec { inverse_rope: Some(RopeAngles::Theta(1e4)), ..spec(Fp8Format::Model1) }.case();
+    for backend in Backend::all() {
+        let refused = |case: &SparseDecodeCase, change: &dyn Fn(&mut SparseDecodeCase)| {
+            let mut case = case.clone();
+            change(&mut case);
+            match run(&backend, &case, Views::Contiguous) {
+                Err(Error::InvalidProblem(InvalidProblem { argument, .. })) => argument,
+                other => panic!("{}: {other:?}", backend.name()),
+            }
+        };
+        assert_eq!(refused(&v32, &|case| case.problem.format = KvFormat::Bf16), "format");
+        assert_eq!(refused(&v32, &|case| case.problem.softmax_scale = f32::NAN), "softmax_scale");
+        assert_eq!(refused(&v32, &|case| case.problem.scope.topk = 0), "scope.topk");
+        assert_eq!(refused(&v32, &|case| case.problem.scope.page_size = 0), "scope.page_size");
+        assert_eq!(refused(&v32, &|case| case.problem.extra = Some(case.problem.scope)), "extra");
+        assert_eq!(refused(&v32, &|case| case.extra = Some(case.scope.clone())), "extra");
+        let turn = |case: &mut SparseDecodeCase| case.problem.inverse_rope = turned.problem.inverse_rope;
+        assert_eq!(refused(&v32, &turn), "inverse_rope");
+        assert_eq!(refused(&turned, &|case| case.inverse_rope = None), "inverse_rope");
+        assert_eq!(refused(&turned, &|case| case.problem.inverse_rope = None), "inverse_rope");
+    }
 }

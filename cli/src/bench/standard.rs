@@ -84,7 +84,7 @@ impl Display for StandardCase {
         let (flop, bytes) = (self.shape.flop(), self.shape.bytes());
         let [gflop, megabytes, intensity] =
             [flop / 1e9, bytes / 1e6, flop / bytes].map(|number| Digits(number).to_string());
-        write!(f, "{:<41}{:<16}", self.name, self.shape.op())?;
+        write!(f, "{:<41}{:<22}", self.name, self.shape.op())?;
         write!(f, "{gflop:>7} GFLOP{megabytes:>8} MB{intensity:>8} FLOP/byte")
     }
 }
@@ -138,6 +138,10 @@ mod tests {
                 Shape::DenseDecode(shape) => shape.problem().validate(),
                 Shape::SparseDecode(shape) => shape.problem().validate(),
                 Shape::SparsePrefill(shape) => shape.problem().validate(),
+                Shape::SparsePrefillFp8(shape) => shape.problem().validate(),
+                Shape::GatherSparsePrefill(shape) => {
+                    shape.gathering().validate().and(shape.over_copy().problem().validate())
+                }
                 Shape::KvInsert(shape) => shape.insertion().validate(),
                 Shape::KvGather(shape) => shape.gathering().validate(),
             };

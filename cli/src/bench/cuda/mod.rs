@@ -6,6 +6,7 @@ mod graphs;
 mod memory;
 mod sparse_decode;
 mod sparse_prefill;
+mod sparse_prefill_fp8;
 
 use anyhow::Context;
 use cudarc::driver::result::memcpy_dtod_async;
@@ -62,6 +63,8 @@ impl Stopwatch for Gpu {
             Shape::DenseDecode(shape) => dense_decode::load(memory, shape)?,
             Shape::SparseDecode(shape) => sparse_decode::load(memory, shape)?,
             Shape::SparsePrefill(shape) => sparse_prefill::load(memory, shape)?,
+            Shape::SparsePrefillFp8(shape) => sparse_prefill_fp8::load_direct(memory, shape)?,
+            Shape::GatherSparsePrefill(shape) => sparse_prefill_fp8::load_with_copy(memory, shape)?,
             Shape::KvInsert(shape) => cached_tokens::load_insertion(memory, shape)?,
             Shape::KvGather(shape) => cached_tokens::load_gathering(memory, shape)?,
         };

@@ -4,6 +4,7 @@ mod cached_tokens;
 mod dense_decode;
 mod sparse_decode;
 mod sparse_prefill;
+mod sparse_prefill_fp8;
 
 use anyhow::ensure;
 use oximla::case_file::Case;
@@ -14,6 +15,7 @@ pub use self::cached_tokens::CachedTokensShape;
 pub use self::dense_decode::DenseDecodeShape;
 pub use self::sparse_decode::SparseDecodeShape;
 pub use self::sparse_prefill::SparsePrefillShape;
+pub use self::sparse_prefill_fp8::SparsePrefillFp8Shape;
 
 /// Elements of a value, and of an output row.
 const HEAD_DIM_V: usize = 512;
@@ -28,6 +30,9 @@ pub enum Shape {
     DenseDecode(DenseDecodeShape),
     SparseDecode(SparseDecodeShape),
     SparsePrefill(SparsePrefillShape),
+    SparsePrefillFp8(SparsePrefillFp8Shape),
+    /// The same over a copy of the cache in bf16, made in each call.
+    GatherSparsePrefill(SparsePrefillFp8Shape),
     KvInsert(CachedTokensShape),
     KvGather(CachedTokensShape),
 }
@@ -39,6 +44,8 @@ impl Shape {
             Self::DenseDecode(_) => "dense_decode",
             Self::SparseDecode(_) => "sparse_decode",
             Self::SparsePrefill(_) => "sparse_prefill",
+            Self::SparsePrefillFp8(_) => "sparse_prefill_fp8",
+            Self::GatherSparsePrefill(_) => "gather_sparse_prefill",
             Self::KvInsert(_) => "kv_insert",
             Self::KvGather(_) => "kv_gather",
         }
@@ -50,6 +57,7 @@ impl Shape {
             Self::DenseDecode(shape) => shape.problem().flop(shape.total_keys()),
             Self::SparseDecode(shape) => shape.problem().flop(),
             Self::SparsePrefill(shape) => shape.problem().flop(),
+            Self::SparsePrefillFp8(shape) | Self::GatherSparsePrefill(shape) => shape.problem().flop(),
             Self::KvInsert(_) | Self::KvGather(_) => 0.0,
         }
     }
@@ -61,6 +69,8 @@ impl Shape {
             Self::DenseDecode(shape) => shape.problem().bytes(shape.total_keys()),
             Self::SparseDecode(shape) => shape.problem().bytes(),
             Self::SparsePrefill(shape) => shape.problem().bytes(),
+            Self::SparsePrefillFp8(shape) => shape.problem().bytes(),
+            Self::GatherSparsePrefill(shape) => shape.bytes_with_copy(),
             Self::KvInsert(shape) => shape.insertion().bytes(),
             Self::KvGather(shape) => shape.gathering().bytes(),
         }
@@ -75,6 +85,7 @@ impl Shape {
             Self::DenseDecode(_) => Ok(()),
             Self::SparseDecode(shape) => shape.check(),
             Self::SparsePrefill(shape) => shape.check(),
+            Self::SparsePrefillFp8(shape) | Self::GatherSparsePrefill(shape) => shape.check(),
             Self::KvInsert(shape) | Self::KvGather(shape) => shape.check(),
         }
     }
@@ -88,7 +99,10 @@ impl Shape {
             Self::DenseDecode(shape) => Ok(shape.case().map(Case::DenseDecode)?),
             Self::SparseDecode(shape) => Ok(shape.case().map(Case::SparseDecode)?),
             Self::SparsePrefill(shape) => Ok(shape.case().map(Case::SparsePrefill)?),
-            Self::KvInsert(_) | Self::KvGather(_) => Err(Error::Unsupported {
+            Self::SparsePrefillFp8(_)
+            | Self::GatherSparsePrefill(_)
+            | Self::KvInsert(_)
+            | Self::KvGather(_) => Err(Error::Unsupported {
                 what: self.op(),
                 need: "a GPU to time it on".into(),
                 have: "the CPU".into(),
