@@ -46,6 +46,9 @@ pub const MIN_CHUNK: u32 = 16;
 /// take much memory.
 pub const MAX_CHUNKS: u32 = 64;
 
+/// Requests on the line at most: [`Cursor`] counts chunks in 32 bits.
+pub const MAX_REQUESTS: u32 = u32::MAX / MAX_CHUNKS;
+
 /// Longest work line that the 32-bit arithmetic carries without overflow.
 pub const MAX_TOTAL_WORK: u64 = 1 << 31;
 

@@ -257,7 +257,7 @@ fn max_blocks(problem: &SparseDecode) -> u32 {
 fn grid_shape(problem: &SparseDecode, multiprocessors: u32) -> Result<GridShape, Error> {
     let extra_topk = problem.extra.as_ref().map_or(0, |extra| extra.topk);
     let limits = [
-        ("batch · s_q", problem.batch.saturating_mul(problem.s_q), contract::MAX_REQUESTS as usize),
+        ("batch · s_q", problem.batch.saturating_mul(problem.s_q), schedule::MAX_REQUESTS as usize),
         ("h_q", problem.h_q, i32::MAX as usize / TILE_ROWS as usize),
         ("topk", problem.scope.topk.saturating_add(extra_topk), i32::MAX as usize / 2),
     ];
@@ -275,4 +275,28 @@ fn grid_shape(problem: &SparseDecode, multiprocessors: u32) -> Result<GridShape,
     let shape = GridShape::new(1, problem.h_q as u32, NonZeroU32::MIN, multiprocessors);
     let partitions = shape.partitions.min(MAX_GRID_Y as u32);
     Ok(GridShape { partitions, ..shape })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KvScopeShape;
+
+    #[test]
+    fn query_tokens_that_the_schedule_cannot_count_are_refused() {
+        let problem = |batch| SparseDecode {
+            batch,
+            s_q: 2,
+            h_q: 1,
+            format: KvFormat::V32Fp8,
+            scope: KvScopeShape { num_pages: 1, page_size: 64, topk: 1 },
+            extra: None,
+            softmax_scale: 1.0,
+            inverse_rope: None,
+        };
+        let most = schedule::MAX_REQUESTS as usize / 2;
+        assert!(grid_shape(&problem(most), 132).is_ok());
+        let error = grid_shape(&problem(most + 1), 132).unwrap_err().to_string();
+        assert!(error.starts_with("batch · s_q is 67108864"), "{error}");
+    }
 }

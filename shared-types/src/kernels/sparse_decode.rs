@@ -12,7 +12,7 @@ use super::inverse_rope::RopeParams;
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::kv_cache::KvFormat;
 use crate::launch::LaunchContract;
-use crate::schedule::{MIN_PAYLOAD, Place};
+use crate::schedule::{self, MIN_PAYLOAD, Place};
 
 /// Parts in shared memory at a time: two blocks of keys.
 pub const PART_SLOTS: u32 = 2 * VALUE_PARTS;
@@ -43,8 +43,9 @@ pub const fn min_payload(longest: u32) -> u32 {
     }
 }
 
-/// Query tokens of a launch at most: the loads keep the number of one, or this in place of one, in a word with three flags.
-pub const MAX_REQUESTS: u32 = (1 << (u32::BITS - 3)) - 1;
+/// The loads keep the number of a query token in these bits of a word with three flags; where there is none, all are set.
+pub const REQUEST_MASK: u32 = (1 << (u32::BITS - 3)) - 1;
+const _: () = assert!(schedule::MAX_REQUESTS < REQUEST_MASK);
 
 /// Caches whose tokens share the softmax, at most.
 pub const SCOPES: usize = 2;

@@ -10,7 +10,7 @@ use crate::kernels::decode::sm90::queue::{self, Writer};
 use crate::ptx::{memory, warp};
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, SEGMENT_BYTES};
 use oximla_types::kernels::sparse_decode::{
-    BLOCKS_OFFSET, MAX_REQUESTS, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, ScopeParams,
+    BLOCKS_OFFSET, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, REQUEST_MASK, ScopeParams,
     SparseDecodeParams, WARP_BLOCKS_BYTES,
 };
 use oximla_types::schedule::{BLOCK_KEYS, Place};
@@ -55,7 +55,7 @@ pub struct Start(u32);
 impl Start {
     const SEGMENT: u32 = 1 << 31;
     const EMPTY: u32 = 1 << 30;
-    const SECOND_SCOPE: u32 = MAX_REQUESTS + 1;
+    const SECOND_SCOPE: u32 = REQUEST_MASK + 1;
     const END: Self = Self(!Self::SECOND_SCOPE);
 
     /// Before the first block.
@@ -82,7 +82,7 @@ impl Start {
     /// The query token of the segment that begins.
     #[inline(always)]
     pub fn request(self) -> u32 {
-        self.0 & MAX_REQUESTS
+        self.0 & REQUEST_MASK
     }
 
     /// The cache that the lane's index is for.
