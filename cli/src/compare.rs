@@ -97,7 +97,7 @@ impl Tolerances {
         match case {
             Case::DenseDecode(_) => Self::DENSE_DECODE,
             Case::SparseDecode(_) => Self::SPARSE_DECODE,
-            Case::SparsePrefill(_) => Self::SPARSE_PREFILL,
+            Case::SparsePrefill(_) | Case::SparsePrefillFp8(_) => Self::SPARSE_PREFILL,
         }
     }
 }

@@ -41,16 +41,19 @@ impl Layout {
             }
             Case::SparsePrefill(case) => {
                 let p = &case.problem;
-                Self {
-                    batch: p.s_q,
-                    s_q: 1,
-                    h_q: p.h_q,
-                    head_dim_v: p.head_dim_v,
-                    out_shape: vec![p.s_q, p.h_q, p.head_dim_v],
-                    lse_shape: vec![p.s_q, p.h_q],
-                }
+                Self::prefill(p.s_q, p.h_q, p.head_dim_v)
+            }
+            Case::SparsePrefillFp8(case) => {
+                let p = &case.problem;
+                Self::prefill(p.s_q, p.h_q, p.format.head_dim_v() as usize)
             }
         }
+    }
+
+    /// The layout of a prefill's outputs.
+    fn prefill(s_q: usize, h_q: usize, head_dim_v: usize) -> Self {
+        let (out_shape, lse_shape) = (vec![s_q, h_q, head_dim_v], vec![s_q, h_q]);
+        Self { batch: s_q, s_q: 1, h_q, head_dim_v, out_shape, lse_shape }
     }
 
     /// The layout of a decode's outputs.

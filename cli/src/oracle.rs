@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use half::{bf16, f16};
-use oximla::case_file::{Case, DenseDecodeCase, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase};
+use oximla::case_file::{
+    Case, DenseDecodeCase, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase, SparsePrefillCase,
+    SparsePrefillFp8Case,
+};
 use oximla::{InvalidProblem, KvFormat};
 use oximla_reference::{
     Attention, DenseDecode, Fp8Format, QueryAngles, RopeAngles, Scope, SparseDecode, SparsePrefill,
@@ -63,7 +66,7 @@ impl<'a> Question<'a> {
     fn new(case: &'a Case, layout: &'a Layout, heads: &[usize]) -> Self {
         let kv_heads = match case {
             Case::DenseDecode(case) => case.problem.h_kv,
-            Case::SparseDecode(_) | Case::SparsePrefill(_) => 1,
+            Case::SparseDecode(_) | Case::SparsePrefill(_) | Case::SparsePrefillFp8(_) => 1,
         };
         Self { case, layout, parts: parts(heads, layout.h_q, layout.h_q / kv_heads) }
     }
@@ -78,7 +81,7 @@ impl<'a> Question<'a> {
         // Values all requests share are widened once.
         let shared = match self.case {
             Case::SparsePrefill(case) => widen(&case.kv).collect(),
-            Case::DenseDecode(_) | Case::SparseDecode(_) => Vec::new(),
+            Case::DenseDecode(_) | Case::SparseDecode(_) | Case::SparsePrefillFp8(_) => Vec::new(),
         };
         let answers: Vec<Attention> = self
             .parts
@@ -86,7 +89,10 @@ impl<'a> Question<'a> {
             .map(|part| {
                 let attention = match self.case {
                     Case::DenseDecode(case) => part.dense_decode(case),
-                    Case::SparseDecode(case) => part.sparse_decode(case),
+                    Case::SparseDecode(case) => part.sparse_decode(&case.into(), |decode| decode.run()),
+                    Case::SparsePrefillFp8(case) => {
+                        part.sparse_decode(&case.into(), |decode| decode.run_as_prefill())
+                    }
                     Case::SparsePrefill(case) => part.sparse_prefill(case, &shared),
                 };
                 after_step();
@@ -108,6 +114,63 @@ impl<'a> Question<'a> {
             answer.out.extend(attention.out);
         }
         answer
+    }
+}
+
+/// What a sparse decode and a prefill over FP8 caches have in common; a prefill's query tokens are requests of one.
+struct SparseInputs<'a> {
+    s_q: usize,
+    h_q: usize,
+    format: Fp8Format,
+    q: &'a [bf16],
+    scope: &'a ScopeCase,
+    extra: Option<&'a ScopeCase>,
+    attn_sink: Option<&'a [f32]>,
+    softmax_scale: f32,
+    angles: Option<oximla::RopeAngles>,
+    rope: Option<&'a InverseRopeCase>,
+}
+
+impl<'a> From<&'a SparseDecodeCase> for SparseInputs<'a> {
+    fn from(case: &'a SparseDecodeCase) -> Self {
+        let p = &case.problem;
+        Self {
+            s_q: p.s_q,
+            h_q: p.h_q,
+            format: fp8_format(p.format),
+            q: &case.q,
+            scope: &case.scope,
+            extra: case.extra.as_ref(),
+            attn_sink: case.attn_sink.as_deref(),
+            softmax_scale: p.softmax_scale,
+            angles: p.inverse_rope,
+            rope: case.inverse_rope.as_ref(),
+        }
+    }
+}
+
+impl<'a> From<&'a SparsePrefillFp8Case> for SparseInputs<'a> {
+    fn from(case: &'a SparsePrefillFp8Case) -> Self {
+        let p = &case.problem;
+        Self {
+            s_q: 1,
+            h_q: p.h_q,
+            format: fp8_format(p.format),
+            q: &case.q,
+            scope: &case.scope,
+            extra: case.extra.as_ref(),
+            attn_sink: case.attn_sink.as_deref(),
+            softmax_scale: p.softmax_scale,
+            angles: p.inverse_rope,
+            rope: case.inverse_rope.as_ref(),
+        }
+    }
+}
+
+fn fp8_format(format: KvFormat) -> Fp8Format {
+    match format {
+        KvFormat::Model1Fp8 => Fp8Format::Model1,
+        _ => Fp8Format::V32,
     }
 }
 
@@ -156,36 +219,36 @@ impl Part {
         .run()
     }
 
-    fn sparse_decode(&self, case: &SparseDecodeCase) -> Attention {
-        let p = &case.problem;
-        let format = match p.format {
-            KvFormat::Model1Fp8 => Fp8Format::Model1,
-            _ => Fp8Format::V32,
-        };
-        let rows = self.q_rows(p.s_q, p.h_q, format.head_dim());
-        let q: Vec<f64> = rows.flat_map(|row| widen(&case.q[row])).collect();
-        SparseDecode {
+    /// What `run` gets from the reference.
+    fn sparse_decode(
+        &self,
+        inputs: &SparseInputs<'_>,
+        run: impl FnOnce(&SparseDecode<'_>) -> Attention,
+    ) -> Attention {
+        let &SparseInputs { s_q, h_q, format, scope, extra, .. } = inputs;
+        let rows = self.q_rows(s_q, h_q, format.head_dim());
+        let q: Vec<f64> = rows.flat_map(|row| widen(&inputs.q[row])).collect();
+        run(&SparseDecode {
             batch: 1,
-            s_q: p.s_q,
+            s_q,
             h_q: self.heads.len(),
             format,
             q: &q,
-            scope: self.scope(format, p.s_q, &case.scope),
-            extra: case.extra.as_ref().map(|extra| self.scope(format, p.s_q, extra)),
-            attn_sink: self.sinks(case.attn_sink.as_deref()).as_deref(),
-            softmax_scale: f64::from(p.softmax_scale),
-            inverse_rope: self.query_angles(case),
-        }
-        .run()
+            scope: self.scope(format, s_q, scope),
+            extra: extra.map(|extra| self.scope(format, s_q, extra)),
+            attn_sink: self.sinks(inputs.attn_sink).as_deref(),
+            softmax_scale: f64::from(inputs.softmax_scale),
+            inverse_rope: self.query_angles(inputs),
+        })
     }
 
-    fn query_angles<'a>(&self, case: &'a SparseDecodeCase) -> Option<QueryAngles<'a>> {
-        let rope = case.inverse_rope.as_ref()?;
-        let angles = match case.problem.inverse_rope? {
+    fn query_angles<'a>(&self, inputs: &SparseInputs<'a>) -> Option<QueryAngles<'a>> {
+        let rope = inputs.rope?;
+        let angles = match inputs.angles? {
             oximla::RopeAngles::Theta(theta) => RopeAngles::Theta(theta),
             oximla::RopeAngles::Table { .. } => RopeAngles::Table(rope.cos_sin.as_deref()?),
         };
-        Some(QueryAngles { positions: &rope.positions[row(self.request, case.problem.s_q)], angles })
+        Some(QueryAngles { positions: &rope.positions[row(self.request, inputs.s_q)], angles })
     }
 
     fn scope<'a>(&self, format: Fp8Format, s_q: usize, scope: &'a ScopeCase) -> Scope<'a> {
@@ -256,6 +319,7 @@ fn validate(case: &Case) -> Result<(), InvalidProblem> {
         Case::DenseDecode(case) => case.problem.validate(),
         Case::SparseDecode(case) => case.problem.validate(),
         Case::SparsePrefill(case) => case.problem.validate(),
+        Case::SparsePrefillFp8(case) => case.problem.validate(),
     }
 }
 

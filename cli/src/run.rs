@@ -4,8 +4,8 @@ use std::fmt::{self, Display};
 use std::path::PathBuf;
 
 use clap::Args;
-use oximla::Error;
 use oximla::case_file::{Case, Expected, Prepared};
+use oximla::{Error, KvFormat, KvScopeShape};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -202,17 +202,24 @@ fn shape(case: &Case) -> String {
         }
         Case::SparseDecode(case) => {
             let p = &case.problem;
-            let extra = p.extra.as_ref().map(|extra| format!(" + {}", extra.topk)).unwrap_or_default();
-            format!(
-                "b {}, s_q {}, h_q {}, {}, page {}, topk {}{extra}",
-                p.batch, p.s_q, p.h_q, p.format, p.scope.page_size, p.scope.topk
-            )
+            let cache = cache(p.format, &p.scope, p.extra.as_ref());
+            format!("b {}, s_q {}, h_q {}, {cache}", p.batch, p.s_q, p.h_q)
+        }
+        Case::SparsePrefillFp8(case) => {
+            let p = &case.problem;
+            format!("s_q {}, h_q {}, {}", p.s_q, p.h_q, cache(p.format, &p.scope, p.extra.as_ref()))
         }
         Case::SparsePrefill(case) => {
             let p = &case.problem;
             format!("s_q {}, h_q {}, d {}, {} keys, topk {}", p.s_q, p.h_q, p.head_dim, p.s_kv, p.topk)
         }
     }
+}
+
+/// FP8 caches and index lists in words.
+fn cache(format: KvFormat, scope: &KvScopeShape, extra: Option<&KvScopeShape>) -> String {
+    let extra = extra.map(|extra| format!(" + {}", extra.topk)).unwrap_or_default();
+    format!("{format}, page {}, topk {}{extra}", scope.page_size, scope.topk)
 }
 
 /// A step that was computed.

@@ -16,11 +16,13 @@ fn right_answers_pass_on_every_operation() {
         let ended = oximla(&[&["check", "--backend", backend], files.as_slice()].concat());
         assert_eq!(ended.code, Some(0), "{}", ended.stdout);
         let lines: Vec<&str> = ended.stdout.lines().collect();
-        assert_eq!(lines.len(), 4, "{}", ended.stdout);
-        for (line, op) in lines.iter().zip(["dense_decode", "sparse_decode", "sparse_prefill"]) {
+        assert_eq!(lines.len(), 5, "{}", ended.stdout);
+        for (line, op) in
+            lines.iter().zip(["dense_decode", "sparse_decode", "sparse_prefill", "sparse_prefill_fp8"])
+        {
             assert!(line.starts_with("pass") && line.contains(op), "{line}");
         }
-        assert_eq!(lines[3], "3 passed, 0 failed, 0 skipped");
+        assert_eq!(lines[4], "4 passed, 0 failed, 0 skipped");
     }
 }
 
@@ -165,7 +167,7 @@ fn what_the_emulator_has_no_kernel_for_is_unsupported() {
     assert_eq!(ended.code, Some(0), "{}", ended.stdout);
     // The dense one has pages of 16 keys.
     assert!(ended.stdout.contains("page_size 64"), "{}", ended.stdout);
-    assert!(ended.stdout.ends_with("2 passed, 0 failed, 1 skipped\n"), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("3 passed, 0 failed, 1 skipped\n"), "{}", ended.stdout);
 }
 
 #[test]

@@ -1,18 +1,19 @@
 //! Problems with their inputs, and optionally the answer, as [safetensors] files.
 //!
-//! The file's metadata holds `op` (`dense_decode`, `sparse_decode` or `sparse_prefill`), `kv_format` (a
-//! [`KvFormat`] name), `softmax_scale`, `head_dim_v`, of a dense decode `causal`, and of a sparse decode whose output
-//! is turned back by angles without a table their base `rope_theta`. Tensors are contiguous and little-endian; `?` marks those that may be absent:
+//! The file's metadata holds `op` (`dense_decode`, `sparse_decode`, `sparse_prefill` or `sparse_prefill_fp8`), `kv_format` (a
+//! [`KvFormat`] name), `softmax_scale`, `head_dim_v`, of a dense decode `causal`, and where outputs are turned back
+//! by angles without a table their base `rope_theta`. Tensors are contiguous and little-endian; `?` marks those that may be absent:
 //!
 //! | op | inputs | answer, all or none |
 //! |---|---|---|
 //! | `dense_decode` | `q`, `kv_cache` (BF16 or F16), `block_table`, `cache_seqlens` (I32) | `out`, `lse` (F32) |
 //! | `sparse_decode` | `q` (BF16), `kv_cache` (U8), `indices` (I32), `topk_length`? (I32), `attn_sink`? (F32); a second cache as `extra_kv_cache`, `extra_indices`, `extra_topk_length`?; to turn the output back `positions`? (I32), and `cos_sin` (F32) unless there is a `rope_theta` | `out`, `lse` |
 //! | `sparse_prefill` | `q`, `kv` (BF16), `indices`, `topk_length`? (I32), `attn_sink`? (F32) | `out`, `lse`, `max_logits` |
+//! | `sparse_prefill_fp8` | those of `sparse_decode` | `out`, `lse`, `max_logits` |
 //!
 //! Shapes are those of [`DenseDecodeInputs`](crate::DenseDecodeInputs),
-//! [`SparseDecodeInputs`](crate::SparseDecodeInputs) and [`SparsePrefillInputs`](crate::SparsePrefillInputs), and of the
-//! outputs of the same operations; a page of an FP8 cache has no padding. A file with any other tensor is refused, as
+//! [`SparseDecodeInputs`](crate::SparseDecodeInputs), [`SparsePrefillInputs`](crate::SparsePrefillInputs) and
+//! [`SparsePrefillFp8Inputs`](crate::SparsePrefillFp8Inputs), and of the outputs of the same operations; a page of an FP8 cache has no padding. A file with any other tensor is refused, as
 //! that may be an optional one misspelt.
 //!
 //! [safetensors]: https://huggingface.co/docs/safetensors
@@ -28,7 +29,7 @@ mod write;
 pub use buffer::Buffer;
 pub use run::Prepared;
 
-use crate::{DenseDecode, Error, KvFormat, KvScopeShape, SparseDecode, SparsePrefill};
+use crate::{DenseDecode, Error, KvFormat, KvScopeShape, SparseDecode, SparsePrefill, SparsePrefillFp8};
 use half::{bf16, f16};
 use std::path::Path;
 
@@ -44,6 +45,8 @@ pub enum Case {
     SparseDecode(SparseDecodeCase),
     /// Of [`crate::SparsePrefillPlan`].
     SparsePrefill(SparsePrefillCase),
+    /// Of [`crate::SparsePrefillFp8Plan`].
+    SparsePrefillFp8(SparsePrefillFp8Case),
 }
 
 /// An answer in f32, whatever the outputs' type; shapes as of the operation's outputs.
@@ -143,6 +146,25 @@ pub struct SparsePrefillCase {
     pub expected: Option<Expected>,
 }
 
+/// A sparse prefill over FP8 caches with its inputs, all contiguous and of the shapes in [`crate::SparsePrefillFp8Inputs`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct SparsePrefillFp8Case {
+    /// The problem.
+    pub problem: SparsePrefillFp8,
+    /// Queries.
+    pub q: Vec<bf16>,
+    /// The cache.
+    pub scope: ScopeCase,
+    /// The second cache.
+    pub extra: Option<ScopeCase>,
+    /// Weights that join the softmax denominator.
+    pub attn_sink: Option<Vec<f32>>,
+    /// By what the output is turned back.
+    pub inverse_rope: Option<InverseRopeCase>,
+    /// The answer.
+    pub expected: Option<Expected>,
+}
+
 impl Case {
     /// Reads a file.
     ///
@@ -182,6 +204,7 @@ impl Case {
             Self::DenseDecode(_) => "dense_decode",
             Self::SparseDecode(_) => "sparse_decode",
             Self::SparsePrefill(_) => "sparse_prefill",
+            Self::SparsePrefillFp8(_) => "sparse_prefill_fp8",
         }
     }
 
@@ -191,6 +214,7 @@ impl Case {
             Self::DenseDecode(case) => case.expected.as_ref(),
             Self::SparseDecode(case) => case.expected.as_ref(),
             Self::SparsePrefill(case) => case.expected.as_ref(),
+            Self::SparsePrefillFp8(case) => case.expected.as_ref(),
         }
     }
 }

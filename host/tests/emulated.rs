@@ -17,7 +17,7 @@ use oximla_types::kernels::sparse_prefill::SparsePrefillParams;
 use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 22] = [
+const ENTRIES: [(&str, usize); 24] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),

@@ -7,7 +7,7 @@ use oximla::Error;
 use oximla::case_file::{Case, Expected};
 use oximla_conformance::backend::Backend;
 use oximla_conformance::tolerance::{Answer, DENSE_DECODE, SPARSE_DECODE, SPARSE_PREFILL, Tolerances};
-use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill};
+use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill, sparse_prefill_fp8};
 
 const MORE_CASES: &str = "OXIMLA_CASES";
 
@@ -18,6 +18,7 @@ fn reference() {
             Case::DenseDecode(case) => dense_decode::answer(case),
             Case::SparseDecode(case) => sparse_decode::answer(case),
             Case::SparsePrefill(case) => sparse_prefill::answer(case),
+            Case::SparsePrefillFp8(case) => sparse_prefill_fp8::answer(case),
         };
         let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect();
         let (out, lse, max_logits) = (narrow(answer.out), narrow(answer.lse), narrow(answer.max_logits));
@@ -97,6 +98,11 @@ fn expectation(case: &Case) -> (Tolerances, Answer) {
         Case::SparsePrefill(case) => {
             let p = &case.problem;
             (SPARSE_PREFILL, vec![p.s_q, p.h_q, p.head_dim_v], vec![p.s_q, p.h_q])
+        }
+        Case::SparsePrefillFp8(case) => {
+            let p = &case.problem;
+            let out_shape = vec![p.s_q, p.h_q, sparse_decode::HEAD_DIM_V];
+            (SPARSE_PREFILL, out_shape, vec![p.s_q, p.h_q])
         }
     };
     let expected = case.expected().expect("a case file with answers");

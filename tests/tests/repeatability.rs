@@ -52,6 +52,7 @@ fn sparse_prefill_is_bitwise_repeatable() {
 
 #[test]
 fn sparse_prefill_over_fp8_is_bitwise_repeatable() {
-    let case = sparse_decode::Spec { batch: 3, sinks: true, ..Default::default() }.case();
+    let decode = sparse_decode::Spec { batch: 3, sinks: true, ..Default::default() }.case();
+    let case = sparse_prefill_fp8::of_decode(decode);
     check("sparse prefill over FP8", |backend, views| sparse_prefill_fp8::run(backend, &case, views));
 }

@@ -2,11 +2,11 @@
 //!
 //! It shares its kernel with sparse decode; here is what differs: whole query tokens, and the largest scores.
 
-use oximla::case_file::SparseDecodeCase;
+use oximla::case_file::SparsePrefillFp8Case;
 use oximla::{Error, InvalidProblem, KvFormat, RopeAngles};
 use oximla_conformance::backend::Backend;
 use oximla_conformance::sparse_decode::{Invalid, ScopeSpec, Spec};
-use oximla_conformance::sparse_prefill_fp8::{answer, run};
+use oximla_conformance::sparse_prefill_fp8::{answer, of_decode, run};
 use oximla_conformance::strided::Views;
 use oximla_conformance::tolerance::SPARSE_PREFILL;
 use oximla_reference::Fp8Format;
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 const FORMATS: [Fp8Format; 2] = [Fp8Format::V32, Fp8Format::Model1];
 
 fn check(backend: &Backend, spec: &Spec, views: Views) {
-    let case = spec.case();
+    let case = of_decode(spec.case());
     // The run comes before the answer is known to anyone.
     let actual =
         run(backend, &case, views).unwrap_or_else(|why| panic!("{} {spec:?}: {why}", backend.name()));
@@ -158,10 +158,11 @@ proptest! {
 #[test]
 fn what_does_not_fit_is_refused() {
     let spec = |format| Spec { batch: 2, h_q: 3, format, sinks: true, ..Spec::default() };
-    let v32 = spec(Fp8Format::V32).case();
-    let turned = Spec { inverse_rope: Some(RopeAngles::Theta(1e4)), ..spec(Fp8Format::Model1) }.case();
+    let v32 = of_decode(spec(Fp8Format::V32).case());
+    let turned = Spec { inverse_rope: Some(RopeAngles::Theta(1e4)), ..spec(Fp8Format::Model1) };
+    let turned = of_decode(turned.case());
     for backend in Backend::all() {
-        let refused = |case: &SparseDecodeCase, change: &dyn Fn(&mut SparseDecodeCase)| {
+        let refused = |case: &SparsePrefillFp8Case, change: &dyn Fn(&mut SparsePrefillFp8Case)| {
             let mut case = case.clone();
             change(&mut case);
             match run(&backend, &case, Views::Contiguous) {
@@ -175,7 +176,7 @@ fn what_does_not_fit_is_refused() {
         assert_eq!(refused(&v32, &|case| case.problem.scope.page_size = 0), "scope.page_size");
         assert_eq!(refused(&v32, &|case| case.problem.extra = Some(case.problem.scope)), "extra");
         assert_eq!(refused(&v32, &|case| case.extra = Some(case.scope.clone())), "extra");
-        let turn = |case: &mut SparseDecodeCase| case.problem.inverse_rope = turned.problem.inverse_rope;
+        let turn = |case: &mut SparsePrefillFp8Case| case.problem.inverse_rope = turned.problem.inverse_rope;
         assert_eq!(refused(&v32, &turn), "inverse_rope");
         assert_eq!(refused(&turned, &|case| case.inverse_rope = None), "inverse_rope");
         assert_eq!(refused(&turned, &|case| case.problem.inverse_rope = None), "inverse_rope");

@@ -8,9 +8,12 @@ use std::process::{Command, Output};
 
 use half::bf16;
 use oximla::case_file::{
-    Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase, SparsePrefillCase,
+    Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase,
+    SparsePrefillCase, SparsePrefillFp8Case,
 };
-use oximla::{DenseDecode, KvFormat, KvScopeShape, RopeAngles, SparseDecode, SparsePrefill};
+use oximla::{
+    DenseDecode, KvFormat, KvScopeShape, RopeAngles, SparseDecode, SparsePrefill, SparsePrefillFp8,
+};
 use oximla_reference::{Attention, Fp8Format, QueryAngles};
 
 pub const HEAD_DIM: usize = 576;
@@ -54,13 +57,15 @@ pub fn write(folder: &Path, name: &str, case: &Case, answer: &Expected) -> Strin
     path.to_str().unwrap().to_owned()
 }
 
-/// All three operations, by name.
-pub fn cases() -> [(&'static str, Case, Expected); 3] {
-    let (dense, sparse, prefill) = (dense_decode(), sparse_decode(), sparse_prefill());
+/// All operations, by name.
+pub fn cases() -> [(&'static str, Case, Expected); 4] {
+    let (dense, sparse) = (dense_decode(), sparse_decode());
+    let (prefill, prefill_fp8) = (sparse_prefill(), sparse_prefill_fp8());
     [
         ("dense.safetensors", dense.0, dense.1),
         ("sparse.safetensors", sparse.0, sparse.1),
         ("prefill.safetensors", prefill.0, prefill.1),
+        ("prefill_fp8.safetensors", prefill_fp8.0, prefill_fp8.1),
     ]
 }
 
@@ -223,6 +228,54 @@ pub fn sparse_prefill() -> (Case, Expected) {
         expected: None,
     };
     (Case::SparsePrefill(case), expected(answer))
+}
+
+/// As [`sparse_prefill`], over a cache of V3.2.
+pub fn sparse_prefill_fp8() -> (Case, Expected) {
+    let (s_q, h_q, page_size, topk) = (3, 2, 4, 4);
+    let q = values(6, s_q * h_q * HEAD_DIM);
+    let scope = ScopeCase {
+        shape: KvScopeShape { num_pages: 2, page_size, topk },
+        kv_cache: values(7, 2 * page_size * HEAD_DIM)
+            .chunks(page_size * HEAD_DIM)
+            .flat_map(|page| Fp8Format::V32.quantise_page(page))
+            .collect(),
+        indices: vec![0, 6, 8, 3, -1, -1, 9, i32::MIN, 5, 5, 2, 1],
+        topk_length: Some(vec![4, 4, 3]),
+    };
+    let sinks = vec![1.0, f32::NEG_INFINITY];
+    let answer = oximla_reference::SparseDecode {
+        batch: s_q,
+        s_q: 1,
+        h_q,
+        format: Fp8Format::V32,
+        q: &wide(&q),
+        scope: reference_scope(Fp8Format::V32, &scope),
+        extra: None,
+        attn_sink: Some(&sinks),
+        softmax_scale: f64::from(SCALE),
+        inverse_rope: None,
+    }
+    .run_as_prefill();
+    let problem = SparsePrefillFp8 {
+        s_q,
+        h_q,
+        format: KvFormat::V32Fp8,
+        scope: scope.shape,
+        extra: None,
+        softmax_scale: SCALE,
+        inverse_rope: None,
+    };
+    let case = SparsePrefillFp8Case {
+        problem,
+        q,
+        scope,
+        extra: None,
+        attn_sink: Some(sinks),
+        inverse_rope: None,
+        expected: None,
+    };
+    (Case::SparsePrefillFp8(case), expected(answer))
 }
 
 fn reference_scope(format: Fp8Format, scope: &ScopeCase) -> oximla_reference::Scope<'_> {

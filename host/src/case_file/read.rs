@@ -1,12 +1,13 @@
 //! From a file's bytes to a case.
 
-use super::shapes::{DenseDecodeShapes, SparseDecodeShapes, SparsePrefillShapes};
+use super::shapes::{DenseDecodeShapes, SparseDecodeShapes, SparsePrefillFp8Shapes, SparsePrefillShapes};
 use super::{
     Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase,
-    SparsePrefillCase, file_error,
+    SparsePrefillCase, SparsePrefillFp8Case, file_error,
 };
 use crate::{
     DenseDecode, Error, InvalidProblem, KvFormat, KvScopeShape, RopeAngles, SparseDecode, SparsePrefill,
+    SparsePrefillFp8,
 };
 use half::{bf16, f16};
 use oximla_types::rope::ROPE_DIM;
@@ -57,8 +58,9 @@ pub(super) fn case(name: &str, bytes: &[u8]) -> Result<Case, Error> {
         "dense_decode" => Case::DenseDecode(reader.dense_decode()?),
         "sparse_decode" => Case::SparseDecode(reader.sparse_decode()?),
         "sparse_prefill" => Case::SparsePrefill(reader.sparse_prefill()?),
+        "sparse_prefill_fp8" => Case::SparsePrefillFp8(reader.sparse_prefill_fp8()?),
         other => {
-            let needed = "dense_decode, sparse_decode or sparse_prefill";
+            let needed = "dense_decode, sparse_decode, sparse_prefill or sparse_prefill_fp8";
             return Err(InvalidProblem::new("op", format!("{other:?}"), needed).into());
         }
     };
@@ -99,17 +101,10 @@ impl<'a> Reader<'a> {
     }
 
     fn sparse_decode(&mut self) -> Checked<SparseDecodeCase> {
-        let format = self.kv_format(&[KvFormat::V32Fp8, KvFormat::Model1Fp8])?;
-        let head_dim_v: usize = self.parsed("head_dim_v", "a number of elements")?;
-        if head_dim_v != format.head_dim_v() as usize {
-            let needed = format!("{}, as of {format}", format.head_dim_v());
-            return Err(InvalidProblem::new("head_dim_v", head_dim_v, needed));
-        }
+        let format = self.fp8_format()?;
         let ([batch, s_q, h_q, _], q) =
             self.tensor("q", [ANY, ANY, ANY, Some(format.head_dim() as usize)])?;
-        let scope = self.scope("", format, batch, s_q)?;
-        let has_extra = self.tensors.keys().any(|name| name.starts_with(EXTRA));
-        let extra = has_extra.then(|| self.scope(EXTRA, format, batch, s_q)).transpose()?;
+        let (scope, extra) = self.scopes(format, batch, s_q)?;
         let (angles, inverse_rope) = self.inverse_rope(batch, s_q)?.unzip();
         let problem = SparseDecode {
             batch,
@@ -125,6 +120,50 @@ impl<'a> Reader<'a> {
         let attn_sink = self.optional("attn_sink", shapes.attn_sink)?;
         let expected = self.expected(shapes.out, shapes.lse, false)?;
         Ok(SparseDecodeCase { problem, q, scope, extra, attn_sink, inverse_rope, expected })
+    }
+
+    fn sparse_prefill_fp8(&mut self) -> Checked<SparsePrefillFp8Case> {
+        let format = self.fp8_format()?;
+        let ([s_q, h_q, _], q) = self.tensor("q", [ANY, ANY, Some(format.head_dim() as usize)])?;
+        let (scope, extra) = self.scopes(format, s_q, 1)?;
+        let (angles, inverse_rope) = self.inverse_rope(s_q, 1)?.unzip();
+        let problem = SparsePrefillFp8 {
+            s_q,
+            h_q,
+            format,
+            scope: scope.shape,
+            extra: extra.as_ref().map(|extra| extra.shape),
+            softmax_scale: self.parsed("softmax_scale", "a number")?,
+            inverse_rope: angles,
+        };
+        let shapes = SparsePrefillFp8Shapes::of(&problem);
+        let attn_sink = self.optional("attn_sink", shapes.decode.attn_sink)?;
+        let expected = self.expected(shapes.out, shapes.lse, true)?;
+        Ok(SparsePrefillFp8Case { problem, q, scope, extra, attn_sink, inverse_rope, expected })
+    }
+
+    /// An FP8 format, which says how many elements values have.
+    fn fp8_format(&self) -> Checked<KvFormat> {
+        let format = self.kv_format(&[KvFormat::V32Fp8, KvFormat::Model1Fp8])?;
+        let head_dim_v: usize = self.parsed("head_dim_v", "a number of elements")?;
+        if head_dim_v != format.head_dim_v() as usize {
+            let needed = format!("{}, as of {format}", format.head_dim_v());
+            return Err(InvalidProblem::new("head_dim_v", head_dim_v, needed));
+        }
+        Ok(format)
+    }
+
+    /// The cache, and the second one if there is any part of it.
+    fn scopes(
+        &mut self,
+        format: KvFormat,
+        batch: usize,
+        s_q: usize,
+    ) -> Checked<(ScopeCase, Option<ScopeCase>)> {
+        let scope = self.scope("", format, batch, s_q)?;
+        let has_extra = self.tensors.keys().any(|name| name.starts_with(EXTRA));
+        let extra = has_extra.then(|| self.scope(EXTRA, format, batch, s_q)).transpose()?;
+        Ok((scope, extra))
     }
 
     /// By what the output is turned back, if any part of that is there; then all of it has to be.

@@ -1,16 +1,20 @@
 //! Cases on devices.
 
 use super::buffer::Buffer;
-use super::shapes::{DenseDecodeShapes, ScopeShapes, SparseDecodeShapes, SparsePrefillShapes};
+use super::shapes::{
+    DenseDecodeShapes, ScopeShapes, SparseDecodeShapes, SparsePrefillFp8Shapes, SparsePrefillShapes,
+};
 use super::write::check_inputs;
 use super::{
-    Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase, SparsePrefillCase,
+    Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase,
+    SparsePrefillCase, SparsePrefillFp8Case,
 };
 use crate::device::Backend;
 use crate::{
     DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, Error, Half, InvalidProblem,
     InverseRopeInputs, KvScope, SparseDecode, SparseDecodeInputs, SparseDecodeOutputs, SparseDecodePlan,
-    SparsePrefillInputs, SparsePrefillOutputs, SparsePrefillPlan, Stream, Workspace,
+    SparsePrefillFp8Inputs, SparsePrefillFp8Plan, SparsePrefillInputs, SparsePrefillOutputs,
+    SparsePrefillPlan, Stream, Workspace,
 };
 use half::bf16;
 use std::time::Duration;
@@ -62,7 +66,7 @@ struct Sparse<'a> {
     lse: Buffer<'static, f32>,
 }
 
-/// By what the output of a sparse decode is turned back.
+/// By what the output is turned back.
 struct Rope<'a> {
     positions: Buffer<'a, i32>,
     cos_sin: Option<Buffer<'a, f32>>,
@@ -76,6 +80,19 @@ struct Prefill<'a> {
     indices: Buffer<'a, i32>,
     topk_length: Option<Buffer<'a, i32>>,
     attn_sink: Option<Buffer<'a, f32>>,
+    out: Buffer<'static, bf16>,
+    lse: Buffer<'static, f32>,
+    max_logits: Buffer<'static, f32>,
+}
+
+struct PrefillFp8<'a> {
+    plan: SparsePrefillFp8Plan,
+    shapes: SparsePrefillFp8Shapes,
+    q: Buffer<'a, bf16>,
+    scope: Scope<'a>,
+    extra: Option<Scope<'a>>,
+    attn_sink: Option<Buffer<'a, f32>>,
+    inverse_rope: Option<Rope<'a>>,
     out: Buffer<'static, bf16>,
     lse: Buffer<'static, f32>,
     max_logits: Buffer<'static, f32>,
@@ -109,6 +126,7 @@ impl Case {
             },
             Self::SparseDecode(case) => prepare_sparse(self, case, device),
             Self::SparsePrefill(case) => prepare_prefill(self, case, device),
+            Self::SparsePrefillFp8(case) => prepare_prefill_fp8(self, case, device),
         }
     }
 }
@@ -284,6 +302,37 @@ fn prepare_prefill<'a>(
     })
 }
 
+fn prepare_prefill_fp8<'a>(
+    whole: &Case,
+    case: &'a SparsePrefillFp8Case,
+    device: &Device,
+) -> Result<Prepared<'a>, Error> {
+    let problem = &case.problem;
+    let plan = SparsePrefillFp8Plan::new(problem, device)?;
+    check_inputs(whole)?;
+    let (shapes, decode) = (SparsePrefillFp8Shapes::of(problem), &problem.as_decode());
+    Ok(Prepared {
+        workspace: workspace(device, plan.workspace_bytes())?,
+        kernel: plan.kernel(),
+        flop: problem.flop(),
+        bytes: problem.bytes(),
+        operation: Box::new(PrefillFp8 {
+            plan,
+            q: Buffer::of(device, &case.q)?,
+            scope: Scope::of(decode, &case.scope, device)?,
+            extra: case.extra.as_ref().map(|extra| Scope::of(decode, extra, device)).transpose()?,
+            attn_sink: optional(device, &case.attn_sink)?,
+            inverse_rope: case.inverse_rope.as_ref().map(|rope| Rope::of(rope, device)).transpose()?,
+            out: Buffer::filled(device, bf16::NAN, shapes.out)?,
+            lse: Buffer::filled(device, f32::NAN, shapes.lse)?,
+            max_logits: Buffer::filled(device, f32::NAN, shapes.lse)?,
+            shapes,
+        }),
+        stream: device.stream(),
+        device: device.clone(),
+    })
+}
+
 impl<T: Half> Operation for Dense<'_, T> {
     fn run(&mut self, stream: &Stream, workspace: &mut Workspace<'_>) -> Result<(), Error> {
         let shapes = &self.shapes;
@@ -382,6 +431,31 @@ impl Operation for Prefill<'_> {
             out: self.out.view_mut("out", shapes.out)?,
             lse: self.lse.view_mut("lse", shapes.lse)?,
             max_logits: self.max_logits.view_mut("max_logits", shapes.lse)?,
+        };
+        self.plan.run(stream, &inputs, &mut outputs, workspace)
+    }
+
+    fn answer(&self) -> Result<Expected, Error> {
+        let (lse, max_logits) = (self.lse.to_vec()?, self.max_logits.to_vec()?);
+        Ok(Expected { out: widened(&self.out)?, lse, max_logits })
+    }
+}
+
+impl Operation for PrefillFp8<'_> {
+    fn run(&mut self, stream: &Stream, workspace: &mut Workspace<'_>) -> Result<(), Error> {
+        let SparsePrefillFp8Shapes { q, decode, out, lse } = &self.shapes;
+        let sink = self.attn_sink.as_ref();
+        let inputs = SparsePrefillFp8Inputs {
+            q: self.q.view("q", *q)?,
+            scope: self.scope.views()?,
+            extra: self.extra.as_ref().map(Scope::views).transpose()?,
+            attn_sink: sink.map(|sink| sink.view("attn_sink", decode.attn_sink)).transpose()?,
+            inverse_rope: self.inverse_rope.as_ref().map(|rope| rope.views(decode)).transpose()?,
+        };
+        let mut outputs = SparsePrefillOutputs {
+            out: self.out.view_mut("out", *out)?,
+            lse: self.lse.view_mut("lse", *lse)?,
+            max_logits: self.max_logits.view_mut("max_logits", *lse)?,
         };
         self.plan.run(stream, &inputs, &mut outputs, workspace)
     }

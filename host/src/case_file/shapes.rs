@@ -1,6 +1,6 @@
 //! Shapes of the tensors in a file.
 
-use crate::{DenseDecode, KvScopeShape, RopeAngles, SparseDecode, SparsePrefill};
+use crate::{DenseDecode, KvScopeShape, RopeAngles, SparseDecode, SparsePrefill, SparsePrefillFp8};
 
 pub(super) struct DenseDecodeShapes {
     pub(super) q: [usize; 4],
@@ -33,6 +33,15 @@ pub(super) struct SparsePrefillShapes {
     pub(super) indices: [usize; 3],
     pub(super) topk_length: [usize; 1],
     pub(super) attn_sink: [usize; 1],
+    pub(super) out: [usize; 3],
+    /// Of `max_logits` too.
+    pub(super) lse: [usize; 2],
+}
+
+pub(super) struct SparsePrefillFp8Shapes {
+    pub(super) q: [usize; 3],
+    /// Those of a decode, whose other inputs have the same shapes.
+    pub(super) decode: SparseDecodeShapes,
     pub(super) out: [usize; 3],
     /// Of `max_logits` too.
     pub(super) lse: [usize; 2],
@@ -92,5 +101,13 @@ impl SparsePrefillShapes {
             out: [p.s_q, p.h_q, p.head_dim_v],
             lse: [p.s_q, p.h_q],
         }
+    }
+}
+
+impl SparsePrefillFp8Shapes {
+    pub(super) fn of(p: &SparsePrefillFp8) -> Self {
+        let decode = SparseDecodeShapes::of(&p.as_decode());
+        let ([s_q, _, h_q, head_dim], [.., head_dim_v]) = (decode.q, decode.out);
+        Self { q: [s_q, h_q, head_dim], out: [s_q, h_q, head_dim_v], lse: [s_q, h_q], decode }
     }
 }

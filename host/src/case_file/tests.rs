@@ -131,8 +131,35 @@ fn prefill() -> SparsePrefillCase {
     }
 }
 
-fn cases() -> [Case; 3] {
-    [Case::DenseDecode(dense()), Case::SparseDecode(sparse()), Case::SparsePrefill(prefill())]
+/// A sparse decode's inputs, which are of two requests of one query token, with a base of angles in place of a table.
+fn prefill_fp8() -> SparsePrefillFp8Case {
+    let SparseDecodeCase { problem, q, scope, extra, attn_sink, .. } = sparse();
+    SparsePrefillFp8Case {
+        problem: SparsePrefillFp8 {
+            s_q: 2,
+            h_q: 3,
+            format: problem.format,
+            scope: problem.scope,
+            extra: problem.extra,
+            softmax_scale: 0.5,
+            inverse_rope: Some(RopeAngles::Theta(1e4)),
+        },
+        q,
+        scope,
+        extra,
+        attn_sink,
+        inverse_rope: Some(InverseRopeCase { positions: vec![5, -3], cos_sin: None }),
+        expected: answer(2 * 3 * 512, 2 * 3, 2 * 3),
+    }
+}
+
+fn cases() -> [Case; 4] {
+    [
+        Case::DenseDecode(dense()),
+        Case::SparseDecode(sparse()),
+        Case::SparsePrefill(prefill()),
+        Case::SparsePrefillFp8(prefill_fp8()),
+    ]
 }
 
 #[test]
@@ -260,6 +287,14 @@ fn dimensions_that_disagree_are_named() {
         (2, "topk_length", 0),
         (2, "out", 2),
         (2, "max_logits", 1),
+        (3, "q", 2),
+        (3, "indices", 0),
+        (3, "indices", 1),
+        (3, "extra_topk_length", 0),
+        (3, "positions", 1),
+        (3, "attn_sink", 0),
+        (3, "out", 0),
+        (3, "max_logits", 1),
     ];
     for (which, name, dim) in disagreeing {
         let mut parts = Parts::of(&cases()[which]);
@@ -305,6 +340,8 @@ fn formats_belong_to_operations() {
         (1, "bf16", "kv_format"),
         (1, "v32_fp8", "q"),
         (2, "fp16", "kv_format"),
+        (3, "bf16", "kv_format"),
+        (3, "v32_fp8", "q"),
     ] {
         let mut parts = Parts::of(&cases()[which]);
         parts.metadata.insert("kv_format".into(), format.into());

@@ -1,10 +1,12 @@
 //! From a case to a file's bytes.
 
 use super::read::{EXTRA, ROPE_THETA};
-use super::shapes::{DenseDecodeShapes, ScopeShapes, SparseDecodeShapes, SparsePrefillShapes};
+use super::shapes::{
+    DenseDecodeShapes, ScopeShapes, SparseDecodeShapes, SparsePrefillFp8Shapes, SparsePrefillShapes,
+};
 use super::{
     Case, DenseDecodeCase, Expected, HalfVec, InverseRopeCase, ScopeCase, SparseDecodeCase,
-    SparsePrefillCase, file_error,
+    SparsePrefillCase, SparsePrefillFp8Case, file_error,
 };
 use crate::{Error, InvalidProblem, KvFormat, RopeAngles, SparseDecode};
 use safetensors::Dtype;
@@ -34,6 +36,7 @@ fn inputs(case: &Case) -> Checked<Tensors<'_>> {
         Case::DenseDecode(case) => tensors.push_dense_decode(case)?,
         Case::SparseDecode(case) => tensors.push_sparse_decode(case)?,
         Case::SparsePrefill(case) => tensors.push_sparse_prefill(case)?,
+        Case::SparsePrefillFp8(case) => tensors.push_sparse_prefill_fp8(case)?,
     }
     Ok(tensors)
 }
@@ -47,6 +50,9 @@ fn metadata(case: &Case) -> HashMap<String, String> {
         Case::SparsePrefill(SparsePrefillCase { problem: p, .. }) => {
             (KvFormat::Bf16, p.softmax_scale, p.head_dim_v)
         }
+        Case::SparsePrefillFp8(SparsePrefillFp8Case { problem: p, .. }) => {
+            (p.format, p.softmax_scale, p.format.head_dim_v() as usize)
+        }
     };
     let mut metadata = HashMap::from([
         ("op".to_string(), case.op().to_string()),
@@ -57,9 +63,12 @@ fn metadata(case: &Case) -> HashMap<String, String> {
     if let Case::DenseDecode(case) = case {
         metadata.insert("causal".to_string(), case.problem.causal.to_string());
     }
-    if let Case::SparseDecode(case) = case
-        && let Some(RopeAngles::Theta(theta)) = case.problem.inverse_rope
-    {
+    let angles = match case {
+        Case::SparseDecode(case) => case.problem.inverse_rope,
+        Case::SparsePrefillFp8(case) => case.problem.inverse_rope,
+        Case::DenseDecode(_) | Case::SparsePrefill(_) => None,
+    };
+    if let Some(RopeAngles::Theta(theta)) = angles {
         metadata.insert(ROPE_THETA.to_string(), theta.to_string());
     }
     metadata
@@ -84,15 +93,31 @@ impl<'a> Tensors<'a> {
         self.push("q", Dtype::BF16, &shapes.q, &case.q)?;
         self.push_optional("attn_sink", Dtype::F32, &shapes.attn_sink, case.attn_sink.as_ref())?;
         self.push_inverse_rope(problem, &shapes, case.inverse_rope.as_ref())?;
-        let shape_of = |scope: &ScopeCase| scope.shape;
-        if (Some(case.scope.shape), case.extra.as_ref().map(shape_of)) != (Some(problem.scope), problem.extra)
-        {
-            let found = format!("{:?} and {:?}", case.scope.shape, case.extra.as_ref().map(shape_of));
+        self.push_scopes(problem, &case.scope, case.extra.as_ref())
+    }
+
+    fn push_sparse_prefill_fp8(&mut self, case: &'a SparsePrefillFp8Case) -> Checked<()> {
+        let shapes = SparsePrefillFp8Shapes::of(&case.problem);
+        let decode = &case.problem.as_decode();
+        self.push("q", Dtype::BF16, &shapes.q, &case.q)?;
+        self.push_optional("attn_sink", Dtype::F32, &shapes.decode.attn_sink, case.attn_sink.as_ref())?;
+        self.push_inverse_rope(decode, &shapes.decode, case.inverse_rope.as_ref())?;
+        self.push_scopes(decode, &case.scope, case.extra.as_ref())
+    }
+
+    fn push_scopes(
+        &mut self,
+        problem: &SparseDecode,
+        scope: &'a ScopeCase,
+        extra: Option<&'a ScopeCase>,
+    ) -> Checked<()> {
+        let found = (scope.shape, extra.map(|extra| extra.shape));
+        if found != (problem.scope, problem.extra) {
             let needed = format!("{:?} and {:?}, as in the problem", problem.scope, problem.extra);
-            return Err(InvalidProblem::new("scopes", found, needed));
+            return Err(InvalidProblem::new("scopes", format!("{:?} and {:?}", found.0, found.1), needed));
         }
-        self.push_scope("", problem, &case.scope)?;
-        case.extra.iter().try_for_each(|extra| self.push_scope(EXTRA, problem, extra))
+        self.push_scope("", problem, scope)?;
+        extra.into_iter().try_for_each(|extra| self.push_scope(EXTRA, problem, extra))
     }
 
     fn push_inverse_rope(
@@ -145,10 +170,14 @@ impl<'a> Tensors<'a> {
                 let shapes = SparsePrefillShapes::of(&case.problem);
                 (shapes.out.to_vec(), shapes.lse.to_vec())
             }
+            Case::SparsePrefillFp8(case) => {
+                let shapes = SparsePrefillFp8Shapes::of(&case.problem);
+                (shapes.out.to_vec(), shapes.lse.to_vec())
+            }
         };
         self.push("out", Dtype::F32, &out, &answer.out)?;
         self.push("lse", Dtype::F32, &lse, &answer.lse)?;
-        if matches!(case, Case::SparsePrefill(_)) {
+        if matches!(case, Case::SparsePrefill(_) | Case::SparsePrefillFp8(_)) {
             return self.push("max_logits", Dtype::F32, &lse, &answer.max_logits);
         }
         if answer.max_logits.is_empty() {

@@ -83,7 +83,7 @@ impl SparsePrefillFp8 {
     }
 
     /// A decode whose requests have one query token each, and so lists and lengths of their own.
-    fn as_decode(&self) -> SparseDecode {
+    pub(crate) fn as_decode(&self) -> SparseDecode {
         let Self { s_q, h_q, format, scope, extra, softmax_scale, inverse_rope } = *self;
         SparseDecode { batch: s_q, s_q: 1, h_q, format, scope, extra, softmax_scale, inverse_rope }
     }

@@ -1,10 +1,12 @@
 //! Malformed case files.
 
-use oximla::Error;
-use oximla::case_file::{Case, DenseDecodeCase, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase};
+use oximla::case_file::{
+    Case, DenseDecodeCase, HalfVec, ScopeCase, SparseDecodeCase, SparsePrefillCase, SparsePrefillFp8Case,
+};
+use oximla::{Error, KvFormat};
 use oximla_conformance::backend::Backend;
 use oximla_conformance::tolerance::{DENSE_DECODE, SPARSE_DECODE, SPARSE_PREFILL};
-use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill};
+use oximla_conformance::{dense_decode, sparse_decode, sparse_prefill, sparse_prefill_fp8};
 use oximla_reference::Fp8Format;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -164,9 +166,10 @@ fn flip(bytes: &mut [u8], at: usize, bit: u8) {
 
 /// Small files of each operation.
 fn base(which: usize) -> File {
-    match which % 3 {
+    match which % 4 {
         0 => dense_file(),
-        1 => sparse_decode_file(),
+        1 => fp8_file("sparse_decode"),
+        2 => fp8_file("sparse_prefill_fp8"),
         _ => prefill_file(),
     }
 }
@@ -186,7 +189,8 @@ fn dense_file() -> File {
         .with("cache_seqlens", "I32", &[p.batch], bytemuck::cast_slice(&case.cache_seqlens))
 }
 
-fn sparse_decode_file() -> File {
+/// Of an operation over FP8 caches. Both have two query tokens, of a request each or of none.
+fn fp8_file(op: &str) -> File {
     let scope = sparse_decode::ScopeSpec {
         page_size: 2,
         num_pages: 3,
@@ -204,8 +208,10 @@ fn sparse_decode_file() -> File {
     };
     let case = spec.case();
     let p = &case.problem;
-    let mut file = File::new(metadata("sparse_decode", "model1_fp8", p.softmax_scale))
-        .with("q", "BF16", &[p.batch, p.s_q, p.h_q, 512], bytemuck::cast_slice(&case.q))
+    let q_shape = [p.batch, p.s_q, p.h_q, 512];
+    let q_shape = if op == "sparse_decode" { &q_shape[..] } else { &[p.batch, p.h_q, 512] };
+    let mut file = File::new(metadata(op, "model1_fp8", p.softmax_scale))
+        .with("q", "BF16", q_shape, bytemuck::cast_slice(&case.q))
         .with("attn_sink", "F32", &[p.h_q], bytemuck::cast_slice(case.attn_sink.as_ref().expect("sinks")));
     let scopes: [(&str, Option<&ScopeCase>); 2] = [("", Some(&case.scope)), ("extra_", case.extra.as_ref())];
     for (prefix, scope) in scopes {
@@ -270,6 +276,7 @@ fn changes() -> impl Strategy<Value = Change> {
         "dense_decode",
         "sparse_decode",
         "sparse_prefill",
+        "sparse_prefill_fp8",
     ];
     let text = prop::sample::select(texts.to_vec()).prop_map(|text| json!(text));
     let value = prop_oneof![8 => text.prop_map(Some), 2 => Just(None), 1 => Just(Some(json!(512)))];
@@ -329,6 +336,7 @@ fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
         Case::DenseDecode(case) => (DENSE_DECODE, dense_decode::answer(case)),
         Case::SparseDecode(case) => (SPARSE_DECODE, sparse_decode::answer(case)),
         Case::SparsePrefill(case) => (SPARSE_PREFILL, sparse_prefill::answer(case)),
+        Case::SparsePrefillFp8(case) => (SPARSE_PREFILL, sparse_prefill_fp8::answer(case)),
     };
     // A flipped bit, or a tensor in place of another, may bring in numbers that no tolerance was made for.
     if answer.out.iter().any(|x| x.is_nan() || x.abs() > 1.0) {
@@ -355,14 +363,20 @@ fn is_tame(case: &Case) -> bool {
         }) => moderate(q, problem.softmax_scale) && moderate_keys(keys),
         Case::DenseDecode(_) => false,
         Case::SparseDecode(SparseDecodeCase { q, problem, scope, extra, .. }) => {
-            let format = sparse_decode::reference_format(problem.format);
-            moderate(q, problem.softmax_scale)
-                && std::iter::once(scope).chain(extra).all(|scope| has_moderate_keys(format, scope))
+            moderate(q, problem.softmax_scale) && have_moderate_keys(problem.format, scope, extra.as_ref())
+        }
+        Case::SparsePrefillFp8(SparsePrefillFp8Case { q, problem, scope, extra, .. }) => {
+            moderate(q, problem.softmax_scale) && have_moderate_keys(problem.format, scope, extra.as_ref())
         }
         Case::SparsePrefill(SparsePrefillCase { q, kv, problem, .. }) => {
             moderate(q, problem.softmax_scale) && moderate_keys(kv)
         }
     }
+}
+
+fn have_moderate_keys(format: KvFormat, scope: &ScopeCase, extra: Option<&ScopeCase>) -> bool {
+    let format = sparse_decode::reference_format(format);
+    std::iter::once(scope).chain(extra).all(|scope| has_moderate_keys(format, scope))
 }
 
 fn has_moderate_keys(format: Fp8Format, scope: &ScopeCase) -> bool {
@@ -378,7 +392,7 @@ fn has_moderate_keys(format: Fp8Format, scope: &ScopeCase) -> bool {
 proptest! {
     #![proptest_config(config(4000))]
     #[test]
-    fn malformed_files(which in 0_usize..3, changes in prop::collection::vec(changes(), 1..=2)) {
+    fn malformed_files(which in 0_usize..4, changes in prop::collection::vec(changes(), 1..=2)) {
         let mut file = base(which);
         changes.iter().for_each(|change| file.apply(change));
         let mut bytes = file.to_bytes();
