@@ -18,6 +18,8 @@ mod uses;
 pub use flow::Flow;
 pub use uses::BarrierUses;
 
+use std::collections::BTreeMap;
+
 use ptx_syntax::ast::{Function, Instruction, Module, Operand};
 
 /// A module with one mistake.
@@ -35,8 +37,17 @@ pub struct Mutant {
     pub change: &'static str,
     /// The whole text.
     pub ptx: String,
-    /// Why this is no mistake, where that is known.
-    pub equivalent: Option<&'static str>,
+}
+
+/// A module with all alterations at once that are known to be no mistakes and are of the same kind.
+#[derive(Clone, Debug)]
+pub struct Equivalent {
+    /// What was done to the instructions.
+    pub change: &'static str,
+    /// The lines of the instructions, and why it is no mistake.
+    pub lines: Vec<(u32, &'static str)>,
+    /// The whole text.
+    pub ptx: String,
 }
 
 /// An alteration of one instruction: what it is, the text in its place, and why it may be none.
@@ -53,16 +64,18 @@ const STRIDE_OFFSET_BIT: u32 = 32;
 /// How much the altered offsets differ: 128 bytes, so that what they lead to stays aligned.
 const OFFSET_CHANGE: u32 = 3;
 
-/// Every mutant of an entry. `uses` tells what its instructions on mbarriers were executed on.
+/// Every mutant of an entry that is a mistake, and what is none. `uses` tells what its instructions on mbarriers were
+/// executed on.
 ///
 /// # Panics
 /// If the text is not PTX, or has no such entry.
-pub fn mutants(ptx: &str, entry: &str, uses: &BarrierUses) -> Vec<Mutant> {
+pub fn mutants(ptx: &str, entry: &str, uses: &BarrierUses) -> (Vec<Mutant>, Vec<Equivalent>) {
     let module = parse(ptx);
     let function = entry_of(&module, entry);
     let text = Text::new(ptx);
     let flow = Flow::of(function);
     let mut mutants = Vec::new();
+    let mut equivalents: BTreeMap<&str, Vec<(&Instruction, String, &str)>> = BTreeMap::new();
     for (at, instruction) in flow.instructions().enumerate() {
         let mnemonic = instruction.mnemonic();
         let line = instruction.position.line;
@@ -73,6 +86,10 @@ pub fn mutants(ptx: &str, entry: &str, uses: &BarrierUses) -> Vec<Mutant> {
                 _ if is_wait(&mnemonic) => uses.never_waits(line).then_some("it never waits"),
                 _ => None,
             };
+            if let Some(why) = equivalent.or_else(|| if change == DELETED { deletion() } else { None }) {
+                equivalents.entry(change).or_default().push((instruction, replacement, why));
+                continue;
+            }
             mutants.push(Mutant {
                 entry: entry.to_owned(),
                 line,
@@ -80,11 +97,15 @@ pub fn mutants(ptx: &str, entry: &str, uses: &BarrierUses) -> Vec<Mutant> {
                 instruction: mnemonic.clone(),
                 change,
                 ptx: text.with([(instruction, replacement)]),
-                equivalent: equivalent.or_else(|| if change == DELETED { deletion() } else { None }),
             });
         }
     }
-    mutants
+    let equivalents = equivalents.into_iter().map(|(change, all)| Equivalent {
+        change,
+        lines: all.iter().map(|(instruction, _, why)| (instruction.position.line, *why)).collect(),
+        ptx: text.with(all.into_iter().map(|(instruction, replacement, _)| (instruction, replacement))),
+    });
+    (mutants, equivalents.collect())
 }
 
 /// The module with nothing to do in other entries than these: it is loaded in a fraction of the time. All lines keep their
@@ -326,7 +347,7 @@ mod tests {
 
     #[test]
     fn each_change_is_in_its_place_and_the_rest_is_as_before() {
-        let found = mutants(MODULE, "k", &BarrierUses::default());
+        let (found, _) = mutants(MODULE, "k", &BarrierUses::default());
         let changes: Vec<_> = found.iter().map(|m| (m.line, m.instruction.as_str(), m.change)).collect();
         assert_eq!(
             changes,
@@ -363,7 +384,7 @@ cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::clu
 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint [%r1], [%d0], 16, [%r2], %h0, %d1;
 ";
         let ptx = MODULE.replace("\tbar.sync 0;\n", &format!(".reg .b64 %d<2>; .reg .b16 %h<1>;\n{body}"));
-        let found = mutants(&ptx, "k", &BarrierUses::default());
+        let (found, _) = mutants(&ptx, "k", &BarrierUses::default());
         let line = |mutant: &Mutant| mutant.ptx.lines().nth(mutant.line as usize - 1).unwrap().to_owned();
         let changed = |change: &str| {
             found.iter().filter(|mutant| mutant.change == change).map(line).collect::<Vec<_>>()
@@ -393,6 +414,36 @@ cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::clu
     }
 
     #[test]
+    fn what_is_no_mistake_is_done_at_once() {
+        let body = "\
+wgmma.fence.sync.aligned;
+wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f0, %f1, %f2, %f3}, %d0, %d1, 1, 1, 1, 0, 0;
+wgmma.commit_group.sync.aligned;
+wgmma.fence.sync.aligned;
+wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f0, %f1, %f2, %f3}, %d0, %d1, 1, 1, 1, 0, 0;
+wgmma.commit_group.sync.aligned;
+wgmma.wait_group.sync.aligned 0;
+";
+        let ptx = MODULE.replace("\tbar.sync 0;\n", &format!(".reg .b64 %d<2>; .reg .f32 %f<4>;\n{body}"));
+        let (found, equivalents) = mutants(&ptx, "k", &BarrierUses::default());
+        let lines = |change: &str| {
+            let of = equivalents.iter().find(|equivalent| equivalent.change == change).unwrap();
+            let same = ptx.lines().zip(of.ptx.lines()).filter(|(a, b)| a == b).count();
+            assert_eq!(same, ptx.lines().count() - of.lines.len());
+            ptx_syntax::parse(&of.ptx).unwrap();
+            of.lines.iter().map(|(line, _)| *line).collect::<Vec<_>>()
+        };
+        assert_eq!(lines("A with another leading offset"), [12, 15]);
+        assert_eq!(lines("B with another leading offset"), [12, 15]);
+        // The first group goes into the second, and the second fence has nothing to order.
+        assert_eq!(lines(DELETED), [13, 14]);
+        assert_eq!(equivalents.len(), 3);
+        let deleted = |mutant: &&Mutant| mutant.change == DELETED && mutant.instruction.starts_with("wgmma");
+        let deleted: Vec<u32> = found.iter().filter(deleted).map(|mutant| mutant.line).collect();
+        assert_eq!(deleted, [11, 16, 17]);
+    }
+
+    #[test]
     fn other_entries_do_nothing_and_lines_keep_their_numbers() {
         let (_, entry) = MODULE.split_once(".visible").unwrap();
         let both = format!("{MODULE}.visible{}", entry.replace("k()", "kk()"));
@@ -413,6 +464,6 @@ cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::clu
     fn waits_are_taken_out_by_line() {
         assert_eq!(without_waits(MODULE, "k", |line| line != 9), MODULE);
         let without = without_waits(MODULE, "k", |line| line == 9);
-        assert_eq!(without, mutants(MODULE, "k", &BarrierUses::default())[0].ptx);
+        assert_eq!(without, mutants(MODULE, "k", &BarrierUses::default()).0[0].ptx);
     }
 }

@@ -31,7 +31,7 @@ pub fn of_decode(case: SparseDecodeCase) -> SparsePrefillFp8Case {
 }
 
 /// The other way round.
-fn as_decode(case: &SparsePrefillFp8Case) -> SparseDecodeCase {
+pub fn as_decode(case: &SparsePrefillFp8Case) -> SparseDecodeCase {
     let SparsePrefillFp8 { s_q, h_q, format, scope, extra, softmax_scale, inverse_rope } = case.problem;
     let case = case.clone();
     SparseDecodeCase {

@@ -80,9 +80,16 @@ struct Prefill<'a> {
     indices: Buffer<'a, i32>,
     topk_length: Option<Buffer<'a, i32>>,
     attn_sink: Option<Buffer<'a, f32>>,
+    outputs: PrefillOutputs,
+}
+
+/// What a sparse prefill writes, over whatever keys.
+struct PrefillOutputs {
     out: Buffer<'static, bf16>,
+    out_shape: [usize; 3],
     lse: Buffer<'static, f32>,
     max_logits: Buffer<'static, f32>,
+    lse_shape: [usize; 2],
 }
 
 struct PrefillFp8<'a> {
@@ -93,9 +100,7 @@ struct PrefillFp8<'a> {
     extra: Option<Scope<'a>>,
     attn_sink: Option<Buffer<'a, f32>>,
     inverse_rope: Option<Rope<'a>>,
-    out: Buffer<'static, bf16>,
-    lse: Buffer<'static, f32>,
-    max_logits: Buffer<'static, f32>,
+    outputs: PrefillOutputs,
 }
 
 impl Case {
@@ -292,9 +297,7 @@ fn prepare_prefill<'a>(
             indices: Buffer::of(device, &case.indices)?,
             topk_length: optional(device, &case.topk_length)?,
             attn_sink: optional(device, &case.attn_sink)?,
-            out: Buffer::filled(device, bf16::NAN, shapes.out)?,
-            lse: Buffer::filled(device, f32::NAN, shapes.lse)?,
-            max_logits: Buffer::filled(device, f32::NAN, shapes.lse)?,
+            outputs: PrefillOutputs::new(device, shapes.out, shapes.lse)?,
             shapes,
         }),
         stream: device.stream(),
@@ -323,9 +326,7 @@ fn prepare_prefill_fp8<'a>(
             extra: case.extra.as_ref().map(|extra| Scope::of(decode, extra, device)).transpose()?,
             attn_sink: optional(device, &case.attn_sink)?,
             inverse_rope: case.inverse_rope.as_ref().map(|rope| Rope::of(rope, device)).transpose()?,
-            out: Buffer::filled(device, bf16::NAN, shapes.out)?,
-            lse: Buffer::filled(device, f32::NAN, shapes.lse)?,
-            max_logits: Buffer::filled(device, f32::NAN, shapes.lse)?,
+            outputs: PrefillOutputs::new(device, shapes.out, shapes.lse)?,
             shapes,
         }),
         stream: device.stream(),
@@ -414,6 +415,32 @@ impl Operation for Sparse<'_> {
     }
 }
 
+impl PrefillOutputs {
+    /// NaN of these shapes.
+    fn new(device: &Device, out_shape: [usize; 3], lse_shape: [usize; 2]) -> Result<Self, Error> {
+        Ok(Self {
+            out: Buffer::filled(device, bf16::NAN, out_shape)?,
+            out_shape,
+            lse: Buffer::filled(device, f32::NAN, lse_shape)?,
+            max_logits: Buffer::filled(device, f32::NAN, lse_shape)?,
+            lse_shape,
+        })
+    }
+
+    fn views(&mut self) -> Result<SparsePrefillOutputs<'_>, InvalidProblem> {
+        Ok(SparsePrefillOutputs {
+            out: self.out.view_mut("out", self.out_shape)?,
+            lse: self.lse.view_mut("lse", self.lse_shape)?,
+            max_logits: self.max_logits.view_mut("max_logits", self.lse_shape)?,
+        })
+    }
+
+    fn answer(&self) -> Result<Expected, Error> {
+        let (lse, max_logits) = (self.lse.to_vec()?, self.max_logits.to_vec()?);
+        Ok(Expected { out: widened(&self.out)?, lse, max_logits })
+    }
+}
+
 impl Operation for Prefill<'_> {
     fn run(&mut self, stream: &Stream, workspace: &mut Workspace<'_>) -> Result<(), Error> {
         let shapes = &self.shapes;
@@ -427,23 +454,17 @@ impl Operation for Prefill<'_> {
                 .transpose()?,
             attn_sink: sink.map(|sink| sink.view("attn_sink", shapes.attn_sink)).transpose()?,
         };
-        let mut outputs = SparsePrefillOutputs {
-            out: self.out.view_mut("out", shapes.out)?,
-            lse: self.lse.view_mut("lse", shapes.lse)?,
-            max_logits: self.max_logits.view_mut("max_logits", shapes.lse)?,
-        };
-        self.plan.run(stream, &inputs, &mut outputs, workspace)
+        self.plan.run(stream, &inputs, &mut self.outputs.views()?, workspace)
     }
 
     fn answer(&self) -> Result<Expected, Error> {
-        let (lse, max_logits) = (self.lse.to_vec()?, self.max_logits.to_vec()?);
-        Ok(Expected { out: widened(&self.out)?, lse, max_logits })
+        self.outputs.answer()
     }
 }
 
 impl Operation for PrefillFp8<'_> {
     fn run(&mut self, stream: &Stream, workspace: &mut Workspace<'_>) -> Result<(), Error> {
-        let SparsePrefillFp8Shapes { q, decode, out, lse } = &self.shapes;
+        let SparsePrefillFp8Shapes { q, decode, .. } = &self.shapes;
         let sink = self.attn_sink.as_ref();
         let inputs = SparsePrefillFp8Inputs {
             q: self.q.view("q", *q)?,
@@ -452,17 +473,11 @@ impl Operation for PrefillFp8<'_> {
             attn_sink: sink.map(|sink| sink.view("attn_sink", decode.attn_sink)).transpose()?,
             inverse_rope: self.inverse_rope.as_ref().map(|rope| rope.views(decode)).transpose()?,
         };
-        let mut outputs = SparsePrefillOutputs {
-            out: self.out.view_mut("out", *out)?,
-            lse: self.lse.view_mut("lse", *lse)?,
-            max_logits: self.max_logits.view_mut("max_logits", *lse)?,
-        };
-        self.plan.run(stream, &inputs, &mut outputs, workspace)
+        self.plan.run(stream, &inputs, &mut self.outputs.views()?, workspace)
     }
 
     fn answer(&self) -> Result<Expected, Error> {
-        let (lse, max_logits) = (self.lse.to_vec()?, self.max_logits.to_vec()?);
-        Ok(Expected { out: widened(&self.out)?, lse, max_logits })
+        self.outputs.answer()
     }
 }
 

@@ -346,6 +346,33 @@ mod tests {
         assert_eq!(memory.access(A, 0, 4, Kind::WRITE, &known), None);
     }
 
+    /// As many accesses as make it forget what no word has any more, several times; what they have is kept.
+    #[test]
+    fn only_what_is_over_is_forgotten() {
+        let mut memory = memory();
+        memory.access(A, 0, 8, Kind::WRITE, &[]);
+        for _ in 0..5 * Histories::LEAST_LIMIT {
+            assert_eq!(memory.access(B, 8, 4, Kind::WRITE, &[]), None);
+        }
+        assert!(memory.0.histories.all.len() <= Histories::LEAST_LIMIT);
+        assert_eq!(memory.access(B, 4, 4, Kind::READ, &[]), Some(false), "A's write");
+        assert_eq!(memory.access(A, 8, 4, Kind::READ, &[]), Some(false), "B's write");
+        assert_eq!(memory.access(A, 12, 4, Kind::WRITE, &[]), None, "nobody's");
+    }
+
+    /// Together or one by one: runs that one access has in common need not lie side by side.
+    #[test]
+    fn several_runs_are_one_access() {
+        let clock = Clock::default();
+        let observer = Observer { seen: &clock, fenced: &clock, over: None, own: None };
+        let epoch = |agent| Epoch { agent, time: 1 };
+        let mut shadow = SharedShadow::new(64);
+        assert_eq!(shadow.access([0, 32, 16], 8, observer, epoch(A), 0, Kind::WRITE), None);
+        assert_eq!(shadow.access([8, 24, 40], 8, observer, epoch(B), 1, Kind::READ), None);
+        let conflict = shadow.access([8, 20, 32], 4, observer, epoch(B), 1, Kind::READ).unwrap();
+        assert_eq!((conflict.word, conflict.earlier.epoch), (20, epoch(A)), "the first one");
+    }
+
     #[test]
     fn bytes_of_a_word_are_told_apart() {
         let mut memory = memory();
