@@ -10,20 +10,13 @@ use oximla::{
     DenseDecode, DenseDecodeInputs, DenseDecodeOutputs, DenseDecodePlan, Device, DeviceBuffer,
     EmulatedOptions, Error, KvFormat, Stream, TensorView, TensorViewMut, Workspace,
 };
-use oximla_types::kernels::combine::CombineParams;
-use oximla_types::kernels::dense_decode::DenseDecodeParams;
 use std::hint::black_box;
 
 /// Requests of the batches.
 const BATCHES: [usize; 2] = [1, 128];
 
-/// The module's entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 4] = [
-    ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
-    ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
-    ("combine_bf16", size_of::<CombineParams>()),
-    ("combine_fp16", size_of::<CombineParams>()),
-];
+/// The library's kernels.
+const PTX: &str = include_str!("../../../host/ptx/sm_90a.ptx");
 
 /// A token of each request, all heads, and a page of keys: what a call costs the host does not depend on the length.
 fn problem(batch: usize) -> DenseDecode {
@@ -44,11 +37,16 @@ fn problem(batch: usize) -> DenseDecode {
 
 /// A GPU of one multiprocessor whose kernels do nothing.
 fn idle_gpu() -> Result<Device, Error> {
-    let entry = |(name, bytes): (&str, usize)| {
-        format!(".visible .entry {name}(.param .align 64 .b8 {name}_param_0[{bytes}]) {{ ret; }}\n")
-    };
-    let header = ".version 8.7\n.target sm_90a\n.address_size 64\n";
-    let ptx = std::iter::once(header.to_owned()).chain(ENTRIES.map(entry)).collect();
+    let (mut ptx, mut depth) = (String::new(), 0_i32);
+    for line in PTX.lines() {
+        let before = depth;
+        depth += line.matches('{').count() as i32 - line.matches('}').count() as i32;
+        match (before, depth) {
+            (0, 0) => ptx.extend([line, "\n"]),
+            (0, _) => ptx.push_str("{ ret; }\n"),
+            _ => {}
+        }
+    }
     Device::emulated(EmulatedOptions { multiprocessors: 1, ptx: Some(ptx), ..EmulatedOptions::default() })
 }
 
