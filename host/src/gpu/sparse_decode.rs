@@ -54,7 +54,7 @@ impl SparsePlan {
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
         let kernels = [contract::V32_SM90, contract::MODEL1_SM90];
-        let mut plan = Self::without_splits(problem, kernels, device)?;
+        let mut plan = Self::without_splits(problem, "batch · s_q", kernels, device)?;
         let queries = problem.batch * problem.s_q;
         let workspace = PartialsPlan::new(queries, max_blocks(problem), determinism, &plan.shape)?;
         plan.determinism = determinism;
@@ -64,12 +64,14 @@ impl SparsePlan {
 
     /// A prefill of the problem's query tokens, none of which is split.
     pub(crate) fn of_prefill(problem: &SparseDecode, device: &Arc<GpuDevice>) -> Result<Self, Error> {
-        Self::without_splits(problem, [sparse_prefill::V32_SM90, sparse_prefill::MODEL1_SM90], device)
+        let kernels = [sparse_prefill::V32_SM90, sparse_prefill::MODEL1_SM90];
+        Self::without_splits(problem, "s_q", kernels, device)
     }
 
-    /// With the kernel of the problem's format, V3.2 or MODEL1.
+    /// With the kernel of the problem's format, V3.2 or MODEL1. Errors call the number of query tokens `queries`.
     fn without_splits(
         problem: &SparseDecode,
+        queries: &str,
         [v32, model1]: [LaunchContract; 2],
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
@@ -85,7 +87,7 @@ impl SparsePlan {
             problem: problem.clone(),
             determinism: Determinism::default(),
             decode: Kernel::of(&kernel)?,
-            shape: grid_shape(problem, device.multiprocessors)?,
+            shape: grid_shape(problem, queries, device.multiprocessors)?,
             split: None,
         })
     }
@@ -254,10 +256,11 @@ fn max_blocks(problem: &SparseDecode) -> u32 {
 }
 
 /// How the grid covers the problem, whose numbers the kernels' 32-bit arithmetic must be able to carry.
-fn grid_shape(problem: &SparseDecode, multiprocessors: u32) -> Result<GridShape, Error> {
+/// Errors call the number of query tokens `queries`.
+fn grid_shape(problem: &SparseDecode, queries: &str, multiprocessors: u32) -> Result<GridShape, Error> {
     let extra_topk = problem.extra.as_ref().map_or(0, |extra| extra.topk);
     let limits = [
-        ("batch · s_q", problem.batch.saturating_mul(problem.s_q), schedule::MAX_REQUESTS as usize),
+        (queries, problem.batch.saturating_mul(problem.s_q), schedule::MAX_REQUESTS as usize),
         ("h_q", problem.h_q, i32::MAX as usize / TILE_ROWS as usize),
         ("topk", problem.scope.topk.saturating_add(extra_topk), i32::MAX as usize / 2),
     ];
@@ -269,8 +272,9 @@ fn grid_shape(problem: &SparseDecode, multiprocessors: u32) -> Result<GridShape,
     let work = (problem.batch * problem.s_q) as u64
         * (2 * u64::from(max_blocks(problem)) + u64::from(REQUEST_OVERHEAD) + 1);
     if work >= MAX_TOTAL_WORK {
-        let found = format!("{} · {} · {}", problem.batch, problem.s_q, max_blocks(problem));
-        return Err(InvalidProblem::new("batch · s_q · blocks of topk", found, "less than 2³⁰").into());
+        let found = format!("{} · {}", problem.batch * problem.s_q, max_blocks(problem));
+        let argument = format!("{queries} · blocks of topk");
+        return Err(InvalidProblem::new(&argument, found, "less than 2³⁰").into());
     }
     let shape = GridShape::new(1, problem.h_q as u32, NonZeroU32::MIN, multiprocessors);
     let partitions = shape.partitions.min(MAX_GRID_Y as u32);
@@ -295,8 +299,10 @@ mod tests {
             inverse_rope: None,
         };
         let most = schedule::MAX_REQUESTS as usize / 2;
-        assert!(grid_shape(&problem(most), 132).is_ok());
-        let error = grid_shape(&problem(most + 1), 132).unwrap_err().to_string();
-        assert!(error.starts_with("batch · s_q is 67108864"), "{error}");
+        for queries in ["batch · s_q", "s_q"] {
+            assert!(grid_shape(&problem(most), queries, 132).is_ok());
+            let error = grid_shape(&problem(most + 1), queries, 132).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{queries} is 67108864")), "{error}");
+        }
     }
 }

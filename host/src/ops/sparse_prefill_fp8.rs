@@ -66,7 +66,8 @@ impl SparsePrefillFp8 {
     ///
     /// # Errors
     /// The first field that is out of range: a dimension that is 0 or above `i32::MAX`, a format without FP8, a scale
-    /// that is not finite, a tensor larger than the address space.
+    /// that is not finite, a tensor larger than the address space, outputs to turn back whose values carry no RoPE, or
+    /// angles that [`InverseRope`](crate::InverseRope) refuses.
     pub fn validate(&self) -> Result<(), InvalidProblem> {
         validate::dimensions(&[("s_q", self.s_q)])?;
         self.as_decode().validate()

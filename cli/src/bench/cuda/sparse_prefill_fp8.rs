@@ -1,5 +1,6 @@
 //! Sparse prefill over an FP8 cache on a GPU: from the cache as it is, or from a copy of it in bf16 that each call makes.
 
+use cudarc::driver::CudaSlice;
 use half::bf16;
 use oximla::{
     DeviceBuffer, KvGatherInputs, KvGatherPlan, KvScope, SparsePrefillFp8Inputs, SparsePrefillFp8Plan,
@@ -11,7 +12,6 @@ use super::graphs::Graphs;
 use super::memory::{Memory, Tensors, distinct_units};
 use crate::bench::ops::{SparsePrefillFp8Shape, SparsePrefillShape};
 use crate::bench::{fp8_pages, inputs};
-use cudarc::driver::CudaSlice;
 
 /// What both ways read and write.
 struct Common {
