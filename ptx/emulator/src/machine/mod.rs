@@ -47,11 +47,18 @@ pub(crate) use dependency::Dependency;
 use ordering::Published;
 use wait::Wait;
 
+/// Warps of a warpgroup.
+const WARPGROUP_WARPS: usize = 4;
+
 /// CTAs of a grid that run at the same time, if they speak to each other. More are started where all wait.
 const RESIDENT: usize = 16;
 
 /// Turns without a CTA beginning or ending after which one more cluster is started.
 const PATIENCE: u64 = 256;
+
+/// Turns, on average, for which one warpgroup of each CTA stays behind, or none does: warps of a kind that wait for each other
+/// in small steps would hardly ever be far apart if every turn were anybody's.
+const LAG: u32 = 256;
 
 /// What all units of a launch share.
 pub(crate) struct Context<'a> {
@@ -75,6 +82,8 @@ pub(crate) struct Unit<'a> {
     number: u32,
     context: &'a Context<'a>,
     random: StdRng,
+    /// The warpgroup of each CTA whose turn it is only where no other warp can go on.
+    laggard: Option<usize>,
     ctas: Vec<Cta>,
     /// `%ctaid` of those that have not begun.
     waiting: VecDeque<[u32; 3]>,
@@ -123,6 +132,7 @@ impl<'a> Unit<'a> {
             number: index as u32,
             context,
             random: StdRng::seed_from_u64(context.options.seed ^ index.wrapping_mul(SPREAD)),
+            laggard: None,
             ctas: Vec::new(),
             waiting: ctas.iter().copied().collect(),
             clusters: HashMap::new(),
@@ -166,7 +176,7 @@ impl<'a> Unit<'a> {
             if self.random.random_bool(0.25) {
                 self.complete_something();
             }
-            let place = ready[self.random.random_range(0..ready.len())];
+            let place = self.draw(&ready);
             self.run_fiber(place);
             self.finish_ctas();
         }
@@ -177,6 +187,22 @@ impl<'a> Unit<'a> {
             footprint: GroupFootprint::of(self.number, &self.global),
             dependency: self.dependency,
         }
+    }
+
+    /// Whose turn it is.
+    fn draw(&mut self, ready: &[Place]) -> Place {
+        if self.random.random_ratio(1, LAG) {
+            let warpgroups = self.context.threads().div_ceil(warp::WARP * WARPGROUP_WARPS as u32) as usize;
+            self.laggard =
+                Some(self.random.random_range(0..2 * warpgroups)).filter(|&group| group < warpgroups);
+        }
+        let lags = |place: &Place| Some(place.warp / WARPGROUP_WARPS) == self.laggard;
+        let ahead = ready.iter().filter(|place| !lags(place)).count();
+        if ahead == 0 {
+            return ready[self.random.random_range(0..ready.len())];
+        }
+        let drawn = self.random.random_range(0..ahead);
+        *ready.iter().filter(|place| !lags(place)).nth(drawn).unwrap_or(&ready[0])
     }
 
     /// Begins the CTAs of one more cluster; false where there is none left.
