@@ -89,7 +89,7 @@ pub fn load_with_copy(memory: &Memory, shape: &SparsePrefillFp8Shape) -> anyhow:
     let mut tensors = Common::new(memory, shape)?;
     let slots: Vec<i32> = (0..).take(s_k).collect();
     let slots = memory.copied(&slots)?;
-    let mut copy = memory.random(s_k * d, |len| vec![bf16::NAN; len])?;
+    let mut copy = memory.output::<bf16>(&[s_k, d])?;
     let mut workspace = memory.output::<u8>(&[prefill.workspace_bytes()])?;
 
     let stream = Stream::from(&*memory.stream);
@@ -98,13 +98,14 @@ pub fn load_with_copy(memory: &Memory, shape: &SparsePrefillFp8Shape) -> anyhow:
         kv_cache: TensorView::from_cudarc("kv_cache", kv_cache, kv_shape(shape), &memory.stream)?,
         slots: TensorView::from_buffer("slots", &slots, [s_k])?,
     };
+    // Not in the capture: cudarc's buffers wait for earlier work by events, which a capture may not.
+    let q = TensorView::from_cudarc("q", q, [s_q, h_q, d], &memory.stream)?;
     let mut outputs = outputs(shape, out, lse, max_logits)?;
     let graphs = Graphs::capture(&memory.stream, || {
-        let mut target = TensorViewMut::from_cudarc("out", &mut copy, [s_k, d], &memory.stream)?;
-        gather.run(&stream, &gathered, &mut target)?;
+        gather.run(&stream, &gathered, &mut TensorViewMut::from_buffer("out", &mut copy, [s_k, d])?)?;
         let inputs = SparsePrefillInputs {
-            q: TensorView::from_cudarc("q", q, [s_q, h_q, d], &memory.stream)?,
-            kv: TensorView::from_cudarc("kv", &copy, [s_k, 1, d], &memory.stream)?,
+            q,
+            kv: TensorView::from_buffer("kv", &copy, [s_k, 1, d])?,
             indices: TensorView::from_buffer("indices", indices, [s_q, 1, topk])?,
             topk_length: None,
             attn_sink: Some(TensorView::from_buffer("attn_sink", attn_sink, [h_q])?),
