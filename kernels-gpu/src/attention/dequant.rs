@@ -8,7 +8,7 @@
 //! Two things take a longer way, as they are rare: NaN codes, whose bits would become 480, and scales from 2⁸ on, whose
 //! product with 2¹²⁰ would overflow.
 
-use crate::ptx::math::{cvt_bf16x2, mul_bf16x2, prmt};
+use crate::ptx::math::{cvt_bf16x2, mul_bf16x2, prmt, prmt_by};
 
 /// The scale of a tile: two copies of a bf16, to multiply pairs with.
 #[derive(Clone, Copy)]
@@ -36,14 +36,40 @@ impl Scale {
     }
 }
 
+/// The scale of a tile by 2¹²⁰, twice: what the bits of an e4m3 in their place are multiplied with. Of a scale that is not
+/// large.
+#[derive(Clone, Copy)]
+pub struct Factor(u32);
+
+impl Factor {
+    /// Those of a pair of scales stored as bf16, for [`Self::of_pair`].
+    #[inline(always)]
+    pub fn pair(scales: u32) -> u32 {
+        mul_bf16x2(scales, UNBIAS)
+    }
+
+    /// The first (0) or second (1) of a pair.
+    #[inline(always)]
+    pub fn of_pair(pair: u32, number: u32) -> Self {
+        Self(prmt_by(pair, 0, 0x1010 + 0x2222 * number))
+    }
+
+    /// That of one of four scales stored as ue8m0 bytes: their exponent is that of a bf16, and the least of them, 2⁻¹²⁷, which
+    /// as a bf16 were a subnormal, makes a normal number.
+    #[inline(always)]
+    pub fn of_ue8m0(bytes: u32, number: u32) -> Self {
+        let byte = prmt_by(bytes, 0, 0x4440 + number);
+        Self(PAIR * BF16_EXPONENT * byte + PAIR * BF16_EXPONENT * 120)
+    }
+}
+
 /// Gives `store` the values of 16 codes, eight at a time as pairs of bf16, with the number of the half: all in the codes'
 /// order, the first one in the lowest bits. Not all at once, as few threads have so many registers left.
 ///
 /// There is no NaN among the codes, and the scale is not large.
 #[inline(always)]
-pub fn dequantise_16(codes: [u32; 4], scale: Scale, store: impl Fn(usize, [u32; 4])) {
-    let factor = mul_bf16x2(scale.0, UNBIAS);
-    each_half(codes, |pair| mul_bf16x2(pair, factor), store);
+pub fn dequantise_16(codes: [u32; 4], factor: Factor, store: impl Fn(usize, [u32; 4])) {
+    each_half(codes, |pair| mul_bf16x2(pair, factor.0), store);
 }
 
 /// [`dequantise_16`] for any codes and any scale.
@@ -60,21 +86,21 @@ pub fn find_nan([a, b, c, d]: [u32; 4]) -> u32 {
     changed(a) | changed(b) | changed(c) | changed(d)
 }
 
-/// Whether one of a pair of bf16 scales is large: 2⁸ or more, or NaN.
+/// Bits of which one in [`FOUND`] is set if one of a pair of bf16 scales is large: 2⁸ or more, or NaN.
 #[inline(always)]
-pub fn is_large_bf16(pair: u32) -> bool {
+pub fn find_large_bf16(pair: u32) -> u32 {
     const LARGE: u32 = (127 + 8) * BF16_EXPONENT;
-    ((pair & PAIR * 0x7fff) + PAIR * (0x8000 - LARGE)) & PAIR * 0x8000 != 0
+    ((pair & PAIR * 0x7fff) + PAIR * (0x8000 - LARGE)) & PAIR * 0x8000
 }
 
-/// Whether one of four ue8m0 scales is large: 2⁸ or more, or NaN.
+/// Bits of which one in [`FOUND`] is set if one of four ue8m0 scales is large: 2⁸ or more, or NaN.
 #[inline(always)]
-pub fn is_large_ue8m0(bytes: u32) -> bool {
+pub fn find_large_ue8m0(bytes: u32) -> u32 {
     // From 135 on: the highest bit is set, and the others are 7 or more.
-    ((bytes & 0x7f7f_7f7f) + 0x0101_0101 * (128 - 7)) & bytes & 0x8080_8080 != 0
+    ((bytes & 0x7f7f_7f7f) + 0x0101_0101 * (128 - 7)) & bytes & FOUND
 }
 
-/// The bits that [`find_nan`] means.
+/// The bits that count of what is found.
 pub const FOUND: u32 = 0x8080_8080;
 
 /// Two copies of what it is multiplied with, 16 bits wide.

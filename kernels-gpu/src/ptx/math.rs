@@ -114,6 +114,18 @@ pub fn prmt<const SELECTOR: u32>(a: u32, b: u32) -> u32 {
     y
 }
 
+/// [`prmt`] with a selector that is not constant.
+#[inline(always)]
+pub fn prmt_by(a: u32, b: u32, selector: u32) -> u32 {
+    let y: u32;
+    // SAFETY: it only moves bytes.
+    unsafe {
+        asm!("prmt.b32 {}, {}, {}, {};", out(reg32) y, in(reg32) a, in(reg32) b, in(reg32) selector,
+            options(pure, nomem, nostack))
+    }
+    y
+}
+
 /// `shr.u32`: 0 where `by` is 32 or more.
 ///
 /// Not `pure`, so that nothing of it is kept in registers.

@@ -37,6 +37,15 @@ pub fn again(value: u32) -> u32 {
     same
 }
 
+/// `mov.b64`: as [`again`].
+#[inline(always)]
+pub fn again_u64(value: u64) -> u64 {
+    let same: u64;
+    // SAFETY: it copies a register.
+    unsafe { asm!("mov.b64 {}, {};", out(reg64) same, in(reg64) value, options(nomem, nostack)) }
+    same
+}
+
 /// `%ctaid.x`
 ///
 /// Not `pure`, so that what is computed from it can be computed anew instead of being kept in registers.

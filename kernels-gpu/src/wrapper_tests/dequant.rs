@@ -2,7 +2,7 @@
 //! its own: it reads the scale and four words of codes, and writes eight words of values.
 
 use super::kernel;
-use crate::attention::dequant::{self, FOUND, Scale, dequantise_16, dequantise_any_16, find_nan};
+use crate::attention::dequant::{self, FOUND, Factor, Scale, dequantise_16, dequantise_any_16, find_nan};
 use crate::ptx::math::cvt_bf16x2;
 use crate::ptx::special::cta_x;
 use oximla_types::launch::WARP_THREADS;
@@ -10,16 +10,31 @@ use oximla_types::launch::WARP_THREADS;
 kernel!(dequantise_f32, |lane, input, output| {
     dequantise(lane, input, output, |scale| {
         let scale = f32::from_bits(scale);
-        (Scale::from_f32(scale), dequant::is_large_bf16(cvt_bf16x2(scale, 0.0)))
+        // The second one of a pair.
+        let pair = cvt_bf16x2(1.0, scale);
+        let is_large = dequant::find_large_bf16(pair) & FOUND != 0;
+        Prepared { scale: Scale::from_f32(scale), factor: Factor::of_pair(Factor::pair(pair), 1), is_large }
     })
 });
 kernel!(dequantise_ue8m0, |lane, input, output| {
-    dequantise(lane, input, output, |scale| (Scale::from_ue8m0(scale), dequant::is_large_ue8m0(scale << 16)))
+    dequantise(lane, input, output, |scale| {
+        // The third one of four.
+        let bytes = scale << 16;
+        let is_large = dequant::find_large_ue8m0(bytes) & FOUND != 0;
+        Prepared { scale: Scale::from_ue8m0(scale), factor: Factor::of_ue8m0(bytes, 2), is_large }
+    })
 });
 
-/// As the decode does; `scale` tells whether it is large, too.
+/// A scale, as either way takes it.
+struct Prepared {
+    scale: Scale,
+    factor: Factor,
+    is_large: bool,
+}
+
+/// As the decode does.
 #[inline(always)]
-unsafe fn dequantise(lane: usize, input: *const u32, output: *mut u32, scale: impl Fn(u32) -> (Scale, bool)) {
+unsafe fn dequantise(lane: usize, input: *const u32, output: *mut u32, prepare: impl Fn(u32) -> Prepared) {
     let thread = cta_x() as usize * WARP_THREADS as usize + lane;
     // SAFETY: as the caller promises.
     unsafe {
@@ -30,11 +45,11 @@ unsafe fn dequantise(lane: usize, input: *const u32, output: *mut u32, scale: im
                 *output.add(8 * thread + 4 * half + word) = pair;
             }
         };
-        let (scale, is_large) = scale(*input);
+        let Prepared { scale, factor, is_large } = prepare(*input);
         if is_large || find_nan(codes) & FOUND != 0 {
             dequantise_any_16(codes, scale, store);
         } else {
-            dequantise_16(codes, scale, store);
+            dequantise_16(codes, factor, store);
         }
     }
 }

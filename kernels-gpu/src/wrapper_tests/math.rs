@@ -44,6 +44,10 @@ kernel!(wrapper_prmt, |lane, input, output| {
         *output.add(2 * lane + number) = result;
     }
 });
+kernel!(wrapper_prmt_by, |lane, input, output| {
+    let operand = |number: u32| *input.add(lane + (number * WARP_THREADS) as usize);
+    *output.add(lane) = math::prmt_by(operand(0), operand(1), operand(2))
+});
 kernel!(wrapper_cvt_f32_f16, |lane, input, output| {
     *output.add(lane) = math::cvt_f32_f16(*input.add(lane) as u16).to_bits()
 });

@@ -20,6 +20,13 @@ kernel!(wrapper_again, |lane, input, output| {
     *output.add(lane) = again(*input.add(lane));
 });
 
+kernel!(wrapper_again_u64, |lane, input, output| {
+    let [low, high] = [2 * lane, 2 * lane + 1];
+    let same = again_u64((*input.add(high) as u64) << 32 | *input.add(low) as u64);
+    *output.add(low) = same as u32;
+    *output.add(high) = (same >> 32) as u32;
+});
+
 /// A kernel that writes, CTA by CTA and thread by thread, what a special register holds. The input is the grid's width
 /// and the threads of a CTA.
 macro_rules! special_register {

@@ -24,10 +24,10 @@ pub const TAIL_SLOTS: u32 = 2;
 pub const SHARED_QUERY_TILES: u32 = 6;
 
 /// Registers of a thread of the scores warpgroup: 32 scores, 48 for three query tiles, and their bookkeeping.
-pub const SCORES_REGISTERS: u32 = 120;
+pub const SCORES_REGISTERS: u32 = 112;
 
 /// Registers of a thread of the loads warpgroup.
-pub const LOADS_REGISTERS: u32 = 72;
+pub const LOADS_REGISTERS: u32 = 80;
 
 /// The shortest piece of the work line, in blocks, where the longest request takes `longest` of it. To gather and convert a
 /// block takes longer than to load another partial result, as long as those of a request are loaded all at once.
@@ -43,8 +43,8 @@ pub const fn min_payload(longest: u32) -> u32 {
     }
 }
 
-/// The loads keep the number of a query token in these bits of a word with three flags; where there is none, all are set.
-pub const REQUEST_MASK: u32 = (1 << (u32::BITS - 3)) - 1;
+/// The loads keep the number of a query token in these bits of a word with five flags; where there is none, all are set.
+pub const REQUEST_MASK: u32 = (1 << (u32::BITS - 5)) - 1;
 const _: () = assert!(schedule::MAX_REQUESTS < REQUEST_MASK);
 
 /// Caches whose tokens share the softmax, at most.
@@ -87,9 +87,9 @@ impl RawLayout {
         }
     }
 
-    /// Tiles of a part that come from codes; of MODEL1's last part, one.
+    /// Tiles of a part that come from codes: of MODEL1's last part one, of what would come behind the last part none.
     pub const fn code_tiles(&self, part: usize) -> u32 {
-        let tiles = self.code_bytes / TILE_COLUMNS - part as u32 * PART_TILES;
+        let tiles = (self.code_bytes / TILE_COLUMNS).saturating_sub(part as u32 * PART_TILES);
         if tiles < PART_TILES { tiles } else { PART_TILES }
     }
 }
@@ -122,7 +122,10 @@ pub const BLOCKS_OFFSET: u32 = SCALES_OFFSET + WARPGROUP_WARPS * WARP_SCALES_BYT
 /// Where in the staging the segments lie that are known, but not in the queue yet.
 pub const PENDING_OFFSET: u32 = BLOCKS_OFFSET + WARPGROUP_WARPS * WARP_BLOCKS_BYTES;
 
-const STAGING_BYTES: u32 = PENDING_OFFSET + PENDING_SEGMENTS * SEGMENT_BYTES;
+/// Where in the staging it stands how many segments are in the queue, or were: a word.
+pub const QUEUED_OFFSET: u32 = PENDING_OFFSET + PENDING_SEGMENTS * SEGMENT_BYTES;
+
+const STAGING_BYTES: u32 = QUEUED_OFFSET + 16;
 
 /// The CTA's shared memory.
 pub const PLAN: SharedPlan = SharedPlan::new(SHARED_QUERY_TILES, PART_SLOTS, TAIL_SLOTS, STAGING_BYTES);
@@ -218,8 +221,8 @@ pub struct SparseDecodeParams {
     pub inverse_rope: RopeParams,
 }
 
-/// The contract of a kernel over FP8 caches whose scores and loads have so many registers.
-pub(super) const fn contract(entry: &'static str, scores: u32, loads: u32) -> LaunchContract {
+/// The contract of a kernel over FP8 caches.
+pub(super) const fn contract(entry: &'static str) -> LaunchContract {
     let contract = LaunchContract {
         entry,
         threads: THREADS,
@@ -228,17 +231,16 @@ pub(super) const fn contract(entry: &'static str, scores: u32, loads: u32) -> La
         shared_bytes: PLAN.bytes,
         param_align: TENSOR_MAP_ALIGN,
     };
-    let registers = scores + 2 * VALUES_REGISTERS + loads;
+    let registers = SCORES_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
     assert!(registers <= WARPGROUPS * contract.registers_at_entry());
     contract.checked()
 }
 
 /// The kernel for V3.2 caches on Hopper.
-pub const V32_SM90: LaunchContract = contract("sparse_decode_v32_sm90", SCORES_REGISTERS, LOADS_REGISTERS);
+pub const V32_SM90: LaunchContract = contract("sparse_decode_v32_sm90");
 
 /// The kernel for MODEL1 caches on Hopper.
-pub const MODEL1_SM90: LaunchContract =
-    contract("sparse_decode_model1_sm90", SCORES_REGISTERS, LOADS_REGISTERS);
+pub const MODEL1_SM90: LaunchContract = contract("sparse_decode_model1_sm90");
 
 #[cfg(test)]
 mod tests {

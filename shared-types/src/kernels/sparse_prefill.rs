@@ -82,20 +82,8 @@ pub const SM90_BF16: LaunchContract = contract("sparse_prefill_sm90_bf16", PLAN)
 /// The kernel for keys of 512 elements, all of them values, on Hopper.
 pub const D512_SM90_BF16: LaunchContract = contract("sparse_prefill_d512_sm90_bf16", PLAN_WITHOUT_TAIL);
 
-/// As [`SCORES_REGISTERS`], over V3.2 caches: fewer than in a decode, as nothing is split.
-pub const V32_SCORES_REGISTERS: u32 = 112;
-/// As [`LOADS_REGISTERS`], over V3.2 caches.
-pub const V32_LOADS_REGISTERS: u32 = 80;
-
 /// The kernel for V3.2 caches on Hopper.
-pub const V32_SM90: LaunchContract =
-    sparse_decode::contract("sparse_prefill_v32_sm90", V32_SCORES_REGISTERS, V32_LOADS_REGISTERS);
-
-/// As [`SCORES_REGISTERS`], over MODEL1 caches, whose queries are a tile less.
-pub const MODEL1_SCORES_REGISTERS: u32 = 104;
-/// As [`LOADS_REGISTERS`], over MODEL1 caches.
-pub const MODEL1_LOADS_REGISTERS: u32 = 88;
+pub const V32_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_v32_sm90");
 
 /// The kernel for MODEL1 caches on Hopper.
-pub const MODEL1_SM90: LaunchContract =
-    sparse_decode::contract("sparse_prefill_model1_sm90", MODEL1_SCORES_REGISTERS, MODEL1_LOADS_REGISTERS);
+pub const MODEL1_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_model1_sm90");

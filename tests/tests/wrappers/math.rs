@@ -160,6 +160,27 @@ pub fn prmt(kernel: &Kernel) {
     assert_eq!(found[..4], [0xb2cc_4466, 0x5500_ffff, 0x32cc_4466, 0x5500_ff00]);
 }
 
+/// As [`prmt`], by the selectors of it and others.
+pub fn prmt_by(kernel: &Kernel) {
+    let cases = [
+        (0x6420, 0xb2cc_4466),
+        (0x17be, 0x5500_ffff),
+        (0x3210, 0x8344_5566),
+        (0x4443, 0xcccc_cc83),
+        (0x888b, 0x0000_00ff),
+    ];
+    let mut input = vec![0; 3 * 32];
+    input[..32].fill(0x8344_5566);
+    input[32..64].fill(0x00b2_bbcc);
+    for (lane, (selector, _)) in cases.into_iter().enumerate() {
+        input[64 + lane] = selector;
+    }
+    let found = kernel.run(&Work::new(input, 32));
+    for ((selector, expected), found) in cases.into_iter().zip(found) {
+        assert_eq!(found, expected, "{selector:#x}");
+    }
+}
+
 /// Amounts from the width on leave nothing.
 pub fn shr(kernel: &Kernel) {
     let value = 0x8765_4321;

@@ -23,6 +23,11 @@ pub fn again(kernel: &Kernel) {
     assert_eq!(kernel.run(&Work::new(input.clone(), 32)), input);
 }
 
+pub fn again_u64(kernel: &Kernel) {
+    let input = words(2 * 32);
+    assert_eq!(kernel.run(&Work::new(input.clone(), 2 * 32)), input);
+}
+
 pub fn thread_x(kernel: &Kernel) {
     check_register(kernel, |_, thread| thread);
 }

@@ -98,6 +98,9 @@ pub trait Decode: Sized {
     const SPLITS: bool;
     /// Whether it tells each row's largest scaled score.
     const MAX_LOGITS: bool;
+    /// Whether scores may keep in registers from segment to segment where in a tile a thread's chunks of queries lie. Where it
+    /// is better is up to ptxas.
+    const KEEPS_CHUNKS: bool = true;
     /// Arrivals that make keys full.
     const KEY_ARRIVALS: u32;
     /// Threads that read the queue of segments.

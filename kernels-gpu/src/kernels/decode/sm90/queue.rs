@@ -53,27 +53,6 @@ impl<D: Decode> Writer<D> {
         Self { place: Place::first() }
     }
 
-    /// Writes the segment, or the end, that was stored before at the address of its number.
-    ///
-    /// # Safety
-    /// As for [`Self::write`]; the warp's first lane has stored a segment, or the end, at `address(number)`.
-    #[inline(always)]
-    pub unsafe fn write_stored(&mut self, address: impl Fn(u32) -> u32, lane: u32) {
-        self.place.free().wait_for_last();
-        if lane == 0 {
-            let address = address(self.place.number);
-            // SAFETY: the slot is free; the rest is as the caller promises.
-            unsafe {
-                let first = memory::ld_shared_u32x4(address);
-                memory::st_shared_u32x4(self.place.address(), first);
-                let second = memory::ld_shared_u32x4(address + 16);
-                memory::st_shared_u32x4(self.place.address() + 16, second);
-                self.place.full().barrier.arrive();
-            }
-        }
-        self.place.number += 1;
-    }
-
     /// Writes the next segment, or the end, as soon as there is room for it.
     ///
     /// # Safety
@@ -89,6 +68,26 @@ impl<D: Decode> Writer<D> {
             }
         }
         self.place.number += 1;
+    }
+}
+
+/// Writes segment `number`, or the end, as soon as there is room for it: as it was stored before at `address`.
+///
+/// # Safety
+/// As for [`Writer::write`]; the warp's first lane has stored it.
+#[inline(always)]
+pub unsafe fn write_stored<D: Decode>(number: u32, address: u32, lane: u32) {
+    let place = Place::<D> { number, kernel: PhantomData };
+    place.free().wait_for_last();
+    if lane == 0 {
+        // SAFETY: the slot is free; the rest is as the caller promises.
+        unsafe {
+            let first = memory::ld_shared_u32x4(address);
+            memory::st_shared_u32x4(place.address(), first);
+            let second = memory::ld_shared_u32x4(address + 16);
+            memory::st_shared_u32x4(place.address() + 16, second);
+            place.full().barrier.arrive();
+        }
     }
 }
 

@@ -246,6 +246,10 @@ unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32)
         warpgroup_barrier::<BARRIER>();
         let mut queries: [u32; QUERY_REGISTERS] = core::mem::zeroed();
         let target = special::dynamic_shared() + D::PLAN.q;
+        // Where the thread's chunk of a tile's first step lies. Those of the others follow from it.
+        let (row, chunk) = fragment::matrix_chunk(thread, 0);
+        // Rows that nothing was copied to repeat the first one.
+        let first_chunk = TILE.chunk(if row < rows { row } else { 0 }, chunk);
         unroll!(PART in 4 => {
             place.part_full(PART as u32).wait();
             let part = place.part(PART as u32);
@@ -253,11 +257,10 @@ unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32)
             unroll!(STEP in 8 => {
                 const TILE_NUMBER: usize = TILES * PART + STEP / TILE_STEPS;
                 if TILE_NUMBER < D::REGISTER_QUERY_TILES && TILE_NUMBER < MAX_REGISTER_TILES {
-                    let (row, chunk) = fragment::matrix_chunk(thread, STEP as u32 % 4);
-                    // Rows that nothing was copied to repeat the first one.
-                    let row = if row < rows { row } else { 0 };
-                    let tile = part + STEP as u32 / 4 * TILE_BYTES;
-                    let registers = matrix::ldmatrix_x4(tile + TILE.chunk(row, chunk));
+                    let tile = part + STEP as u32 / TILE_STEPS as u32 * TILE_BYTES;
+                    let step = TILE.column_offset(16 * (STEP % TILE_STEPS) as u32);
+                    let first_chunk = if D::KEEPS_CHUNKS { first_chunk } else { special::again(first_chunk) };
+                    let registers = matrix::ldmatrix_x4(tile + (first_chunk ^ step));
                     const FIRST: usize = if TILE_NUMBER < MAX_REGISTER_TILES {
                         A_REGISTERS * (TILE_STEPS * TILE_NUMBER + STEP % TILE_STEPS)
                     } else {

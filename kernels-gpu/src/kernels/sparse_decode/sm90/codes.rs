@@ -7,12 +7,11 @@
 //! other one take every other of these chunks. A lane converts what it has copied itself.
 
 use super::Format;
-use super::gather::Token;
 use super::loads::Thread;
-use crate::attention::dequant::{self, FOUND, Scale};
+use crate::attention::dequant::{self, FOUND, Factor, Scale};
 use crate::attention::unroll;
 use crate::kernels::decode::sm90::TILE;
-use crate::ptx::{copy, math, memory, warp};
+use crate::ptx::{copy, math, memory, special, warp};
 use core::hint::cold_path;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_TILES, TILE_BYTES, TILE_COLUMNS};
 use oximla_types::kernels::sparse_decode::{
@@ -28,6 +27,9 @@ type Chunk = [u32; 4];
 
 /// Chunks of a part that a lane has, at most.
 const CHUNKS: usize = 4;
+
+/// Chunks of a lane that are on their way to registers while it converts another one.
+const AHEAD: usize = 2;
 
 /// From a lane's token to that of its next chunk.
 const TOKEN_STEP: u32 = BLOCK_TOKENS_PER_WARP / CHUNKS as u32;
@@ -54,11 +56,17 @@ impl Share {
         let lane = thread.lane();
         let (chunk, tile, token) = (lane % 4, lane / 8 % PART_TILES, 2 * (lane / 16) + lane / 4 % 2);
         if tiles == PART_TILES {
-            Self { chunk, tile, token, step: TOKEN_STEP, count: CHUNKS }
+            Self { chunk, tile, token, step: TOKEN_STEP, count: Self::count(tiles) }
         } else {
             let token = token + tile * TOKEN_STEP;
-            Self { chunk, tile: 0, token, step: PART_TILES * TOKEN_STEP, count: CHUNKS / PART_TILES as usize }
+            Self { chunk, tile: 0, token, step: PART_TILES * TOKEN_STEP, count: Self::count(tiles) }
         }
+    }
+
+    /// How many chunks a lane has of a part with so many tiles of codes.
+    #[inline(always)]
+    const fn count(tiles: u32) -> usize {
+        CHUNKS * tiles as usize / PART_TILES as usize
     }
 
     /// The lane's `i`-th token, of the warp's.
@@ -67,7 +75,7 @@ impl Share {
         self.token + i as u32 * self.step
     }
 
-    /// The row of the lane's `i`-th token.
+    /// What [`Rows`] say of the lane's `i`-th token.
     #[inline(always)]
     fn row(self, rows: &Rows, i: usize) -> u64 {
         if self.count == CHUNKS {
@@ -92,7 +100,32 @@ impl Share {
     }
 }
 
-/// The rows of the tokens that a lane has chunks of in whole parts.
+/// What stays the same for a lane, block after block, and is kept in registers.
+#[derive(Clone, Copy)]
+pub struct Lane {
+    /// Address of its first place for codes in the staging. It has one alone for each chunk, so that it need not wait for
+    /// other lanes.
+    staged: u32,
+    /// Where the values of its first chunk of a whole part go, from the part's address on.
+    values: u32,
+}
+
+impl Lane {
+    /// The calling one.
+    #[inline(always)]
+    pub fn this(thread: Thread) -> Self {
+        let staged = thread.warp_staging(0, WARP_CODES_BYTES) + thread.lane() * CHUNK_BYTES;
+        Self { staged, values: first_row(Share::new(thread, PART_TILES), thread, 0) }
+    }
+
+    /// Its place for a part's `i`-th chunk.
+    #[inline(always)]
+    fn place(self, part: u32, i: usize) -> u32 {
+        self.staged + part * WARP_PART_BYTES + i as u32 * WARP_THREADS * CHUNK_BYTES
+    }
+}
+
+/// Where the first chunks are that a lane has of its tokens' rows in whole parts.
 pub struct Rows([u64; CHUNKS]);
 
 impl Rows {
@@ -102,23 +135,30 @@ impl Rows {
         Self([params.scopes[0].kv_cache; CHUNKS])
     }
 
-    /// Those of a warp's tokens, of which each lane knows its own: lanes from 16 on the same as those before.
+    /// Those of a warp's tokens of a block, of which each lane of a half of the warp knows the row of one.
     ///
     /// # Safety
     /// The whole warp calls it.
     #[inline(always)]
-    pub unsafe fn of(thread: Thread, token: Token) -> Self {
+    pub unsafe fn of(thread: Thread, row: u64, half: u32) -> Self {
         let share = Share::new(thread, PART_TILES);
         let mut rows = [0; CHUNKS];
         unroll!(I in 4 => {
             // SAFETY: as the caller promises.
             let [low, high] = unsafe {
-                let of_lane = share.token(I);
-                [warp::shfl_idx(token.row as u32, of_lane), warp::shfl_idx((token.row >> 32) as u32, of_lane)]
+                let of_lane = half * BLOCK_TOKENS_PER_WARP + share.token(I);
+                [warp::shfl_idx(row as u32, of_lane), warp::shfl_idx((row >> 32) as u32, of_lane)]
             };
-            rows[I] = (high as u64) << 32 | low as u64;
+            rows[I] = ((high as u64) << 32 | low as u64) + (share.chunk_of_row() * CHUNK_BYTES) as u64;
         });
         Self(rows)
+    }
+
+    /// The same, of which the compiler does not know that, so that addresses that follow from them are not kept in registers
+    /// from one use to another.
+    #[inline(always)]
+    pub fn again(&self) -> Self {
+        Self(self.0.map(special::again_u64))
     }
 
     /// Asks for a lane's chunks of a part with so many tiles of codes, for the staging; any stand for those of tokens that
@@ -128,20 +168,25 @@ impl Rows {
     /// What the cache has may be read. With `WIDE`, rows are aligned to 16 bytes, else to 8. Nobody uses the lane's places
     /// in the staging.
     #[inline(always)]
-    pub unsafe fn copy_codes<const WIDE: bool>(&self, thread: Thread, part: u32, tiles: u32) {
+    pub unsafe fn copy_codes<const WIDE: bool>(&self, thread: Thread, lane: Lane, part: u32, tiles: u32) {
         let share = Share::new(thread, tiles);
-        let offset = part * PART_TILES * TILE_COLUMNS + share.chunk_of_row() * CHUNK_BYTES;
-        let to = staged_part(thread, part);
+        let mut offset = (part * PART_TILES * TILE_COLUMNS) as u64;
+        if tiles != PART_TILES {
+            // All lanes have chunks of the first tile.
+            let others = Share::new(thread, PART_TILES).chunk_of_row() - share.chunk_of_row();
+            offset -= (others * CHUNK_BYTES) as u64;
+        }
         unroll!(I in 4 => {
             if I < share.count {
                 // SAFETY: as the caller promises.
-                unsafe { copy_or_zeros::<WIDE>(place(to, I), share.row(self, I) + offset as u64, true) };
+                unsafe { copy_or_zeros::<WIDE>(lane.place(part, I), share.row(self, I) + offset, true) };
             }
         });
         copy::cp_async_commit_group();
     }
 
-    /// Asks for the RoPE elements, for the warp's rows of a tile: zeros for tokens that there are not. One group of copies.
+    /// Asks for the RoPE elements, for the warp's rows of a tile: for tokens that there are not any, or zeros where they are of
+    /// the values, too. One group of copies.
     ///
     /// # Safety
     /// As for [`Self::copy_codes`]; nobody else uses the rows.
@@ -151,24 +196,14 @@ impl Rows {
         let chunk = share.chunk_of_row();
         let to = tile + TILE.chunk(thread.warp() * BLOCK_TOKENS_PER_WARP + share.token, chunk);
         unroll!(I in 4 => {
-            let from = self.0[I] + (F::RAW.rope_offset + chunk * CHUNK_BYTES) as u64;
+            let from = self.0[I] + F::RAW.rope_offset as u64;
+            // A tail is only multiplied to scores, which are masked.
+            let is_valid = F::TAIL || share.flag(valid, I) != 0;
             // SAFETY: as the caller promises.
-            unsafe { copy_or_zeros::<WIDE>(TILE.rows_further(to, I as u32 * share.step), from, share.flag(valid, I) != 0) };
+            unsafe { copy_or_zeros::<WIDE>(TILE.rows_further(to, I as u32 * share.step), from, is_valid) };
         });
         copy::cp_async_commit_group();
     }
-}
-
-/// A lane's first place for the codes of a part in the staging.
-#[inline(always)]
-fn staged_part(thread: Thread, part: u32) -> u32 {
-    thread.warp_staging(0, WARP_CODES_BYTES) + part * WARP_PART_BYTES + thread.lane() * CHUNK_BYTES
-}
-
-/// A lane's `i`-th place: its alone, so that it need not wait for other lanes.
-#[inline(always)]
-fn place(first: u32, i: usize) -> u32 {
-    first + i as u32 * WARP_THREADS * CHUNK_BYTES
 }
 
 /// Copies 16 bytes to shared memory, or zeros.
@@ -189,64 +224,72 @@ unsafe fn copy_or_zeros<const WIDE: bool>(to: u32, from: u64, is_valid: bool) {
     }
 }
 
-/// Where the scales of a token of the warp are in the staging.
+/// Where the scales of a token of the warp are in the staging: of a scale plane's tokens there are those of a pair of blocks.
 #[inline(always)]
-fn staged_scales(thread: Thread, token: u32) -> u32 {
-    thread.warp_staging(SCALES_OFFSET, WARP_SCALES_BYTES) + token * MAX_SCALE_BYTES
+fn staged_scales<F: Format>(thread: Thread, token: u32) -> u32 {
+    const { assert!(!F::SCALE_PLANE || 2 * F::RAW.scale_bytes <= MAX_SCALE_BYTES) };
+    let bytes = if F::SCALE_PLANE { MAX_SCALE_BYTES / 2 } else { MAX_SCALE_BYTES };
+    thread.warp_staging(SCALES_OFFSET, WARP_SCALES_BYTES) + token * bytes
 }
 
 /// The scales of a lane's token: two of four bf16 a word, or four of eight bytes. Lanes from 16 on have the same tokens as
 /// those before.
 #[derive(Clone, Copy, Default)]
-pub struct Scales([u32; 2]);
+pub struct Scales {
+    words: [u32; 2],
+    /// One of the bits of [`FOUND`] is set if one of them is large.
+    large: u32,
+}
+
+/// The scales of a lane's token as they are in the cache, on their way from the staging.
+#[derive(Clone, Copy, Default)]
+pub struct RawScales([u32; 4]);
 
 impl Scales {
-    /// Asks for those of a lane's token, for its place in the warp's staging. One group of copies.
+    /// Asks for those of each lane's token, from a scale plane, for the warp's staging.
     ///
     /// # Safety
     /// As for [`Rows::copy_codes`].
     #[inline(always)]
-    pub unsafe fn copy<F: Format, const WIDE: bool>(thread: Thread, token: Token, valid: u32) {
+    pub unsafe fn copy_of_plane<F: Format>(thread: Thread, scales: u64, valid: u32) {
         let lane = thread.lane();
-        if lane < BLOCK_TOKENS_PER_WARP {
-            let to = staged_scales(thread, lane);
-            let is_valid = valid >> lane & 1 != 0;
-            // SAFETY: as the caller promises.
-            unsafe {
-                if F::SCALE_PLANE {
-                    copy::cp_async_8(to, token.scales, if is_valid { 8 } else { 0 });
-                } else {
-                    copy_or_zeros::<WIDE>(to, token.scales, is_valid);
-                }
-            }
-        }
-        copy::cp_async_commit_group();
+        let is_valid = valid >> lane & 1 != 0;
+        // SAFETY: as the caller promises.
+        unsafe { copy::cp_async_8(staged_scales::<F>(thread, lane), scales, if is_valid { 8 } else { 0 }) };
     }
 
-    /// From the staging, as the conversion takes them.
+    /// Asks for those of the tokens in whose rows they are, of a block that a half of the lanes knows, for the warp's staging.
     ///
     /// # Safety
-    /// The whole warp calls it; its copies are in the staging.
+    /// As for [`Rows::copy_codes`].
     #[inline(always)]
-    pub unsafe fn take<F: Format>(thread: Thread) -> Self {
-        let from = staged_scales(thread, thread.lane() % BLOCK_TOKENS_PER_WARP);
-        // SAFETY: as the caller promises.
-        unsafe {
-            Self(if F::SCALE_PLANE {
-                let [a, b] = memory::ld_shared_u32x2(from);
-                // The last byte is padding.
-                [a, b & 0x00ff_ffff]
-            } else {
-                let [a, b, c, d] = memory::ld_shared_u32x4(from).map(f32::from_bits);
-                [math::cvt_bf16x2(a, b), math::cvt_bf16x2(c, d)]
-            })
+    pub unsafe fn copy_of_rows<F: Format, const WIDE: bool>(thread: Thread, row: u64, valid: u32, half: u32) {
+        let lane = thread.lane();
+        if lane / BLOCK_TOKENS_PER_WARP == half {
+            let to = staged_scales::<F>(thread, lane % BLOCK_TOKENS_PER_WARP);
+            let is_valid = valid >> lane & 1 != 0;
+            // SAFETY: as the caller promises.
+            unsafe { copy_or_zeros::<WIDE>(to, row + F::RAW.scales_offset as u64, is_valid) };
         }
+    }
+
+    /// As the conversion takes them.
+    #[inline(always)]
+    pub fn of_raw<F: Format>(RawScales([a, b, c, d]): RawScales) -> Self {
+        let (words, find_large): (_, fn(u32) -> u32) = if F::SCALE_PLANE {
+            // The last byte is padding.
+            ([a, b & 0x00ff_ffff], dequant::find_large_ue8m0)
+        } else {
+            let [a, b, c, d] = [a, b, c, d].map(f32::from_bits);
+            ([math::cvt_bf16x2(a, b), math::cvt_bf16x2(c, d)], dequant::find_large_bf16)
+        };
+        Self { words, large: find_large(words[0]) | find_large(words[1]) }
     }
 
     /// The word with those of a part.
     #[inline(always)]
     fn word(self, part: u32) -> u32 {
-        if part < 2 { self.0[0] } else { self.0[1] }
+        if part < 2 { self.words[0] } else { self.words[1] }
     }
 
     /// That of a tile of a token's part.
@@ -266,79 +309,169 @@ impl Scales {
     }
 }
 
-/// Converts a lane's chunks of a part with so many tiles of codes and stores them in the warp's rows of the part: for tokens
-/// that there are not, any finite values, as their probabilities are 0.
-///
-/// # Safety
-/// The whole warp calls it. The codes have come; nobody else uses the rows.
-#[inline(always)]
-pub unsafe fn convert<F: Format>(part: u32, tiles: u32, thread: Thread, valid: u32, scales: Scales, to: u32) {
-    let is_large = if F::SCALE_PLANE { dequant::is_large_ue8m0 } else { dequant::is_large_bf16 };
-    let mut found = if is_large(scales.word(part)) { FOUND } else { 0 };
-    // SAFETY: as the caller promises.
-    unsafe {
-        let share = Share::new(thread, tiles);
-        let chunks = staged_chunks(share, thread, part);
-        let scale = lane_scales::<F>(share, part, scales);
-        let first = first_row(share, thread, to);
-        unroll!(I in 4 => {
-            if I < share.count {
-                found |= dequant::find_nan(chunks[I]);
-                let to = TILE.rows_further(first, I as u32 * share.step);
-                dequant::dequantise_16(chunks[I], scale[I], |half, values| store_half(to, half, values));
+impl RawScales {
+    /// From the staging: of a block that a half of the lanes knows. Nothing here waits for what it reads.
+    ///
+    /// # Safety
+    /// Its copy has come.
+    #[inline(always)]
+    pub unsafe fn load<F: Format>(thread: Thread, half: u32) -> Self {
+        let first = if F::SCALE_PLANE { half * BLOCK_TOKENS_PER_WARP } else { 0 };
+        let from = staged_scales::<F>(thread, first + thread.lane() % BLOCK_TOKENS_PER_WARP);
+        // SAFETY: as the caller promises.
+        unsafe {
+            if F::SCALE_PLANE {
+                let [a, b] = memory::ld_shared_u32x2(from);
+                Self([a, b, 0, 0])
+            } else {
+                Self(memory::ld_shared_u32x4(from))
             }
-        });
-        // A lane knows only which of its own token's scales are large.
-        if warp::ballot(found & FOUND != 0) != 0 {
-            cold_path();
-            // Once more, the long way; so nothing has to wait for the question whether it takes that.
-            let share = Share::new(thread, tiles);
-            let chunks = staged_chunks(share, thread, part);
-            let scale = lane_scales::<F>(share, part, scales);
-            let first = first_row(share, thread, to);
-            unroll!(I in 4 => {
-                if I < share.count {
-                    // No token, no NaN.
-                    let codes = if share.flag(valid, I) != 0 { chunks[I] } else { [0; 4] };
-                    let to = TILE.rows_further(first, I as u32 * share.step);
-                    dequant::dequantise_any_16(codes, scale[I], |half, values| store_half(to, half, values));
-                }
-            });
         }
     }
 }
 
-/// A lane's chunks of a part.
-///
-/// # Safety
-/// They have come.
-#[inline(always)]
-unsafe fn staged_chunks(share: Share, thread: Thread, part: u32) -> [Chunk; CHUNKS] {
-    let staged = staged_part(thread, part);
-    let mut chunks: [Chunk; CHUNKS] = Default::default();
-    unroll!(I in 4 => {
-        if I < share.count {
-            // SAFETY: as the caller promises.
-            chunks[I] = unsafe { memory::ld_shared_u32x4(place(staged, I)) };
-        }
-    });
-    chunks
+/// What a lane converts of a part, on its way from the staging to registers.
+#[derive(Clone, Copy, Default)]
+pub struct Taken {
+    chunks: [Chunk; CHUNKS],
+    /// Of each chunk, a word of its token's [`Scales`], or what the short way makes of it.
+    scales: [u32; CHUNKS],
 }
 
-/// The scales of a lane's chunks of a part.
+impl Taken {
+    /// Takes the first chunks of a part with so many tiles of codes. Nothing here waits for what it reads.
+    ///
+    /// # Safety
+    /// The whole warp calls it. The codes have come.
+    #[inline(always)]
+    pub unsafe fn part<F: Format>(part: u32, tiles: u32, thread: Thread, lane: Lane, scales: Scales) -> Self {
+        let mut taken = Self::default();
+        // SAFETY: as the caller promises.
+        unsafe {
+            unroll!(I in 2 => {
+                const { assert!(AHEAD == 2) };
+                taken.take_codes(part, tiles, lane, I);
+            });
+            taken.take_scales::<F>(part, tiles, thread, scales);
+        }
+        taken
+    }
+
+    /// Takes the `i`-th chunk, if there is one.
+    ///
+    /// # Safety
+    /// The codes have come.
+    #[inline(always)]
+    unsafe fn take_codes(&mut self, part: u32, tiles: u32, lane: Lane, i: usize) {
+        if i < Share::count(tiles) {
+            // SAFETY: as the caller promises.
+            self.chunks[i] = unsafe { memory::ld_shared_u32x4(lane.place(part, i)) };
+        }
+    }
+
+    /// Takes the scales of all chunks.
+    ///
+    /// # Safety
+    /// The whole warp calls it.
+    #[inline(always)]
+    pub unsafe fn take_scales<F: Format>(&mut self, part: u32, tiles: u32, thread: Thread, scales: Scales) {
+        let share = Share::new(thread, tiles);
+        let word = if F::SCALE_PLANE { scales.word(part) } else { Factor::pair(scales.word(part)) };
+        unroll!(I in 4 => {
+            if I < Share::count(tiles) {
+                // SAFETY: as the caller promises.
+                self.scales[I] = unsafe { warp::shfl_idx(word, share.token(I)) };
+            }
+        });
+    }
+}
+
+/// Converts what a lane has taken of a part with so many tiles of codes and stores it in the warp's rows of the part, at `to`:
+/// for tokens that there are not, any finite values, as their probabilities are 0. Takes the first chunks of the next part, with
+/// `next_tiles` of codes, meanwhile. Tells whether what it stored is wrong, and [`convert_any`] has to come next: so nothing here
+/// waits for the question.
 ///
 /// # Safety
-/// The whole warp calls it.
+/// The whole warp calls it. Nobody else uses the rows; the next part's codes have come, if there are any.
 #[inline(always)]
-unsafe fn lane_scales<F: Format>(share: Share, part: u32, scales: Scales) -> [Scale; CHUNKS] {
-    let mut scale = [Scale::from_bf16(0); CHUNKS];
-    unroll!(I in 4 => {
-        if I < share.count {
-            // SAFETY: as the caller promises.
-            scale[I] = unsafe { scales.of::<F>(part, share.token(I), share.tile) };
+pub unsafe fn convert<F: Format>(
+    taken: &mut Taken,
+    part: u32,
+    [tiles, next_tiles]: [u32; 2],
+    thread: Thread,
+    lane: Lane,
+    scales: Scales,
+    to: u32,
+) -> bool {
+    let share = Share::new(thread, tiles);
+    // SAFETY: as the caller promises.
+    unsafe {
+        let first = if tiles == PART_TILES { to + lane.values } else { first_row(share, thread, to) };
+        // A lane knows only which of its own token's scales are large.
+        let mut found = scales.large;
+        unroll!(I in 4 => {
+            if I < share.count {
+                let word = taken.scales[I];
+                let factor = if F::SCALE_PLANE {
+                    Factor::of_ue8m0(word, 2 * (part % 2) + share.tile)
+                } else {
+                    Factor::of_pair(word, part % 2)
+                };
+                dequant::dequantise_16(taken.chunks[I], factor, |half, values| {
+                    store_half(first, half, I as u32 * share.step, values)
+                });
+                found |= dequant::find_nan(taken.chunks[I]);
+                let later = I + AHEAD;
+                if later < share.count {
+                    taken.take_codes(part, tiles, lane, later);
+                } else {
+                    taken.take_codes(part + 1, next_tiles, lane, later - share.count);
+                }
+            }
+        });
+        warp::ballot(found & FOUND != 0) != 0
+    }
+}
+
+/// [`convert`], if it is wrong, for any codes and any scales, of tokens that there are by the mask at `key_mask`. They are taken
+/// from the staging anew, in a loop, of a count that ptxas does not know, as its instructions stand between those of the short
+/// way.
+///
+/// # Safety
+/// As there, with the codes still in the staging.
+#[inline(always)]
+pub unsafe fn convert_any<F: Format>(
+    is_wrong: bool,
+    part: u32,
+    tiles: u32,
+    thread: Thread,
+    lane: Lane,
+    key_mask: u32,
+    scales: Scales,
+    to: u32,
+) {
+    let share = Share::new(thread, tiles);
+    // SAFETY: as the caller promises.
+    unsafe {
+        let count = if is_wrong { share.count as u32 } else { 0 };
+        let mut i = 0;
+        while i < count {
+            cold_path();
+            let first = first_row(share, thread, to);
+            let valid = memory::ld_shared_u16(key_mask) as u32;
+            // No token, no NaN.
+            let codes = if share.flag(valid, i as usize) != 0 {
+                memory::ld_shared_u32x4(lane.place(part, i as usize))
+            } else {
+                [0; 4]
+            };
+            let scale = scales.of::<F>(part, share.token(i as usize), share.tile);
+            dequant::dequantise_any_16(codes, scale, |half, values| {
+                store_half(first, half, i * share.step, values)
+            });
+            i += 1;
         }
-    });
-    scale
+    }
 }
 
 /// Where the values of a lane's first chunk go, in a part at `to`.
@@ -348,12 +481,14 @@ fn first_row(share: Share, thread: Thread, to: u32) -> u32 {
     to + share.tile * TILE_BYTES + TILE.chunk(row, 2 * share.chunk)
 }
 
-/// Stores half of a chunk's values: they take both chunks of a pair of them.
+/// Stores half of the values of a chunk, so many rows behind a first one whose values are at `first`: they take both chunks
+/// of a pair of them.
 ///
 /// # Safety
 /// As for [`convert`].
 #[inline(always)]
-unsafe fn store_half(to: u32, half: usize, values: [u32; 4]) {
+unsafe fn store_half(first: u32, half: usize, rows: u32, values: [u32; 4]) {
+    let to = TILE.rows_further(first ^ half as u32 * CHUNK_BYTES, rows);
     // SAFETY: as the caller promises.
-    unsafe { memory::st_shared_u32x4(to ^ half as u32 * CHUNK_BYTES, values) }
+    unsafe { memory::st_shared_u32x4(to, values) }
 }

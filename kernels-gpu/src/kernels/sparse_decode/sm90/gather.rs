@@ -1,4 +1,7 @@
 //! Which tokens a warp gathers: from segments to blocks, from indices to addresses.
+//!
+//! A warp has 16 tokens of a block and twice as many lanes: where a segment goes on, it looks up two blocks at a time, a *pair*,
+//! in the lower and the upper half of its lanes.
 
 use super::super::Queries;
 use super::loads::Thread;
@@ -6,28 +9,29 @@ use super::{Format, Sparse};
 use crate::attention::divide::divide;
 use crate::kernels::decode::segments::{Segment, Segments};
 use crate::kernels::decode::sm90::Decode;
-use crate::kernels::decode::sm90::queue::{self, Writer};
+use crate::kernels::decode::sm90::queue;
 use crate::ptx::{memory, warp};
+use core::marker::PhantomData;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, SEGMENT_BYTES};
 use oximla_types::kernels::sparse_decode::{
-    BLOCKS_OFFSET, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, REQUEST_MASK, ScopeParams,
+    BLOCKS_OFFSET, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, QUEUED_OFFSET, REQUEST_MASK, ScopeParams,
     SparseDecodeParams, WARP_BLOCKS_BYTES,
 };
 use oximla_types::schedule::{BLOCK_KEYS, Place};
 
 /// The CTA's blocks, one after the other, for a warp. Where it stands lies in shared memory, as the loads have no
 /// registers to spare: a [`Place`] in the CTA's segments, a [`Piece`], and the addresses of the segment's index lists.
-pub struct Blocks<'a, F> {
+///
+/// Warp 0 tells the other roles of a segment when the block before its first one is converted: its readers wait for what this
+/// warp has yet to convert.
+pub struct Blocks<F> {
     /// Of the warp.
     thread: Thread,
-    /// Of warp 0, which tells the other roles of a segment when the block before its first one is converted: its readers wait
-    /// for what this warp has yet to convert.
-    queue: Writer<Sparse<'a, F>>,
-    /// Segments that were pending so far.
-    known: u32,
+    format: PhantomData<F>,
 }
 
 /// What is left of a segment.
+#[derive(Clone, Copy)]
 struct Piece {
     /// The first key of the next block.
     key: u32,
@@ -35,31 +39,39 @@ struct Piece {
     end: u32,
     /// The first one in the second cache.
     first_keys: u32,
+    /// Segments so far, of which some may be pending.
+    segments: u32,
 }
 
-/// A block, as far as a lane knows it that has asked for the index of its token: lanes from 16 on have the same tokens as
-/// those before. Two words, as several are kept in registers.
+/// A pair of blocks, or a single one, as far as a lane knows it that has asked for the index of its token. Two words, as they
+/// are kept in registers.
 #[derive(Clone, Copy)]
-pub struct Block {
-    /// What the block begins.
+pub struct Pair {
+    /// What the first block begins.
     pub start: Start,
     /// The lane's index; what is no index, or is negative, names no token. Nobody looks at it before it must have come.
     index: u32,
 }
 
 /// What a block begins: [`Start::SEGMENT`] and a query token, nothing, or [`Start::END`], which is no block at all. A segment
-/// without keys stands as [`Start::EMPTY`] for a block that is none. In between, which cache the lane's index is for.
+/// without keys stands as [`Start::EMPTY`] for a block that is none. In between, whether the block is the first one of two, and
+/// which cache the lane's index is for.
 #[derive(Clone, Copy)]
 pub struct Start(u32);
 
 impl Start {
     const SEGMENT: u32 = 1 << 31;
     const EMPTY: u32 = 1 << 30;
+    const OF_TWO: u32 = 1 << 29;
+    const SECOND_OF_TWO: u32 = 1 << 28;
     const SECOND_SCOPE: u32 = REQUEST_MASK + 1;
     const END: Self = Self(!Self::SECOND_SCOPE);
 
     /// Before the first block.
     pub const NONE: Self = Self(Self::EMPTY);
+
+    /// What the second block of two begins: nothing.
+    pub const SECOND: Self = Self(Self::SECOND_OF_TWO);
 
     /// Whether there is no such block.
     #[inline(always)]
@@ -77,6 +89,24 @@ impl Start {
     #[inline(always)]
     pub fn is_empty(self) -> bool {
         self.0 & Self::EMPTY != 0
+    }
+
+    /// Which half of the warp looked the block up.
+    #[inline(always)]
+    pub fn half(self) -> u32 {
+        self.0 / Self::SECOND_OF_TWO & 1
+    }
+
+    /// Of bits of all lanes, those of the half that looked the block up.
+    #[inline(always)]
+    pub fn of_warp(self, bits: u32) -> u32 {
+        bits >> (BLOCK_TOKENS_PER_WARP * self.half()) & ((1 << BLOCK_TOKENS_PER_WARP) - 1)
+    }
+
+    /// Whether there is a second block.
+    #[inline(always)]
+    pub fn is_of_two(self) -> bool {
+        self.0 & Self::OF_TWO != 0
     }
 
     /// The query token of the segment that begins.
@@ -104,8 +134,8 @@ pub struct Token {
     pub scales: u64,
 }
 
-impl Block {
-    /// Where the lane's token lies, and which of the warp's 16 tokens there are.
+impl Pair {
+    /// Where the lane's token lies, and of which lanes there are tokens.
     ///
     /// # Safety
     /// The whole warp calls it.
@@ -130,32 +160,35 @@ impl Block {
         };
         // SAFETY: as the caller promises.
         let valid = unsafe { warp::ballot(is_valid) };
-        (Token { row, scales }, valid & ((1 << BLOCK_TOKENS_PER_WARP) - 1))
+        (Token { row, scales }, valid)
     }
 }
 
-impl<F: Format> Blocks<'_, F> {
+impl<F: Format> Blocks<F> {
     /// Before the first block.
     ///
     /// # Safety
     /// The whole warp calls it, for one at a time.
     #[inline(always)]
     pub unsafe fn new(thread: Thread, segments: Segments<Queries>) -> Self {
-        let none = Piece { key: 0, end: 0, first_keys: 0 };
+        let none = Piece { key: 0, end: 0, first_keys: 0, segments: 0 };
         // SAFETY: as the caller promises.
         unsafe {
             store_place(thread, segments.place());
             none.store(thread);
+            if thread.warp() == 0 && thread.lane() == 0 {
+                memory::st_shared_u32(queued(thread), 0);
+            }
         }
-        Self { thread, queue: Writer::new(), known: 0 }
+        Self { thread, format: PhantomData }
     }
 
-    /// The next block. Asks for the indices of its tokens.
+    /// The next pair of blocks. Asks for the indices of their tokens.
     ///
     /// # Safety
     /// The whole warp calls it; the parameters describe live tensors.
     #[inline(always)]
-    pub unsafe fn next(&mut self, kernel: &Sparse<'_, F>) -> Block {
+    pub unsafe fn next(&mut self, kernel: &Sparse<'_, F>) -> Pair {
         let (params, thread) = (kernel.params, self.thread);
         let (number, lane) = (thread.warp(), thread.lane());
         let mut start = 0;
@@ -168,15 +201,16 @@ impl<F: Format> Blocks<'_, F> {
                 let segment = segments.next();
                 store_place(thread, segments.place());
                 if number == 0 && lane == 0 {
-                    queue::store(segment, pending(thread, self.known));
+                    queue::store(segment, pending(thread, piece.segments));
                 }
-                self.known += 1;
+                piece.segments += 1;
                 let Some(Segment { request, len, blocks, .. }) = segment else {
-                    return Block { start: Start::END, index: NO_INDEX };
+                    return Pair { start: Start::END, index: NO_INDEX };
                 };
                 start = Start::SEGMENT | request;
                 if blocks.is_empty() {
-                    return Block { start: Start(start | Start::EMPTY), index: NO_INDEX };
+                    piece.store(thread);
+                    return Pair { start: Start(start | Start::EMPTY), index: NO_INDEX };
                 }
                 let (batch, _) = divide(request, &params.queries);
                 let first_keys = Queries(params).scope_keys(0, batch);
@@ -184,22 +218,26 @@ impl<F: Format> Blocks<'_, F> {
                 // Only the request's last block may have fewer keys.
                 let behind = blocks.end * BLOCK_KEYS;
                 let end = if behind < len { behind } else { len };
-                piece = Piece { key: blocks.begin * BLOCK_KEYS, end, first_keys };
+                piece = Piece { key: blocks.begin * BLOCK_KEYS, end, first_keys, ..piece };
             }
-            let Piece { key, end, first_keys } = piece;
-            let position = key + number * BLOCK_TOKENS_PER_WARP + lane % BLOCK_TOKENS_PER_WARP;
-            piece.key += BLOCK_KEYS;
+            let Piece { key, end, first_keys, .. } = piece;
+            let (half, token) = (lane / BLOCK_TOKENS_PER_WARP, lane % BLOCK_TOKENS_PER_WARP);
+            let position = key + half * BLOCK_KEYS + number * BLOCK_TOKENS_PER_WARP + token;
+            piece.key += 2 * BLOCK_KEYS;
             piece.store(thread);
-            let mut block = Block { start: Start(start), index: NO_INDEX };
+            if key + BLOCK_KEYS < end {
+                start |= Start::OF_TWO;
+            }
+            let mut pair = Pair { start: Start(start), index: NO_INDEX };
             if position < end {
                 if position >= first_keys {
-                    block.start.0 |= Start::SECOND_SCOPE;
+                    pair.start.0 |= Start::SECOND_SCOPE;
                 }
-                let list = lists_address(thread) + block.start.scope() * size_of::<u64>() as u32;
+                let list = lists_address(thread) + pair.start.scope() * size_of::<u64>() as u32;
                 let list = memory::ld_shared_u64(list);
-                block.index = memory::ld_global_u32(list.wrapping_add(position as u64 * 4));
+                pair.index = memory::ld_global_u32(list.wrapping_add(position as u64 * 4));
             }
-            block
+            pair
         }
     }
 
@@ -211,8 +249,16 @@ impl<F: Format> Blocks<'_, F> {
     pub unsafe fn publish(&mut self) {
         let thread = self.thread;
         if thread.warp() == 0 {
-            // SAFETY: the first lane has stored it there, and uses it alone.
-            unsafe { self.queue.write_stored(|number| pending(thread, number), thread.lane()) };
+            // SAFETY: the first lane has stored what is pending; the number is the warp's.
+            unsafe {
+                warp::warp_sync();
+                let number = memory::ld_shared_u32(queued(thread));
+                queue::write_stored::<Sparse<F>>(number, pending(thread, number), thread.lane());
+                warp::warp_sync();
+                if thread.lane() == 0 {
+                    memory::st_shared_u32(queued(thread), number + 1);
+                }
+            }
         }
     }
 }
@@ -227,8 +273,8 @@ impl Piece {
         // SAFETY: it is the warp's.
         unsafe {
             warp::warp_sync();
-            let [key, end, first_keys, _] = memory::ld_shared_u32x4(piece_address(thread));
-            Self { key, end, first_keys }
+            let [key, end, first_keys, segments] = memory::ld_shared_u32x4(piece_address(thread));
+            Self { key, end, first_keys, segments }
         }
     }
 
@@ -238,9 +284,9 @@ impl Piece {
     /// The whole warp calls it.
     #[inline(always)]
     unsafe fn store(&self, thread: Thread) {
-        let Self { key, end, first_keys } = *self;
+        let Self { key, end, first_keys, segments } = *self;
         // SAFETY: as the caller promises.
-        unsafe { store_for_warp(thread, piece_address(thread), [key, end, first_keys, 0]) };
+        unsafe { store_for_warp(thread, piece_address(thread), [key, end, first_keys, segments]) };
     }
 }
 
@@ -303,6 +349,12 @@ fn lists_address(thread: Thread) -> u32 {
 #[inline(always)]
 fn pending(thread: Thread, number: u32) -> u32 {
     thread.staging(PENDING_OFFSET + number % PENDING_SEGMENTS * SEGMENT_BYTES)
+}
+
+/// Address of how many segments are in the queue, or were.
+#[inline(always)]
+fn queued(thread: Thread) -> u32 {
+    thread.staging(QUEUED_OFFSET)
 }
 
 /// Something of one of the caches. Not by a computed index, which would move the parameters to local memory.

@@ -1,15 +1,16 @@
 //! The loads role: gathers tokens, converts them, and asks the copy engine for queries.
 
 use super::super::Queries;
-use super::codes::{self, Rows, Scales};
+use super::codes::{self, Lane, RawScales, Rows, Scales, Taken};
 use super::gather::{Blocks, Start};
 use super::{Format, Sparse};
 use crate::attention::divide::divide;
+use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
 use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS, queries};
 use crate::ptx::{copy, memory, special, warp};
-use oximla_types::kernels::decode::{PART_TILES, TILE_BYTES};
+use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_TILES, TILE_BYTES};
 use oximla_types::kernels::sparse_decode::PLAN;
 use oximla_types::launch::WARP_THREADS;
 
@@ -19,30 +20,38 @@ use oximla_types::launch::WARP_THREADS;
 /// All threads of the warpgroup call it, after the barriers are initialised.
 #[inline(always)]
 pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries<'_>>) {
-    let (params, thread) = (kernel.params, Thread::this());
+    let params = kernel.params;
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
     unsafe {
+        let thread = Thread::this();
         let mut blocks = Blocks::<F>::new(thread, segments);
+        let lane = Lane::this(thread);
         let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
         // The first time around, there is no block yet, but the first one is asked for.
-        let (mut start, mut valid, mut rows) = (Start::NONE, 0, Rows::none(params));
+        let (mut start, mut rows) = (Start::NONE, Rows::none(params));
         let mut next = blocks.next(kernel);
+        // Of the blocks that are asked for each lane of a half knows a row.
+        let (mut row, mut rows_valid) = (params.scopes[0].kv_cache, 0);
         while !start.is_end() {
             // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part,
             // its RoPE elements. Behind the scales there are four groups more, behind each of the others five.
             let is_block = !start.is_empty();
-            let mut scales = Scales::default();
+            let mut raw_scales = RawScales::default();
             if is_block {
                 copy::cp_async_wait_group::<4>();
                 warp::warp_sync();
-                scales = Scales::take::<F>(thread);
+                place.probabilities_free().wait_for_last();
+                let valid = start.of_warp(rows_valid);
+                if thread.lane() == 0 {
+                    memory::st_shared_u16(key_mask(thread, place), valid as u16);
+                }
                 let tile = if F::TAIL {
-                    place.probabilities_free().wait_for_last();
                     place.tail()
                 } else {
                     place.part_free(F::WHOLE_PARTS).wait_for_last();
                     place.part(F::WHOLE_PARTS) + TILE_BYTES
                 };
+                raw_scales = RawScales::load::<F>(thread, start.half());
                 rows.copy_rope::<F, WIDE>(thread, valid, tile);
             } else {
                 // Nobody takes what was asked for, but it must not land on what comes next.
@@ -50,41 +59,58 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             }
             warp::warp_sync();
 
-            // The indices have come during the last block.
-            let (token, next_valid) = next.token::<F>(params);
-            Scales::copy::<F, WIDE>(thread, token, next_valid);
-            rows = Rows::of(thread, token);
-            let behind = blocks.next(kernel);
-
-            // A loop, as all parts in a row would be more instructions than are cached.
-            let mut part = 0;
-            while part < F::WHOLE_PARTS {
-                if is_block {
-                    convert(part, PART_TILES, thread, valid, scales, place);
-                    arrive(thread, place.part_full(part));
+            let mut next_start = Start::SECOND;
+            if !start.is_of_two() {
+                // The indices have come during the last block.
+                let (token, valid) = next.token::<F>(params);
+                (row, rows_valid, next_start) = (token.row, valid, next.start);
+                if F::SCALE_PLANE {
+                    Scales::copy_of_plane::<F>(thread, token.scales, valid);
                 }
-                rows.copy_codes::<WIDE>(thread, part, PART_TILES);
-                part += 1;
+                next = blocks.next(kernel);
             }
-            if !F::TAIL {
-                if is_block {
-                    convert(part, PART_TILES - 1, thread, valid, scales, place);
-                }
-                rows.copy_codes::<WIDE>(thread, part, PART_TILES - 1);
+            let half = next_start.half();
+            if !F::SCALE_PLANE {
+                Scales::copy_of_rows::<F, WIDE>(thread, row, rows_valid, half);
+            }
+            copy::cp_async_commit_group();
+            rows = Rows::of(thread, row, half);
+
+            if is_block {
+                copy::cp_async_wait_group::<5>();
+                let scales = Scales::of_raw::<F>(raw_scales);
+                let mut taken = Taken::part::<F>(0, PART_TILES, thread, lane, scales);
+                unroll!(PART in 4 => {
+                    const NUMBER: u32 = PART as u32;
+                    let [tiles, next_tiles] = [PART, PART + 1].map(|part| F::RAW.code_tiles(part));
+                    place.part_free(NUMBER).wait_for_last();
+                    let to = place.part(NUMBER);
+                    // The next part's codes have come.
+                    copy::cp_async_wait_group::<4>();
+                    let is_wrong =
+                        codes::convert::<F>(&mut taken, NUMBER, [tiles, next_tiles], thread, lane, scales, to);
+                    taken.take_scales::<F>(NUMBER + 1, next_tiles, thread, scales);
+                    codes::convert_any::<F>(is_wrong, NUMBER, tiles, thread, lane, key_mask(thread, place), scales, to);
+                    if NUMBER < F::WHOLE_PARTS {
+                        arrive(thread, place.part_full(NUMBER));
+                    }
+                    rows.copy_codes::<WIDE>(thread, lane, NUMBER, tiles);
+                });
+            } else {
+                let rows = rows.again();
+                unroll!(PART in 4 => {
+                    rows.copy_codes::<WIDE>(thread, lane, PART as u32, F::RAW.code_tiles(PART));
+                });
             }
             if is_block {
                 copy::cp_async_wait_group::<5>();
                 if !F::TAIL {
-                    arrive(thread, place.part_full(part));
-                    place.probabilities_free().wait_for_last();
-                }
-                if thread.lane() == 0 {
-                    memory::st_shared_u16(place.key_mask() + 2 * thread.warp(), valid as u16);
+                    arrive(thread, place.part_full(F::WHOLE_PARTS));
                 }
                 arrive(thread, place.tail_full());
                 place = place.next();
             }
-            (start, valid, next) = (next.start, next_valid, behind);
+            start = next_start;
             if start.is_segment() && !start.is_end() {
                 blocks.publish();
                 if !start.is_empty() {
@@ -102,25 +128,10 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
     }
 }
 
-/// Converts a part of a block with so many tiles of codes, once they have come and there is room for it.
-///
-/// # Safety
-/// The whole warp calls it, once for each part.
+/// Address of the mask of the warp's keys of a block.
 #[inline(always)]
-unsafe fn convert<F: Format>(
-    part: u32,
-    tiles: u32,
-    thread: Thread,
-    valid: u32,
-    scales: Scales,
-    place: BlockPlace<Sparse<F>>,
-) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        copy::cp_async_wait_group::<5>();
-        place.part_free(part).wait_for_last();
-        codes::convert::<F>(part, tiles, thread, valid, scales, place.part(part));
-    }
+fn key_mask<F: Format>(thread: Thread, place: BlockPlace<Sparse<F>>) -> u32 {
+    place.key_mask() + BLOCK_TOKENS_PER_WARP / 8 * thread.warp()
 }
 
 /// A thread of the role. It is asked for a lot: kept in registers, but nothing that follows from it.
@@ -132,9 +143,16 @@ pub struct Thread {
 
 impl Thread {
     /// The calling one.
+    ///
+    /// # Safety
+    /// The whole warp calls it.
     #[inline(always)]
-    fn this() -> Self {
-        Self { shared: special::dynamic_shared(), thread: special::thread_x() }
+    unsafe fn this() -> Self {
+        // Exchanged with itself, as ptxas would read the special register anew each time, which takes as long as all stores
+        // before.
+        // SAFETY: as the caller promises.
+        let thread = unsafe { warp::shfl_bfly::<0>(special::thread_x()) };
+        Self { shared: special::dynamic_shared(), thread }
     }
 
     /// Number of its warp in the warpgroup.

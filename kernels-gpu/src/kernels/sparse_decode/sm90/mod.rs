@@ -2,10 +2,10 @@
 //!
 //! | role         | warpgroup | registers |
 //! |--------------|-----------|-----------|
-//! | scores       | 0         | 120       |
+//! | scores       | 0         | 112       |
 //! | values even  | 1         | 160       |
 //! | values odd   | 2         | 160       |
-//! | loads        | 3         | 72        |
+//! | loads        | 3         | 80        |
 //!
 //! Each warp of the loads sees to 16 tokens of each block by itself, and no barrier is needed on their way:
 //!
@@ -106,7 +106,7 @@ const LOADS: u32 = 3;
 pub unsafe extern "ptx-kernel" fn sparse_decode_v32_sm90(params: SparseDecodeParams) {
     let address = special::parameter_address!("sparse_decode_v32_sm90");
     // SAFETY: as the caller promises.
-    unsafe { sparse_decode::<V32, SCORES_REGISTERS, LOADS_REGISTERS>(&params, address) }
+    unsafe { sparse_decode::<V32>(&params, address) }
 }
 
 /// The kernel for MODEL1 caches.
@@ -117,18 +117,15 @@ pub unsafe extern "ptx-kernel" fn sparse_decode_v32_sm90(params: SparseDecodePar
 pub unsafe extern "ptx-kernel" fn sparse_decode_model1_sm90(params: SparseDecodeParams) {
     let address = special::parameter_address!("sparse_decode_model1_sm90");
     // SAFETY: as the caller promises.
-    unsafe { sparse_decode::<Model1, SCORES_REGISTERS, LOADS_REGISTERS>(&params, address) }
+    unsafe { sparse_decode::<Model1>(&params, address) }
 }
 
-/// The kernel for caches of a format, with so many registers for a thread of the scores and of the loads.
+/// The kernel for caches of a format.
 ///
 /// # Safety
 /// As for [`sparse_decode_v32_sm90`]; `address` is that of the parameters.
 #[inline(always)]
-pub unsafe fn sparse_decode<F: Format, const FOR_SCORES: u32, const FOR_LOADS: u32>(
-    params: &SparseDecodeParams,
-    address: u64,
-) {
+pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
     let q_map = address + core::mem::offset_of!(SparseDecodeParams, q_map) as u64;
     let thread = special::thread_x();
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
@@ -150,7 +147,7 @@ pub unsafe fn sparse_decode<F: Format, const FOR_SCORES: u32, const FOR_LOADS: u
         let kernel = || Sparse::<F>::new(params, q_map);
         match role {
             0 => {
-                special::setmaxnreg_dec::<FOR_SCORES>();
+                special::setmaxnreg_dec::<SCORES_REGISTERS>();
                 scores::run(&kernel(), thread);
             }
             1 => {
@@ -167,7 +164,7 @@ pub unsafe fn sparse_decode<F: Format, const FOR_SCORES: u32, const FOR_LOADS: u
                 if is_known {
                     special::griddepcontrol_wait();
                 }
-                special::setmaxnreg_dec::<FOR_LOADS>();
+                special::setmaxnreg_dec::<LOADS_REGISTERS>();
                 if params.wide_rows != 0 {
                     loads::run::<_, true>(&kernel(), segments);
                 } else {
@@ -240,6 +237,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const CLUSTERS: bool = false;
     const SPLITS: bool = !F::PREFILL;
     const MAX_LOGITS: bool = F::PREFILL;
+    const KEEPS_CHUNKS: bool = F::PREFILL && F::SCALE_PLANE;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.

@@ -3,9 +3,6 @@
 use crate::kernels::sparse_decode::sm90::{InPrefill, Model1, V32, sparse_decode};
 use crate::ptx::special;
 use oximla_types::kernels::sparse_decode::SparseDecodeParams;
-use oximla_types::kernels::sparse_prefill::{
-    MODEL1_LOADS_REGISTERS, MODEL1_SCORES_REGISTERS, V32_LOADS_REGISTERS, V32_SCORES_REGISTERS,
-};
 
 /// The kernel for V3.2 caches.
 ///
@@ -15,7 +12,7 @@ use oximla_types::kernels::sparse_prefill::{
 pub unsafe extern "ptx-kernel" fn sparse_prefill_v32_sm90(params: SparseDecodeParams) {
     let address = special::parameter_address!("sparse_prefill_v32_sm90");
     // SAFETY: as the caller promises.
-    unsafe { sparse_decode::<InPrefill<V32>, V32_SCORES_REGISTERS, V32_LOADS_REGISTERS>(&params, address) }
+    unsafe { sparse_decode::<InPrefill<V32>>(&params, address) }
 }
 
 /// The kernel for MODEL1 caches.
@@ -26,7 +23,5 @@ pub unsafe extern "ptx-kernel" fn sparse_prefill_v32_sm90(params: SparseDecodePa
 pub unsafe extern "ptx-kernel" fn sparse_prefill_model1_sm90(params: SparseDecodeParams) {
     let address = special::parameter_address!("sparse_prefill_model1_sm90");
     // SAFETY: as the caller promises.
-    unsafe {
-        sparse_decode::<InPrefill<Model1>, MODEL1_SCORES_REGISTERS, MODEL1_LOADS_REGISTERS>(&params, address)
-    }
+    unsafe { sparse_decode::<InPrefill<Model1>>(&params, address) }
 }
