@@ -1,4 +1,5 @@
-//! Sparse decode over shapes that serving meets, drawn at random: many on a GPU, some on the CPU.
+//! Sparse decode, and sparse prefill over FP8 caches, over shapes that serving meets, drawn at random: many on a GPU, some on
+//! the CPU.
 //!
 //! The oracle is what costs time, so it computes randomly chosen rows only.
 
@@ -9,9 +10,10 @@ use oximla_conformance::noise::Noise;
 use oximla_conformance::sparse_decode::{
     HEAD_DIM_V, Invalid, ScopeSpec, Spec, answer, row_of_case, row_of_outputs, run,
 };
+use oximla_conformance::sparse_prefill_fp8::{self, of_decode};
 use oximla_conformance::strided::Views;
 use oximla_conformance::sweep::{check_samples, check_sound, sweep};
-use oximla_conformance::tolerance::{Mismatch, SPARSE_DECODE};
+use oximla_conformance::tolerance::{Mismatch, SPARSE_DECODE, SPARSE_PREFILL};
 use oximla_reference::Fp8Format;
 
 const FORMATS: [Fp8Format; 2] = [Fp8Format::V32, Fp8Format::Model1];
@@ -50,12 +52,64 @@ fn cuda() {
     }
 }
 
+#[test]
+fn prefill_cpu() {
+    let specs = (0..CPU_PROBLEMS).map(draw_prefill).filter(|spec| work(spec) <= CPU_WORK);
+    sweep("sparse prefill over FP8", &Backend::cpu(), &specs.collect::<Vec<_>>(), check_prefill);
+}
+
+#[test]
+fn prefill_cuda() {
+    if let Some(cuda) = Backend::cuda() {
+        let specs = (0..GPU_PROBLEMS).map(draw_prefill).collect::<Vec<_>>();
+        sweep("sparse prefill over FP8", &cuda, &specs, check_prefill);
+    }
+}
+
+/// More query tokens than a grid may have CTAs along any dimension but the first.
+#[test]
+fn more_query_tokens_than_a_grid_is_high() {
+    let specs = FORMATS.map(|format| {
+        let (batch, topk) = (70_000, 70);
+        let topk_length = Some((0..batch).map(|query| query % (topk + 1)).collect());
+        let scope = ScopeSpec { topk, topk_length, ..ScopeSpec::default() };
+        Spec { batch, s_q: 1, h_q: 2, format, scope, sinks: true, ..Spec::default() }
+    });
+    for backend in Backend::all().into_iter().filter(|backend| !backend.is_emulated()) {
+        sweep("sparse prefill over FP8", &backend, &specs, check_prefill);
+    }
+}
+
+fn views(spec: &Spec) -> Views {
+    if spec.seed.is_multiple_of(2) { Views::Contiguous } else { Views::Padded }
+}
+
 fn check(backend: &Backend, spec: &Spec) -> Result<(), String> {
     let case = spec.case();
-    let views = if spec.seed.is_multiple_of(2) { Views::Contiguous } else { Views::Padded };
-    let actual = run(backend, &case, views).map_err(|why| why.to_string())?;
+    let actual = run(backend, &case, views(spec)).map_err(|why| why.to_string())?;
     check_sound(&actual)?;
     compare(&case, &actual, spec).map_err(|why| why.to_string())
+}
+
+fn check_prefill(backend: &Backend, spec: &Spec) -> Result<(), String> {
+    let case = spec.case();
+    let prefill = of_decode(case.clone());
+    let actual = sparse_prefill_fp8::run(backend, &prefill, views(spec)).map_err(|why| why.to_string())?;
+    check_sound(&actual)?;
+    compare_prefill(&case, &actual, spec).map_err(|why| why.to_string())
+}
+
+/// The last query token is always among the samples.
+fn compare_prefill(case: &SparseDecodeCase, actual: &Expected, spec: &Spec) -> Result<(), Mismatch> {
+    let mut noise = Noise::new(spec.seed);
+    let samples = (0..SAMPLES).map(|sample| {
+        let query = if sample == 0 { spec.batch - 1 } else { noise.below(spec.batch) };
+        let head = noise.below(spec.h_q);
+        let max_logits = vec![actual.max_logits[query * spec.h_q + head]];
+        let outputs = Expected { max_logits, ..row_of_outputs(&case.problem, actual, query, head) };
+        (outputs, sparse_prefill_fp8::answer(&of_decode(row_of_case(case, query, head))))
+    });
+    check_samples(SPARSE_PREFILL.for_scores(spec.score_sd), KvFormat::Bf16, samples)
 }
 
 fn compare(case: &SparseDecodeCase, actual: &Expected, spec: &Spec) -> Result<(), Mismatch> {
@@ -83,6 +137,11 @@ fn draw(seed: u64) -> Spec {
     let carries_rope = format == Fp8Format::Model1 && noise.one_in(2);
     let inverse_rope = carries_rope.then(|| noise.pick(&ANGLES));
     Spec { batch, s_q, h_q, format, scope, extra, sinks, inverse_rope, score_sd: 1.0, seed }
+}
+
+/// As [`draw`], whose requests are query tokens.
+fn draw_prefill(seed: u64) -> Spec {
+    Spec { s_q: 1, ..draw(seed) }
 }
 
 fn draw_scope(batch: usize, noise: &mut Noise) -> ScopeSpec {

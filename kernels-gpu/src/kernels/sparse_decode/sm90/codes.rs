@@ -13,6 +13,7 @@ use crate::attention::unroll;
 use crate::kernels::decode::sm90::TILE;
 use crate::ptx::{copy, math, memory, special, warp};
 use core::hint::cold_path;
+use core::marker::PhantomData;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_TILES, TILE_BYTES, TILE_COLUMNS};
 use oximla_types::kernels::sparse_decode::{
     MAX_SCALE_BYTES, SCALES_OFFSET, SparseDecodeParams, WARP_CODES_BYTES, WARP_PART_BYTES, WARP_SCALES_BYTES,
@@ -33,6 +34,12 @@ const AHEAD: usize = 2;
 
 /// From a lane's token to that of its next chunk.
 const TOKEN_STEP: u32 = BLOCK_TOKENS_PER_WARP / CHUNKS as u32;
+
+/// Tiles of a part that come from codes; of what would come behind the last part, none.
+#[inline(always)]
+fn code_tiles<F: Format>(part: u32) -> u32 {
+    F::RAW.code_tiles(part as usize)
+}
 
 /// Which chunks of a part a lane has: of every so many tokens one.
 #[derive(Clone, Copy)]
@@ -161,14 +168,14 @@ impl Rows {
         Self(self.0.map(special::again_u64))
     }
 
-    /// Asks for a lane's chunks of a part with so many tiles of codes, for the staging; any stand for those of tokens that
-    /// there are not. One group of copies.
+    /// Asks for a lane's chunks of a part, for the staging; any stand for those of tokens that there are not. One group of copies.
     ///
     /// # Safety
     /// What the cache has may be read. With `WIDE`, rows are aligned to 16 bytes, else to 8. Nobody uses the lane's places
     /// in the staging.
     #[inline(always)]
-    pub unsafe fn copy_codes<const WIDE: bool>(&self, thread: Thread, lane: Lane, part: u32, tiles: u32) {
+    pub unsafe fn copy_codes<F: Format, const WIDE: bool>(&self, thread: Thread, lane: Lane, part: u32) {
+        let tiles = code_tiles::<F>(part);
         let share = Share::new(thread, tiles);
         let mut offset = (part * PART_TILES * TILE_COLUMNS) as u64;
         if tiles != PART_TILES {
@@ -330,7 +337,8 @@ impl RawScales {
     }
 }
 
-/// What a lane converts of a part, on its way from the staging to registers.
+/// What a lane converts of a part, on its way from the staging to registers: of the codes the first chunks, later ones in
+/// their places as soon as they are converted.
 #[derive(Clone, Copy, Default)]
 pub struct Taken {
     chunks: [Chunk; CHUNKS],
@@ -338,138 +346,138 @@ pub struct Taken {
     scales: [u32; CHUNKS],
 }
 
-impl Taken {
-    /// Takes the first chunks of a part with so many tiles of codes. Nothing here waits for what it reads.
+/// What a lane knows to convert a block.
+#[derive(Clone, Copy)]
+pub struct Converter<F> {
+    thread: Thread,
+    lane: Lane,
+    scales: Scales,
+    format: PhantomData<F>,
+}
+
+impl<F: Format> Converter<F> {
+    /// Of a block with these scales.
+    #[inline(always)]
+    pub fn new(thread: Thread, lane: Lane, scales: RawScales) -> Self {
+        Self { thread, lane, scales: Scales::of_raw::<F>(scales), format: PhantomData }
+    }
+
+    /// Takes the first chunks of a part, and all its scales. Nothing here waits for what it reads.
     ///
     /// # Safety
-    /// The whole warp calls it. The codes have come.
+    /// The whole warp calls it. The part's codes have come.
     #[inline(always)]
-    pub unsafe fn part<F: Format>(part: u32, tiles: u32, thread: Thread, lane: Lane, scales: Scales) -> Self {
-        let mut taken = Self::default();
+    pub unsafe fn take(&self, part: u32) -> Taken {
+        let mut taken = Taken::default();
         // SAFETY: as the caller promises.
         unsafe {
             unroll!(I in 2 => {
                 const { assert!(AHEAD == 2) };
-                taken.take_codes(part, tiles, lane, I);
+                self.take_codes(&mut taken, part, I);
             });
-            taken.take_scales::<F>(part, tiles, thread, scales);
+            self.take_scales(&mut taken, part);
         }
         taken
     }
 
-    /// Takes the `i`-th chunk, if there is one.
+    /// Takes the `i`-th chunk of a part, if there is one.
     ///
     /// # Safety
-    /// The codes have come.
+    /// The part's codes have come, if it has any.
     #[inline(always)]
-    unsafe fn take_codes(&mut self, part: u32, tiles: u32, lane: Lane, i: usize) {
-        if i < Share::count(tiles) {
+    unsafe fn take_codes(&self, taken: &mut Taken, part: u32, i: usize) {
+        if i < Share::count(code_tiles::<F>(part)) {
             // SAFETY: as the caller promises.
-            self.chunks[i] = unsafe { memory::ld_shared_u32x4(lane.place(part, i)) };
+            taken.chunks[i] = unsafe { memory::ld_shared_u32x4(self.lane.place(part, i)) };
         }
     }
 
-    /// Takes the scales of all chunks.
+    /// Takes the scales of all chunks of a part, if it has any.
     ///
     /// # Safety
     /// The whole warp calls it.
     #[inline(always)]
-    pub unsafe fn take_scales<F: Format>(&mut self, part: u32, tiles: u32, thread: Thread, scales: Scales) {
-        let share = Share::new(thread, tiles);
-        let word = if F::SCALE_PLANE { scales.word(part) } else { Factor::pair(scales.word(part)) };
-        unroll!(I in 4 => {
-            if I < Share::count(tiles) {
-                // SAFETY: as the caller promises.
-                self.scales[I] = unsafe { warp::shfl_idx(word, share.token(I)) };
-            }
-        });
-    }
-}
-
-/// Converts what a lane has taken of a part with so many tiles of codes and stores it in the warp's rows of the part, at `to`:
-/// for tokens that there are not, any finite values, as their probabilities are 0. Takes the first chunks of the next part, with
-/// `next_tiles` of codes, meanwhile. Tells whether what it stored is wrong, and [`convert_any`] has to come next: so nothing here
-/// waits for the question.
-///
-/// # Safety
-/// The whole warp calls it. Nobody else uses the rows; the next part's codes have come, if there are any.
-#[inline(always)]
-pub unsafe fn convert<F: Format>(
-    taken: &mut Taken,
-    part: u32,
-    [tiles, next_tiles]: [u32; 2],
-    thread: Thread,
-    lane: Lane,
-    scales: Scales,
-    to: u32,
-) -> bool {
-    let share = Share::new(thread, tiles);
-    // SAFETY: as the caller promises.
-    unsafe {
-        let first = if tiles == PART_TILES { to + lane.values } else { first_row(share, thread, to) };
-        // A lane knows only which of its own token's scales are large.
-        let mut found = scales.large;
+    pub unsafe fn take_scales(&self, taken: &mut Taken, part: u32) {
+        let share = Share::new(self.thread, code_tiles::<F>(part));
+        let word = self.scales.word(part);
+        let word = if F::SCALE_PLANE { word } else { Factor::pair(word) };
         unroll!(I in 4 => {
             if I < share.count {
-                let word = taken.scales[I];
-                let factor = if F::SCALE_PLANE {
-                    Factor::of_ue8m0(word, 2 * (part % 2) + share.tile)
-                } else {
-                    Factor::of_pair(word, part % 2)
-                };
-                dequant::dequantise_16(taken.chunks[I], factor, |half, values| {
-                    store_half(first, half, I as u32 * share.step, values)
-                });
-                found |= dequant::find_nan(taken.chunks[I]);
-                let later = I + AHEAD;
-                if later < share.count {
-                    taken.take_codes(part, tiles, lane, later);
-                } else {
-                    taken.take_codes(part + 1, next_tiles, lane, later - share.count);
-                }
+                // SAFETY: as the caller promises.
+                taken.scales[I] = unsafe { warp::shfl_idx(word, share.token(I)) };
             }
         });
-        warp::ballot(found & FOUND != 0) != 0
     }
-}
 
-/// [`convert`], if it is wrong, for any codes and any scales, of tokens that there are by the mask at `key_mask`. They are taken
-/// from the staging anew, in a loop, of a count that ptxas does not know, as its instructions stand between those of the short
-/// way.
-///
-/// # Safety
-/// As there, with the codes still in the staging.
-#[inline(always)]
-pub unsafe fn convert_any<F: Format>(
-    is_wrong: bool,
-    part: u32,
-    tiles: u32,
-    thread: Thread,
-    lane: Lane,
-    key_mask: u32,
-    scales: Scales,
-    to: u32,
-) {
-    let share = Share::new(thread, tiles);
-    // SAFETY: as the caller promises.
-    unsafe {
-        let count = if is_wrong { share.count as u32 } else { 0 };
-        let mut i = 0;
-        while i < count {
-            cold_path();
-            let first = first_row(share, thread, to);
-            let valid = memory::ld_shared_u16(key_mask) as u32;
-            // No token, no NaN.
-            let codes = if share.flag(valid, i as usize) != 0 {
-                memory::ld_shared_u32x4(lane.place(part, i as usize))
-            } else {
-                [0; 4]
-            };
-            let scale = scales.of::<F>(part, share.token(i as usize), share.tile);
-            dequant::dequantise_any_16(codes, scale, |half, values| {
-                store_half(first, half, i * share.step, values)
+    /// Converts a part that was taken and stores it in the warp's rows of the part, at `to`: for tokens that there are not, any
+    /// finite values, as their probabilities are 0. Takes the next part's first chunks meanwhile. Tells whether what it has
+    /// stored is wrong, and [`Self::convert_any`] has to come next: so nothing here waits for the question.
+    ///
+    /// # Safety
+    /// The whole warp calls it. Nobody else uses the rows; the next part's codes have come, if it has any.
+    #[inline(always)]
+    pub unsafe fn convert(&self, taken: &mut Taken, part: u32, to: u32) -> bool {
+        let tiles = code_tiles::<F>(part);
+        let share = Share::new(self.thread, tiles);
+        // SAFETY: as the caller promises.
+        unsafe {
+            let first =
+                if tiles == PART_TILES { to + self.lane.values } else { first_row(share, self.thread, to) };
+            // A lane knows only which of its own token's scales are large.
+            let mut found = self.scales.large;
+            unroll!(I in 4 => {
+                if I < share.count {
+                    let word = taken.scales[I];
+                    let factor = if F::SCALE_PLANE {
+                        Factor::of_ue8m0(word, 2 * (part % 2) + share.tile)
+                    } else {
+                        Factor::of_pair(word, part % 2)
+                    };
+                    dequant::dequantise_16(taken.chunks[I], factor, |half, values| {
+                        store_half(first, half, I as u32 * share.step, values)
+                    });
+                    found |= dequant::find_nan(taken.chunks[I]);
+                    let later = I + AHEAD;
+                    if later < share.count {
+                        self.take_codes(taken, part, later);
+                    } else {
+                        self.take_codes(taken, part + 1, later - share.count);
+                    }
+                }
             });
-            i += 1;
+            warp::ballot(found & FOUND != 0) != 0
+        }
+    }
+
+    /// [`Self::convert`], if that is wrong, for any codes and any scales, of tokens that there are by the mask at `key_mask`.
+    /// They are taken from the staging anew, in a loop, of a count that ptxas does not know, as its instructions stand between
+    /// those of the short way.
+    ///
+    /// # Safety
+    /// As there, with the codes still in the staging.
+    #[inline(always)]
+    pub unsafe fn convert_any(&self, is_wrong: bool, part: u32, key_mask: u32, to: u32) {
+        let share = Share::new(self.thread, code_tiles::<F>(part));
+        // SAFETY: as the caller promises.
+        unsafe {
+            let count = if is_wrong { share.count as u32 } else { 0 };
+            let mut i = 0;
+            while i < count {
+                cold_path();
+                let first = first_row(share, self.thread, to);
+                let valid = memory::ld_shared_u16(key_mask);
+                // No token, no NaN.
+                let codes = if share.flag(valid, i as usize) != 0 {
+                    memory::ld_shared_u32x4(self.lane.place(part, i as usize))
+                } else {
+                    [0; 4]
+                };
+                let scale = self.scales.of::<F>(part, share.token(i as usize), share.tile);
+                dequant::dequantise_any_16(codes, scale, |half, values| {
+                    store_half(first, half, i * share.step, values)
+                });
+                i += 1;
+            }
         }
     }
 }
@@ -485,7 +493,7 @@ fn first_row(share: Share, thread: Thread, to: u32) -> u32 {
 /// of a pair of them.
 ///
 /// # Safety
-/// As for [`convert`].
+/// As for [`Converter::convert`].
 #[inline(always)]
 unsafe fn store_half(first: u32, half: usize, rows: u32, values: [u32; 4]) {
     let to = TILE.rows_further(first ^ half as u32 * CHUNK_BYTES, rows);

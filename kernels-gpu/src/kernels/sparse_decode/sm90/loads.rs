@@ -1,7 +1,7 @@
 //! The loads role: gathers tokens, converts them, and asks the copy engine for queries.
 
 use super::super::Queries;
-use super::codes::{self, Lane, RawScales, Rows, Scales, Taken};
+use super::codes::{Converter, Lane, RawScales, Rows, Scales};
 use super::gather::{Blocks, Start};
 use super::{Format, Sparse};
 use crate::attention::divide::divide;
@@ -33,8 +33,9 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
         // Of the blocks that are asked for each lane of a half knows a row.
         let (mut row, mut rows_valid) = (params.scopes[0].kv_cache, 0);
         while !start.is_end() {
-            // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part,
-            // its RoPE elements. Behind the scales there are four groups more, behind each of the others five.
+            // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part, its
+            // RoPE elements, between those of the block before and of the next. Groups that may still be under way are those
+            // behind what is waited for.
             let is_block = !start.is_empty();
             let mut raw_scales = RawScales::default();
             if is_block {
@@ -76,31 +77,29 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             copy::cp_async_commit_group();
             rows = Rows::of(thread, row, half);
 
+            // All parts in a row, not in a loop: a jump takes longer than to read on, and the copies' addresses differ by
+            // constants, so that no register of one is written while an earlier copy has yet to read it.
             if is_block {
                 copy::cp_async_wait_group::<5>();
-                let scales = Scales::of_raw::<F>(raw_scales);
-                let mut taken = Taken::part::<F>(0, PART_TILES, thread, lane, scales);
+                let converter = Converter::<F>::new(thread, lane, raw_scales);
+                let mut taken = converter.take(0);
                 unroll!(PART in 4 => {
                     const NUMBER: u32 = PART as u32;
-                    let [tiles, next_tiles] = [PART, PART + 1].map(|part| F::RAW.code_tiles(part));
                     place.part_free(NUMBER).wait_for_last();
                     let to = place.part(NUMBER);
                     // The next part's codes have come.
                     copy::cp_async_wait_group::<4>();
-                    let is_wrong =
-                        codes::convert::<F>(&mut taken, NUMBER, [tiles, next_tiles], thread, lane, scales, to);
-                    taken.take_scales::<F>(NUMBER + 1, next_tiles, thread, scales);
-                    codes::convert_any::<F>(is_wrong, NUMBER, tiles, thread, lane, key_mask(thread, place), scales, to);
+                    let is_wrong = converter.convert(&mut taken, NUMBER, to);
+                    converter.take_scales(&mut taken, NUMBER + 1);
+                    converter.convert_any(is_wrong, NUMBER, key_mask(thread, place), to);
                     if NUMBER < F::WHOLE_PARTS {
                         arrive(thread, place.part_full(NUMBER));
                     }
-                    rows.copy_codes::<WIDE>(thread, lane, NUMBER, tiles);
+                    rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
                 });
             } else {
                 let rows = rows.again();
-                unroll!(PART in 4 => {
-                    rows.copy_codes::<WIDE>(thread, lane, PART as u32, F::RAW.code_tiles(PART));
-                });
+                unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, PART as u32); });
             }
             if is_block {
                 copy::cp_async_wait_group::<5>();

@@ -9,10 +9,11 @@
 //!
 //! Each warp of the loads sees to 16 tokens of each block by itself, and no barrier is needed on their way:
 //!
-//! 1. `gather.rs`: the next block's indices are asked for a block ahead; when they have come, they become addresses.
+//! 1. `gather.rs`: the indices of the next two blocks are asked for ahead; when they have come, they become addresses.
 //! 2. `codes.rs`: `cp.async` brings the next block's codes to the warp's staging, a part at a time. A part's place is free as
 //!    soon as the current block's part is converted, so that about a block of raw bytes is on its way at all times. A lane
-//!    converts what it has copied itself, and stores it where the scores and values want it.
+//!    converts what it has copied itself, and stores it where the scores and values want it. While it converts 16 codes, the
+//!    next ones are on their way from the staging to registers.
 //! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile.
 //! 4. The scales go by the staging into registers of the lanes, which exchange them.
 //!
