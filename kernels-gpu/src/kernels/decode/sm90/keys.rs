@@ -144,11 +144,16 @@ impl<D: Decode> BlockPlace<D> {
         Self { number: self.number + 1, ..self }
     }
 
+    /// Number of the slot of a part of the block's value tiles.
+    #[inline(always)]
+    pub fn part_slot(self, part: u32) -> u32 {
+        (VALUE_PARTS * self.number + part) % D::PLAN.part_slots
+    }
+
     /// Address of a part of the block's value tiles.
     #[inline(always)]
     pub fn part(self, part: u32) -> u32 {
-        let slot = (VALUE_PARTS * self.number + part) % D::PLAN.part_slots;
-        self.shared() + D::PLAN.v + slot * PART_BYTES
+        self.shared() + D::PLAN.v + self.part_slot(part) * PART_BYTES
     }
 
     /// Completes when a part of the value tiles has landed.

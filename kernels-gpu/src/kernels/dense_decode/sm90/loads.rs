@@ -117,15 +117,16 @@ trait Share<E: Element, const TAIL: bool>: Copy {
     );
 }
 
-/// Every other part from `FIRST` on.
+/// The parts whose slots are even (0) or odd (1). By slots, not by parts: who waits for a slot to be free must be the one who
+/// filled it last, as a phase is told from the one before it, but not from others.
 #[derive(Clone, Copy)]
-struct Parts<const FIRST: u32>;
+struct Parts<const PARITY: u32>;
 
 /// The tails, if there are any, and word of the pages.
 #[derive(Clone, Copy)]
 struct Tail;
 
-impl<E: Element, const TAIL: bool, const FIRST: u32> Share<E, TAIL> for Parts<FIRST> {
+impl<E: Element, const TAIL: bool, const PARITY: u32> Share<E, TAIL> for Parts<PARITY> {
     #[inline(always)]
     unsafe fn load(
         self,
@@ -134,22 +135,24 @@ impl<E: Element, const TAIL: bool, const FIRST: u32> Share<E, TAIL> for Parts<FI
         source: Source,
         lane: u32,
     ) {
-        let mut part = FIRST;
+        let mut part = 0;
         while part < VALUE_PARTS {
-            // SAFETY: what lay in the place is used up.
-            unsafe {
-                place.part_free(part).wait_for_last();
-                load(
-                    kernel,
-                    source,
-                    place.part(part),
-                    place.part_full(part),
-                    part * PART_TILES,
-                    PART_TILES,
-                    lane,
-                );
+            if place.part_slot(part) % 2 == PARITY {
+                // SAFETY: what lay in the place is used up.
+                unsafe {
+                    place.part_free(part).wait_for_last();
+                    load(
+                        kernel,
+                        source,
+                        place.part(part),
+                        place.part_full(part),
+                        part * PART_TILES,
+                        PART_TILES,
+                        lane,
+                    );
+                }
             }
-            part += 2;
+            part += 1;
         }
     }
 }
