@@ -12,7 +12,8 @@
 //! `setmaxnreg`. The threads of a warp may part and meet again. An instruction that is not supported is an error when the
 //! module is loaded, never passed over. Functions (`call`) and textures are not supported.
 //!
-//! Warps run some instructions at a time, in an order drawn from [`Options::seed`]; asynchronous operations happen at any
+//! Warps run some instructions at a time, in an order drawn from [`Options::seed`], in which at times a warpgroup of each CTA
+//! stays behind all others; asynchronous operations happen at any
 //! moment between their issue and the wait that needs them. The same seed gives the same run, to the last bit; only where
 //! CTAs race with each other, which is reported, it depends on the host's threads what they leave in memory.
 //!

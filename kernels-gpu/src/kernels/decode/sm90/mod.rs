@@ -45,6 +45,10 @@
 //!
 //! Keys of 512 elements have no tail: nothing is loaded to `TAIL` and no scores are multiplied from it, all else is the same.
 //!
+//! At a place of queries the scores arrive in the values' stead, and the values wait for nothing: who lets nobody wait for it must
+//! not wait for a phase, as it might find the barrier two phases on, which a parity does not tell. For the same reason each
+//! part's slot is waited for by who filled it last.
+//!
 //! `P_MAY` only paces the work, in kernels that are paced. Row scales need no
 //! barrier of their own to be free: scores that write them have seen the tail of their slot land, which was asked for
 //! once `P_FREE` told that the old ones are used up.
