@@ -10,7 +10,7 @@ use crate::kernels::decode::segments::Segments;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
 use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS, queries};
 use crate::ptx::{copy, memory, special, warp};
-use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_TILES, TILE_BYTES};
+use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, TILE_BYTES};
 use oximla_types::kernels::sparse_decode::PLAN;
 use oximla_types::launch::WARP_THREADS;
 
@@ -62,7 +62,7 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
 
             let mut next_start = Start::SECOND;
             if !start.is_of_two() {
-                // The indices have come during the last block.
+                // The indices have come during the last blocks.
                 let (token, valid) = next.token::<F>(params);
                 (row, rows_valid, next_start) = (token.row, valid, next.start);
                 if F::SCALE_PLANE {
