@@ -17,7 +17,7 @@ use oximla_types::kernels::sparse_prefill::SparsePrefillParams;
 use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 24] = [
+const ENTRIES: [(&str, usize); 27] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),
@@ -25,10 +25,13 @@ const ENTRIES: [(&str, usize); 24] = [
     ("dense_decode_schedule", size_of::<DenseDecodeParams>()),
     ("sparse_decode_v32_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_decode_model1_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_decode_v32_cluster_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_decode_model1_cluster_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_prefill_sm90_bf16", size_of::<SparsePrefillParams>()),
     ("sparse_prefill_d512_sm90_bf16", size_of::<SparsePrefillParams>()),
     ("sparse_prefill_v32_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_prefill_model1_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_prefill_model1_cluster_sm90", size_of::<SparseDecodeParams>()),
     ("combine_bf16", size_of::<CombineParams>()),
     ("combine_fp16", size_of::<CombineParams>()),
     ("merge_states_bf16", size_of::<MergeStatesParams>()),

@@ -35,6 +35,9 @@ pub(crate) struct SparsePlan {
     problem: SparseDecode,
     determinism: Determinism,
     decode: Kernel,
+    /// For caches whose rows are all aligned to [`WIDE_PAGE_ALIGNMENT`], where the CTAs of neighbouring tiles of heads can share
+    /// the keys.
+    cluster: Option<Kernel>,
     shape: GridShape,
     /// Where requests may be split.
     split: Option<Split>,
@@ -53,7 +56,10 @@ impl SparsePlan {
         determinism: Determinism,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        let kernels = [contract::V32_SM90, contract::MODEL1_SM90];
+        let kernels = [
+            (contract::V32_SM90, Some(contract::V32_CLUSTER_SM90)),
+            (contract::MODEL1_SM90, Some(contract::MODEL1_CLUSTER_SM90)),
+        ];
         let mut plan = Self::without_splits(problem, "batch · s_q", kernels, device)?;
         let queries = problem.batch * problem.s_q;
         let workspace = PartialsPlan::new(queries, max_blocks(problem), determinism, &plan.shape)?;
@@ -64,30 +70,38 @@ impl SparsePlan {
 
     /// A prefill of the problem's query tokens, none of which is split.
     pub(crate) fn of_prefill(problem: &SparseDecode, device: &Arc<GpuDevice>) -> Result<Self, Error> {
-        let kernels = [sparse_prefill::V32_SM90, sparse_prefill::MODEL1_SM90];
+        let kernels = [
+            (sparse_prefill::V32_SM90, None),
+            (sparse_prefill::MODEL1_SM90, Some(sparse_prefill::MODEL1_CLUSTER_SM90)),
+        ];
         Self::without_splits(problem, "s_q", kernels, device)
     }
 
-    /// With the kernel of the problem's format, V3.2 or MODEL1. Errors call the number of query tokens `queries`.
+    /// With the kernels of the problem's format, V3.2 or MODEL1: for CTAs by themselves, and in clusters, if there is one. Errors call the number of query tokens `queries`.
     fn without_splits(
         problem: &SparseDecode,
         queries: &str,
-        [v32, model1]: [LaunchContract; 2],
+        [v32, model1]: [(LaunchContract, Option<LaunchContract>); 2],
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        let kernel = match problem.format {
+        let (alone, cluster) = match problem.format {
             KvFormat::V32Fp8 => v32,
             KvFormat::Model1Fp8 => model1,
             other => {
                 return Err(InvalidProblem::new("format", other, "v32_fp8 or model1_fp8").into());
             }
         };
+        let shape = grid_shape(problem, queries, device.multiprocessors)?;
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),
             determinism: Determinism::default(),
-            decode: Kernel::of(&kernel)?,
-            shape: grid_shape(problem, queries, device.multiprocessors)?,
+            decode: Kernel::of(&alone)?,
+            cluster: cluster
+                .filter(|contract| contract.cluster == shape.cluster())
+                .map(|contract| Kernel::of(&contract))
+                .transpose()?,
+            shape,
             split: None,
         })
     }
@@ -97,7 +111,7 @@ impl SparsePlan {
     }
 
     pub(crate) fn kernel(&self) -> &'static str {
-        self.decode.contract.entry
+        self.cluster.unwrap_or(self.decode).contract.entry
     }
 
     /// Checks that the stream is one of the planned GPU's driver.
@@ -134,6 +148,8 @@ impl SparsePlan {
             None => (ScopeParams { page_size: Divisor::new(1), ..ScopeParams::zeroed() }, true),
         };
 
+        let is_wide = first_is_wide && second_is_wide;
+        let decode_kernel = self.cluster.filter(|_| is_wide).unwrap_or(self.decode);
         let max_blocks = max_blocks(problem);
         // Each query token has keys of its own.
         let tiling =
@@ -171,17 +187,18 @@ impl SparsePlan {
             max_logits,
             max_logits_strides,
             queries,
-            wide_rows: u32::from(first_is_wide && second_is_wide),
+            wide_rows: u32::from(is_wide),
             inverse_rope: match (&problem.inverse_rope, &inputs.inverse_rope) {
                 (Some(angles), Some(inputs)) => rope_params(angles, inputs),
                 _ => RopeParams::zeroed(),
             },
         };
         let driver = &*self.device.driver;
-        let grid = Grid::of([self.shape.columns, self.shape.partitions]);
+        let cluster = decode_kernel.contract.cluster;
+        let grid = Grid { ctas: [self.shape.columns, self.shape.partitions], cluster };
         // SAFETY: the parameters are the kernel's own type; the views promise live memory of the checked shapes, and the
         // kernel reaches no element outside them; the stream's maker promised a live one.
-        unsafe { self.decode.launch(driver, stream.0, grid, &params)? };
+        unsafe { decode_kernel.launch(driver, stream.0, grid, &params)? };
         let Some(Split { combine, workspace }) = &self.split else { return Ok(()) };
         if !partials::may_split(self.determinism, &self.shape, max_blocks) {
             return Ok(());

@@ -75,6 +75,24 @@ pub unsafe fn cp_async_bulk_tensor_4d_multicast(
     }
 }
 
+/// `cp.async.bulk.shared::cluster.shared::cta`: one lane of the warp (`elect.sync`) copies `bytes` bytes of this CTA's shared
+/// memory to an address of the cluster's (`mapa`), and completes on the barrier of such an address in the same CTA.
+///
+/// # Safety
+/// The whole warp calls it with the same. Addresses and `bytes` are multiples of 16; the source is not written before the copy
+/// is complete, and what threads have stored there is fenced; the destination has room, and the barrier expects the bytes. The
+/// CTA still runs.
+#[inline(always)]
+pub unsafe fn cp_async_bulk_to_cluster(destination: u32, source: u32, bytes: u32, barrier: u32) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("{{ .reg .pred elected; elect.sync _|elected, 0xffffffff; \
+              @elected cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes \
+              [{}], [{}], {}, [{}]; }}",
+            in(reg32) destination, in(reg32) source, in(reg32) bytes, in(reg32) barrier, options(nostack))
+    }
+}
+
 macro_rules! cp_async {
     ($(#[$doc:meta])* $name:ident, $instruction:literal, $bytes:literal) => {
         $(#[$doc])*

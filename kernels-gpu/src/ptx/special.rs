@@ -107,6 +107,18 @@ pub unsafe fn setmaxnreg_dec<const COUNT: u32>() {
     unsafe { asm!("setmaxnreg.dec.sync.aligned.u32 {};", const COUNT, options(nostack)) }
 }
 
+/// `mapa.shared::cluster`: the address, for the cluster, of what lies at shared-memory address `address` in its CTA `cta`.
+#[inline(always)]
+pub fn mapa(address: u32, cta: u32) -> u32 {
+    let mapped: u32;
+    // SAFETY: it only makes a number.
+    unsafe {
+        asm!("mapa.shared::cluster.u32 {}, {}, {};",
+            out(reg32) mapped, in(reg32) address, in(reg32) cta, options(pure, nomem, nostack))
+    }
+    mapped
+}
+
 /// `griddepcontrol.wait`: waits until the grids that this one may overlap are finished and what they wrote is visible.
 /// Returns at once where the grid was launched without leave to overlap any.
 #[inline(always)]

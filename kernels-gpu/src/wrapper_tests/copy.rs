@@ -3,10 +3,10 @@
 use super::kernel;
 use crate::ptx::barrier::{barrier_cluster_arrive, barrier_cluster_wait, barrier_cta_sync};
 use crate::ptx::copy::*;
-use crate::ptx::fence::fence_mbarrier_init;
+use crate::ptx::fence::{fence_mbarrier_init, fence_proxy_async_shared};
 use crate::ptx::mbarrier::*;
 use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
-use crate::ptx::special::{cluster_rank, dynamic_shared, parameter_address, thread_x};
+use crate::ptx::special::{cluster_rank, dynamic_shared, mapa, parameter_address, thread_x};
 use crate::ptx::warp::warp_sync;
 use oximla_types::kernels::TensorMap;
 use oximla_types::launch::WARP_THREADS;
@@ -208,3 +208,34 @@ kernel!(wrapper_cp_async_mbarrier_arrive, |lane, input, output| {
     let opposite = WARP_THREADS - 1 - lane as u32;
     *output.add(lane) = ld_shared_u32(words + 4 * opposite);
 });
+
+kernel!(wrapper_cp_async_bulk_to_cluster, |lane, input, output| { exchange(lane, input, output) });
+kernel!(wrapper_mapa, |lane, input, output| { exchange(lane, input, output) });
+
+/// In a cluster of two CTAs: a lane's word each goes to the other CTA, which writes it.
+#[inline(always)]
+unsafe fn exchange(lane: usize, input: *const u32, output: *mut u32) {
+    const BYTES: u32 = 4 * WARP_THREADS;
+    let shared = dynamic_shared();
+    let [own, others, barrier] = [shared, shared + BYTES, shared + 2 * BYTES];
+    let (rank, offset) = (cluster_rank(), 4 * lane as u32);
+    let word = (rank * WARP_THREADS) as usize + lane;
+    // SAFETY: both CTAs expect the other one's words; there is a word for each lane of both in input and output.
+    unsafe {
+        if thread_x() == 0 {
+            mbarrier_init(barrier, 1);
+            fence_mbarrier_init();
+            mbarrier_arrive_expect_tx(barrier, BYTES);
+        }
+        st_shared_u32(own + offset, *input.add(word));
+        fence_proxy_async_shared();
+        barrier_cluster_arrive();
+        barrier_cluster_wait();
+        cp_async_bulk_to_cluster(mapa(others, rank ^ 1), own, BYTES, mapa(barrier, rank ^ 1));
+        while !mbarrier_try_wait_parity(barrier, 0, 0) {}
+        *output.add(word) = ld_shared_u32(others + offset);
+        // Neither ends while the other one's copy may be under way.
+        barrier_cluster_arrive();
+        barrier_cluster_wait();
+    }
+}

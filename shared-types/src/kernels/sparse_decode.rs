@@ -20,6 +20,9 @@ pub const PART_SLOTS: u32 = 2 * VALUE_PARTS;
 /// Slots of tail tiles, each of which becomes its block's probabilities.
 pub const TAIL_SLOTS: u32 = 2;
 
+/// CTAs that share a query token's keys, of neighbouring tiles of heads.
+pub const CLUSTER: u32 = 2;
+
 /// Query tiles that stay in shared memory: as many as there is room for. The first ones are in registers.
 pub const SHARED_QUERY_TILES: u32 = 6;
 
@@ -222,12 +225,12 @@ pub struct SparseDecodeParams {
 }
 
 /// The contract of a kernel over FP8 caches.
-pub(super) const fn contract(entry: &'static str) -> LaunchContract {
+pub(super) const fn contract(entry: &'static str, cluster: u32) -> LaunchContract {
     let contract = LaunchContract {
         entry,
         threads: THREADS,
         min_ctas_per_sm: 1,
-        cluster: 1,
+        cluster,
         shared_bytes: PLAN.bytes,
         param_align: TENSOR_MAP_ALIGN,
     };
@@ -237,10 +240,16 @@ pub(super) const fn contract(entry: &'static str) -> LaunchContract {
 }
 
 /// The kernel for V3.2 caches on Hopper.
-pub const V32_SM90: LaunchContract = contract("sparse_decode_v32_sm90");
+pub const V32_SM90: LaunchContract = contract("sparse_decode_v32_sm90", 1);
 
 /// The kernel for MODEL1 caches on Hopper.
-pub const MODEL1_SM90: LaunchContract = contract("sparse_decode_model1_sm90");
+pub const MODEL1_SM90: LaunchContract = contract("sparse_decode_model1_sm90", 1);
+
+/// The kernel for V3.2 caches on Hopper where two tiles of heads share the keys.
+pub const V32_CLUSTER_SM90: LaunchContract = contract("sparse_decode_v32_cluster_sm90", CLUSTER);
+
+/// The kernel for MODEL1 caches on Hopper where two tiles of heads share the keys.
+pub const MODEL1_CLUSTER_SM90: LaunchContract = contract("sparse_decode_model1_cluster_sm90", CLUSTER);
 
 #[cfg(test)]
 mod tests {

@@ -83,7 +83,11 @@ pub const SM90_BF16: LaunchContract = contract("sparse_prefill_sm90_bf16", PLAN)
 pub const D512_SM90_BF16: LaunchContract = contract("sparse_prefill_d512_sm90_bf16", PLAN_WITHOUT_TAIL);
 
 /// The kernel for V3.2 caches on Hopper.
-pub const V32_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_v32_sm90");
+pub const V32_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_v32_sm90", 1);
 
 /// The kernel for MODEL1 caches on Hopper.
-pub const MODEL1_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_model1_sm90");
+pub const MODEL1_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_model1_sm90", 1);
+
+/// The kernel for MODEL1 caches on Hopper where two tiles of heads share the keys.
+pub const MODEL1_CLUSTER_SM90: LaunchContract =
+    sparse_decode::contract("sparse_prefill_model1_cluster_sm90", sparse_decode::CLUSTER);

@@ -71,7 +71,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
     ]
     CLUSTER => [
         "wrapper_barrier_cluster_arrive" "wrapper_barrier_cluster_wait" "wrapper_mbarrier_arrive_cluster"
-        "wrapper_cluster_rank" "wrapper_cluster_ctas"
+        "wrapper_cluster_rank" "wrapper_cluster_ctas" "wrapper_mapa" "wrapper_cp_async_bulk_to_cluster"
     ]
     FETCH_IN_CLUSTER => [
         "wrapper_cp_async_bulk_tensor_4d_multicast"

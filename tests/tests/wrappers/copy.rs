@@ -4,6 +4,7 @@ use oximla_conformance::instructions::map::Map;
 use ptx_emulator::diagnostic::Check;
 
 use crate::kernel::{Kernel, Work, words};
+use crate::special::mapa;
 
 /// Elements of the tensor in each dimension, innermost first: columns, rows, heads, pages.
 const DIMS: [usize; 4] = [128, 8, 2, 3];
@@ -46,6 +47,15 @@ pub fn cp_async_bulk_tensor_4d_multicast(kernel: &Kernel) {
         let work = fetch(coordinates).writing(expected.len()).on_grid([2, 1]);
         assert_eq!(kernel.run(&work), expected, "{coordinates:?}");
     }
+}
+
+/// Each CTA of a cluster of two gets what the other one has stored, once threads have fenced it.
+pub fn cp_async_bulk_to_cluster(kernel: &Kernel) {
+    mapa(kernel);
+    let input = words(2 * 32);
+    let work = Work::new(input.clone(), input.len()).on_grid([2, 1]);
+    kernel.must_fail_without("{ .reg .pred elected", &work, Check::Deadlock);
+    kernel.must_fail_without("fence.proxy.async", &work, Check::MissingProxyFence);
 }
 
 pub fn cp_async_4(kernel: &Kernel) {

@@ -51,7 +51,7 @@ tests! { WRAPPERS, PREFIX;
     barrier: barrier_cta_sync barrier_cluster_arrive barrier_cluster_wait;
     copy: createpolicy_evict_first createpolicy_evict_normal cp_async_bulk_tensor_4d cp_async_bulk_tensor_4d_multicast
         cp_async_4 cp_async_8 cp_async_16 cp_async_16_prefetch_256 cp_async_commit_group cp_async_wait_group
-        cp_async_mbarrier_arrive;
+        cp_async_mbarrier_arrive cp_async_bulk_to_cluster;
     fence: fence_proxy_async_shared fence_mbarrier_init;
     math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16 mul_bf16x2 prmt prmt_by shr cvt_e4m3x2 cvt_f16x2_e4m3x2;
     matrix: stmatrix_x4 ldmatrix_x4;
@@ -61,7 +61,7 @@ tests! { WRAPPERS, PREFIX;
         ld_global_u32x4 ld_shared_u8 ld_shared_u16 ld_shared_u64 ld_shared_u32x2
         st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_global_u32x4 st_shared_u16 st_shared_u32 st_shared_f32 st_shared_u32x4
         st_shared_zero_x4;
-    special: dynamic_shared again again_u64 thread_x cta_x cta_y cluster_rank cluster_ctas setmaxnreg_inc setmaxnreg_dec trap
+    special: dynamic_shared again again_u64 thread_x cta_x cta_y cluster_rank cluster_ctas mapa setmaxnreg_inc setmaxnreg_dec trap
         parameter_address griddepcontrol_wait griddepcontrol_launch_dependents;
     warp: shfl_bfly shfl_up shfl_idx shfl_idx_among ballot warp_sync;
     wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_32 wgmma_wait_64

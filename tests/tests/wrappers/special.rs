@@ -49,6 +49,14 @@ pub fn cluster_ctas(kernel: &Kernel) {
     check_register(kernel, |_, _| 2);
 }
 
+/// The words of a CTA go to the other one of its cluster.
+pub fn mapa(kernel: &Kernel) {
+    let input = words(2 * 32);
+    let work = Work::new(input.clone(), input.len()).on_grid([2, 1]);
+    let (first, second) = input.split_at(32);
+    assert_eq!(kernel.run(&work), [second, first].concat());
+}
+
 /// Two warpgroups get more registers than there are, until the third one gives some back.
 pub fn setmaxnreg_inc(kernel: &Kernel) {
     moves_registers(kernel);

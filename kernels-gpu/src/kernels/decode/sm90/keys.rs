@@ -80,11 +80,12 @@ impl Phase {
         let lane = special::thread_x() % WARP_THREADS;
         // SAFETY: as the caller promises; no CTA of the cluster ends before the others.
         unsafe {
-            if !D::CLUSTERS {
+            let ctas = if D::CLUSTER == 0 { special::cluster_ctas() } else { D::CLUSTER };
+            if D::CLUSTER == 1 {
                 if lane == 0 {
                     self.barrier.arrive();
                 }
-            } else if lane < special::cluster_ctas() {
+            } else if lane < ctas {
                 self.barrier.arrive_in(lane);
             }
         }
@@ -142,6 +143,12 @@ impl<D: Decode> BlockPlace<D> {
     #[inline(always)]
     pub fn next(self) -> Self {
         Self { number: self.number + 1, ..self }
+    }
+
+    /// Number of the place.
+    #[inline(always)]
+    pub fn number(self) -> u32 {
+        self.number
     }
 
     /// Number of the slot of a part of the block's value tiles.

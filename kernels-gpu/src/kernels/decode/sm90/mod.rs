@@ -88,16 +88,17 @@ pub trait Decode: Sized {
     const REGISTER_QUERY_TILES: usize;
     /// Whether keys have a tail.
     const TAIL: bool;
-    /// Whether threads store the keys, instead of the copy engine: whoever multiplies them fences the proxies.
-    const STORED_KEYS: bool;
+    /// Of each part, and then of the tail, a bit: whether threads store its keys, instead of the copy engine, and do not fence
+    /// the proxies themselves, so that whoever multiplies them does.
+    const UNFENCED_KEYS: u32;
     /// Whether what lies in the places of keys that there are not is zero.
     const ZERO_FILLED: bool;
     /// Whether the values of a block wait for the scores of the next one to be under way. It pays where keys come early:
     /// `wgmma`s of 64 columns hardly advance beside those of the values. Where a block's keys wait for the room of the
     /// values before, it would make each wait for the other.
     const PACED: bool;
-    /// Whether it may be launched in clusters, whose CTAs load keys together.
-    const CLUSTERS: bool;
+    /// CTAs of its clusters, which load keys together; 1 for none, 0 where it is up to the launch.
+    const CLUSTER: u32;
     /// Whether requests may be split.
     const SPLITS: bool;
     /// Whether it tells each row's largest scaled score.

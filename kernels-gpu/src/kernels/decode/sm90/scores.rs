@@ -166,7 +166,7 @@ unsafe fn multiply<D: Decode>(
         unroll!(PART in 4 => {
             let keys = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.part(PART as u32), 0));
             place.part_full(PART as u32).wait();
-            see_keys::<D>();
+            see_keys::<D>(PART as u32);
             wgmma::wgmma_fence();
             unroll!(STEP in 8 => {
                 let keys = keys.advance(step_offset(STEP as u32));
@@ -184,7 +184,7 @@ unsafe fn multiply<D: Decode>(
         });
         place.tail_full().wait();
         if D::TAIL {
-            see_keys::<D>();
+            see_keys::<D>(VALUE_PARTS);
             const TAIL_TILE: usize = (VALUE_PARTS * PART_TILES) as usize;
             let shared_queries =
                 shared_queries.advance((TAIL_TILE - D::REGISTER_QUERY_TILES) as u32 * TILE_BYTES);
@@ -199,11 +199,11 @@ unsafe fn multiply<D: Decode>(
     }
 }
 
-/// Makes keys that threads have stored visible to the tensor cores; to those of the values, too, which multiply them after
+/// Makes keys of a part, or of the tail behind the parts, that threads have stored visible to the tensor cores; to those of the values, too, which multiply them after
 /// this warpgroup.
 #[inline(always)]
-fn see_keys<D: Decode>() {
-    if D::STORED_KEYS {
+fn see_keys<D: Decode>(part: u32) {
+    if D::UNFENCED_KEYS >> part & 1 != 0 {
         fence::fence_proxy_async_shared();
     }
 }
@@ -402,22 +402,26 @@ unsafe fn store_max_logit<D: Decode>(kernel: &D, segment: &Segment, row: u32, la
     }
 }
 
-/// Masks what the kernel's loads say of each key, a bit a key: multiplies the scores by the sign of the scale, and makes those
-/// of keys that there are not −∞. As of [`Decode::mask`], where all rows see the same keys.
+/// What the loads have stored as a block's key mask.
 ///
 /// # Safety
-/// As there.
+/// It is there.
 #[inline(always)]
-pub unsafe fn mask_absent_keys<D: Decode>(
+pub unsafe fn key_mask<D: Decode>(place: BlockPlace<D>) -> [u32; 2] {
+    // SAFETY: as the caller promises.
+    unsafe { [memory::ld_shared_u32(place.key_mask()), memory::ld_shared_u32(place.key_mask() + 4)] }
+}
+
+/// Masks by a bit a key: multiplies the scores by the sign of the scale, and makes those of keys that there are not −∞. As of
+/// [`Decode::mask`], where all rows see the same keys.
+#[inline(always)]
+pub fn mask_absent_keys<D: Decode>(
     kernel: &D,
-    place: BlockPlace<D>,
+    [low, high]: [u32; 2],
     first: Position,
     scores: &mut [f32; 32],
 ) {
     let scale = kernel.cta().params.scale_log2;
-    // SAFETY: as the caller promises.
-    let [low, high] =
-        unsafe { [memory::ld_shared_u32(place.key_mask()), memory::ld_shared_u32(place.key_mask() + 4)] };
     if low & high != u32::MAX || scale < 0.0 {
         let sign = 1_f32.copysign(scale);
         // A bit a column, the thread's first one lowest.

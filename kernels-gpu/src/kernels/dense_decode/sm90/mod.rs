@@ -177,10 +177,10 @@ impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
     const PLAN: SharedPlan = PLAN;
     const REGISTER_QUERY_TILES: usize = REGISTER_QUERY_TILES as usize;
     const TAIL: bool = TAIL;
-    const STORED_KEYS: bool = false;
+    const UNFENCED_KEYS: u32 = 0;
     const ZERO_FILLED: bool = false;
     const PACED: bool = true;
-    const CLUSTERS: bool = true;
+    const CLUSTER: u32 = 0;
     const SPLITS: bool = true;
     const MAX_LOGITS: bool = false;
     const KEY_ARRIVALS: u32 = 1;

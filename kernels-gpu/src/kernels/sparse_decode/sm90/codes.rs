@@ -4,7 +4,8 @@
 //! Eight lanes have four neighbouring chunks of one tile of each of two neighbouring tokens: they store to all banks at a
 //! time. The next eight have the same of the part's other tile, and the upper half of the warp of two more tokens. A
 //! lane's next chunk is that of the fourth token from there. Where only one of the tiles comes from codes, the lanes of the
-//! other one take every other of these chunks. A lane converts what it has copied itself.
+//! other one take every other of these chunks. A lane converts what it has copied itself. Of a block whose keys two CTAs share, it has half as
+//! many.
 
 use super::Format;
 use super::loads::Thread;
@@ -28,6 +29,11 @@ type Chunk = [u32; 4];
 
 /// Chunks of a part that a lane has, at most.
 const CHUNKS: usize = 4;
+
+/// Chunks of a part that a lane has of a format's tokens, at most.
+const fn chunks<F: Format>() -> usize {
+    CHUNKS / F::CTAS as usize
+}
 
 /// Chunks of a lane that are on their way to registers while it converts another one.
 const AHEAD: usize = 2;
@@ -59,21 +65,22 @@ struct Share {
 impl Share {
     /// Of a part with so many tiles of codes.
     #[inline(always)]
-    fn new(thread: Thread, tiles: u32) -> Self {
+    fn new<F: Format>(thread: Thread, tiles: u32) -> Self {
         let lane = thread.lane();
         let (chunk, tile, token) = (lane % 4, lane / 8 % PART_TILES, 2 * (lane / 16) + lane / 4 % 2);
+        let token = token + thread.first_token::<F>();
         if tiles == PART_TILES {
-            Self { chunk, tile, token, step: TOKEN_STEP, count: Self::count(tiles) }
+            Self { chunk, tile, token, step: TOKEN_STEP, count: Self::count::<F>(tiles) }
         } else {
             let token = token + tile * TOKEN_STEP;
-            Self { chunk, tile: 0, token, step: PART_TILES * TOKEN_STEP, count: Self::count(tiles) }
+            Self { chunk, tile: 0, token, step: PART_TILES * TOKEN_STEP, count: Self::count::<F>(tiles) }
         }
     }
 
     /// How many chunks a lane has of a part with so many tiles of codes.
     #[inline(always)]
-    const fn count(tiles: u32) -> usize {
-        CHUNKS * tiles as usize / PART_TILES as usize
+    const fn count<F: Format>(tiles: u32) -> usize {
+        chunks::<F>() * tiles as usize / PART_TILES as usize
     }
 
     /// The lane's `i`-th token, of the warp's.
@@ -84,8 +91,8 @@ impl Share {
 
     /// What [`Rows`] say of the lane's `i`-th token.
     #[inline(always)]
-    fn row(self, rows: &Rows, i: usize) -> u64 {
-        if self.count == CHUNKS {
+    fn row<F: Format>(self, rows: &Rows, i: usize) -> u64 {
+        if self.count == chunks::<F>() {
             rows.0[i]
         } else if self.token & TOKEN_STEP == 0 {
             rows.0[2 * i]
@@ -120,9 +127,9 @@ pub struct Lane {
 impl Lane {
     /// The calling one.
     #[inline(always)]
-    pub fn this(thread: Thread) -> Self {
+    pub fn this<F: Format>(thread: Thread) -> Self {
         let staged = thread.warp_staging(0, WARP_CODES_BYTES) + thread.lane() * CHUNK_BYTES;
-        Self { staged, values: first_row(Share::new(thread, PART_TILES), thread, 0) }
+        Self { staged, values: first_row(Share::new::<F>(thread, PART_TILES), thread, 0) }
     }
 
     /// Its place for a part's `i`-th chunk.
@@ -147,16 +154,18 @@ impl Rows {
     /// # Safety
     /// The whole warp calls it.
     #[inline(always)]
-    pub unsafe fn of(thread: Thread, row: u64, half: u32) -> Self {
-        let share = Share::new(thread, PART_TILES);
+    pub unsafe fn of<F: Format>(thread: Thread, row: u64, half: u32) -> Self {
+        let share = Share::new::<F>(thread, PART_TILES);
         let mut rows = [0; CHUNKS];
         unroll!(I in 4 => {
-            // SAFETY: as the caller promises.
-            let [low, high] = unsafe {
-                let of_lane = half * BLOCK_TOKENS_PER_WARP + share.token(I);
-                [warp::shfl_idx(row as u32, of_lane), warp::shfl_idx((row >> 32) as u32, of_lane)]
-            };
-            rows[I] = ((high as u64) << 32 | low as u64) + (share.chunk_of_row() * CHUNK_BYTES) as u64;
+            if I < chunks::<F>() {
+                // SAFETY: as the caller promises.
+                let [low, high] = unsafe {
+                    let of_lane = half * BLOCK_TOKENS_PER_WARP + share.token(I);
+                    [warp::shfl_idx(row as u32, of_lane), warp::shfl_idx((row >> 32) as u32, of_lane)]
+                };
+                rows[I] = ((high as u64) << 32 | low as u64) + (share.chunk_of_row() * CHUNK_BYTES) as u64;
+            }
         });
         Self(rows)
     }
@@ -176,38 +185,39 @@ impl Rows {
     #[inline(always)]
     pub unsafe fn copy_codes<F: Format, const WIDE: bool>(&self, thread: Thread, lane: Lane, part: u32) {
         let tiles = code_tiles::<F>(part);
-        let share = Share::new(thread, tiles);
+        let share = Share::new::<F>(thread, tiles);
         let mut offset = (part * PART_TILES * TILE_COLUMNS) as u64;
         if tiles != PART_TILES {
             // All lanes have chunks of the first tile.
-            let others = Share::new(thread, PART_TILES).chunk_of_row() - share.chunk_of_row();
+            let others = Share::new::<F>(thread, PART_TILES).chunk_of_row() - share.chunk_of_row();
             offset -= (others * CHUNK_BYTES) as u64;
         }
         unroll!(I in 4 => {
             if I < share.count {
                 // SAFETY: as the caller promises.
-                unsafe { copy_or_zeros::<WIDE>(lane.place(part, I), share.row(self, I) + offset, true) };
+                unsafe { copy_or_zeros::<WIDE>(lane.place(part, I), share.row::<F>(self, I) + offset, true) };
             }
         });
         copy::cp_async_commit_group();
     }
 
-    /// Asks for the RoPE elements, for the warp's rows of a tile: for tokens that there are not any, or zeros where they are of
-    /// the values, too. One group of copies.
+    /// Asks for the RoPE elements, for the warp's rows of a tile, the first of which is at `to`: for tokens that there are not any,
+    /// or zeros where they are of the values, too. One group of copies.
     ///
     /// # Safety
     /// As for [`Self::copy_codes`]; nobody else uses the rows.
     #[inline(always)]
-    pub unsafe fn copy_rope<F: Format, const WIDE: bool>(&self, thread: Thread, valid: u32, tile: u32) {
-        let share = Share::new(thread, PART_TILES);
-        let chunk = share.chunk_of_row();
-        let to = tile + TILE.chunk(thread.warp() * BLOCK_TOKENS_PER_WARP + share.token, chunk);
+    pub unsafe fn copy_rope<F: Format, const WIDE: bool>(&self, thread: Thread, valid: u32, to: u32) {
+        let share = Share::new::<F>(thread, PART_TILES);
+        let to = to + TILE.chunk(share.token - thread.first_token::<F>(), share.chunk_of_row());
         unroll!(I in 4 => {
-            let from = self.0[I] + F::RAW.rope_offset as u64;
-            // A tail is only multiplied to scores, which are masked.
-            let is_valid = F::TAIL || share.flag(valid, I) != 0;
-            // SAFETY: as the caller promises.
-            unsafe { copy_or_zeros::<WIDE>(TILE.rows_further(to, I as u32 * share.step), from, is_valid) };
+            if I < chunks::<F>() {
+                let from = self.0[I] + F::RAW.rope_offset as u64;
+                // A tail is only multiplied to scores, which are masked.
+                let is_valid = F::TAIL || share.flag(valid, I) != 0;
+                // SAFETY: as the caller promises.
+                unsafe { copy_or_zeros::<WIDE>(TILE.rows_further(to, I as u32 * share.step), from, is_valid) };
+            }
         });
         copy::cp_async_commit_group();
     }
@@ -260,7 +270,7 @@ impl Scales {
     #[inline(always)]
     pub unsafe fn copy_of_plane<F: Format>(thread: Thread, scales: u64, valid: u32) {
         let lane = thread.lane();
-        let is_valid = valid >> lane & 1 != 0;
+        let is_valid = thread.converts::<F>(lane) && valid >> lane & 1 != 0;
         // SAFETY: as the caller promises.
         unsafe { copy::cp_async_8(staged_scales::<F>(thread, lane), scales, if is_valid { 8 } else { 0 }) };
     }
@@ -274,7 +284,7 @@ impl Scales {
         let lane = thread.lane();
         if lane / BLOCK_TOKENS_PER_WARP == half {
             let to = staged_scales::<F>(thread, lane % BLOCK_TOKENS_PER_WARP);
-            let is_valid = valid >> lane & 1 != 0;
+            let is_valid = thread.converts::<F>(lane) && valid >> lane & 1 != 0;
             // SAFETY: as the caller promises.
             unsafe { copy_or_zeros::<WIDE>(to, row + F::RAW.scales_offset as u64, is_valid) };
         }
@@ -386,7 +396,7 @@ impl<F: Format> Converter<F> {
     /// The part's codes have come, if it has any.
     #[inline(always)]
     unsafe fn take_codes(&self, taken: &mut Taken, part: u32, i: usize) {
-        if i < Share::count(code_tiles::<F>(part)) {
+        if i < Share::count::<F>(code_tiles::<F>(part)) {
             // SAFETY: as the caller promises.
             taken.chunks[i] = unsafe { memory::ld_shared_u32x4(self.lane.place(part, i)) };
         }
@@ -398,7 +408,7 @@ impl<F: Format> Converter<F> {
     /// The whole warp calls it.
     #[inline(always)]
     pub unsafe fn take_scales(&self, taken: &mut Taken, part: u32) {
-        let share = Share::new(self.thread, code_tiles::<F>(part));
+        let share = Share::new::<F>(self.thread, code_tiles::<F>(part));
         let word = self.scales.word(part);
         let word = if F::SCALE_PLANE { word } else { Factor::pair(word) };
         unroll!(I in 4 => {
@@ -418,7 +428,7 @@ impl<F: Format> Converter<F> {
     #[inline(always)]
     pub unsafe fn convert(&self, taken: &mut Taken, part: u32, to: u32) -> bool {
         let tiles = code_tiles::<F>(part);
-        let share = Share::new(self.thread, tiles);
+        let share = Share::new::<F>(self.thread, tiles);
         // SAFETY: as the caller promises.
         unsafe {
             let first =
@@ -456,8 +466,8 @@ impl<F: Format> Converter<F> {
     /// # Safety
     /// As there, with the codes still in the staging.
     #[inline(always)]
-    pub unsafe fn convert_any(&self, is_wrong: bool, part: u32, key_mask: u32, to: u32) {
-        let share = Share::new(self.thread, code_tiles::<F>(part));
+    pub unsafe fn convert_any(&self, is_wrong: bool, part: u32, valid: impl Fn() -> u32, to: u32) {
+        let share = Share::new::<F>(self.thread, code_tiles::<F>(part));
         // SAFETY: as the caller promises.
         unsafe {
             let count = if is_wrong { share.count as u32 } else { 0 };
@@ -465,7 +475,7 @@ impl<F: Format> Converter<F> {
             while i < count {
                 cold_path();
                 let first = first_row(share, self.thread, to);
-                let valid = memory::ld_shared_u16(key_mask);
+                let valid = valid();
                 // No token, no NaN.
                 let codes = if share.flag(valid, i as usize) != 0 {
                     memory::ld_shared_u32x4(self.lane.place(part, i as usize))
@@ -485,7 +495,7 @@ impl<F: Format> Converter<F> {
 /// Where the values of a lane's first chunk go, in a part at `to`.
 #[inline(always)]
 fn first_row(share: Share, thread: Thread, to: u32) -> u32 {
-    let row = thread.warp() * BLOCK_TOKENS_PER_WARP + share.token;
+    let row = thread.key(share.token);
     to + share.tile * TILE_BYTES + TILE.chunk(row, 2 * share.chunk)
 }
 

@@ -1,7 +1,8 @@
 //! The loads role: gathers tokens, converts them, and asks the copy engine for queries.
 
 use super::super::Queries;
-use super::codes::{Converter, Lane, RawScales, Rows, Scales};
+use super::cluster::{self, Other};
+use super::codes::{Converter, Lane, RawScales, Rows, Scales, Taken};
 use super::gather::{Blocks, Start};
 use super::{Format, Sparse};
 use crate::attention::divide::divide;
@@ -9,8 +10,8 @@ use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
 use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS, queries};
-use crate::ptx::{copy, memory, special, warp};
-use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, TILE_BYTES};
+use crate::ptx::{copy, fence, memory, special, warp};
+use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, THREADS, VALUE_PARTS};
 use oximla_types::kernels::sparse_decode::PLAN;
 use oximla_types::launch::WARP_THREADS;
 
@@ -23,9 +24,10 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
     let params = kernel.params;
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
     unsafe {
-        let thread = Thread::this();
+        let thread = Thread::this::<F>();
         let mut blocks = Blocks::<F>::new(thread, segments);
-        let lane = Lane::this(thread);
+        let lane = Lane::this::<F>(thread);
+        let other = Other::new::<F>(thread);
         let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
         // The first time around, there is no block yet, but the first one is asked for.
         let (mut start, mut rows) = (Start::NONE, Rows::none(params));
@@ -33,30 +35,32 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
         // Of the blocks that are asked for each lane of a half knows a row.
         let (mut row, mut rows_valid) = (params.scopes[0].kv_cache, 0);
         while !start.is_end() {
-            // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part, its
-            // RoPE elements, between those of the block before and of the next. Groups that may still be under way are those
-            // behind what is waited for.
+            // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part, its RoPE
+            // elements. These are asked for when the block is converted, or in a cluster together with its codes. Groups that
+            // may still be under way are those behind what is waited for.
             let is_block = !start.is_empty();
             let mut raw_scales = RawScales::default();
-            if is_block {
+            let valid = start.of_warp(rows_valid);
+            if !is_block {
+                // Nobody takes what was asked for, but it must not land on what comes next.
+                copy::cp_async_wait_group::<0>();
+            } else if F::CTAS > 1 {
+                copy::cp_async_wait_group::<5>();
+                warp::warp_sync();
+                raw_scales = RawScales::load::<F>(thread, start.half());
+            } else {
                 copy::cp_async_wait_group::<4>();
                 warp::warp_sync();
                 place.probabilities_free().wait_for_last();
-                let valid = start.of_warp(rows_valid);
                 if thread.lane() == 0 {
                     memory::st_shared_u16(key_mask(thread, place), valid as u16);
                 }
-                let tile = if F::TAIL {
-                    place.tail()
-                } else {
+                if !F::TAIL {
                     place.part_free(F::WHOLE_PARTS).wait_for_last();
-                    place.part(F::WHOLE_PARTS) + TILE_BYTES
-                };
+                }
                 raw_scales = RawScales::load::<F>(thread, start.half());
-                rows.copy_rope::<F, WIDE>(thread, valid, tile);
-            } else {
-                // Nobody takes what was asked for, but it must not land on what comes next.
-                copy::cp_async_wait_group::<0>();
+                let (tile, _) = cluster::rope_tile(place);
+                rows.copy_rope::<F, WIDE>(thread, valid, tile + cluster::own_rows::<F>(thread));
             }
             warp::warp_sync();
 
@@ -75,14 +79,21 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                 Scales::copy_of_rows::<F, WIDE>(thread, row, rows_valid, half);
             }
             copy::cp_async_commit_group();
-            rows = Rows::of(thread, row, half);
+            let converter = Converter::<F>::new(thread, lane, raw_scales);
+            let mut taken = Taken::default();
+            if F::CTAS > 1 && is_block {
+                copy::cp_async_wait_group::<5>();
+                taken = converter.take(0);
+            }
+            rows = Rows::of::<F>(thread, row, half);
 
             // All parts in a row, not in a loop: a jump takes longer than to read on, and the copies' addresses differ by
             // constants, so that no register of one is written while an earlier copy has yet to read it.
             if is_block {
-                copy::cp_async_wait_group::<5>();
-                let converter = Converter::<F>::new(thread, lane, raw_scales);
-                let mut taken = converter.take(0);
+                if F::CTAS == 1 {
+                    copy::cp_async_wait_group::<5>();
+                    taken = converter.take(0);
+                }
                 unroll!(PART in 4 => {
                     const NUMBER: u32 = PART as u32;
                     place.part_free(NUMBER).wait_for_last();
@@ -90,23 +101,52 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                     // The next part's codes have come.
                     copy::cp_async_wait_group::<4>();
                     let is_wrong = converter.convert(&mut taken, NUMBER, to);
-                    converter.take_scales(&mut taken, NUMBER + 1);
-                    converter.convert_any(is_wrong, NUMBER, key_mask(thread, place), to);
-                    if NUMBER < F::WHOLE_PARTS {
-                        arrive(thread, place.part_full(NUMBER));
+                    if F::CTAS == 1 {
+                        converter.take_scales(&mut taken, NUMBER + 1);
+                        let valid = || memory::ld_shared_u16(key_mask(thread, place));
+                        converter.convert_any(is_wrong, NUMBER, valid, to);
+                        if NUMBER < F::WHOLE_PARTS {
+                            arrive(thread, place.part_full(NUMBER));
+                        }
+                        rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
+                    } else {
+                        converter.convert_any(is_wrong, NUMBER, || valid, to);
+                        if NUMBER == VALUE_PARTS - 1 {
+                            place.probabilities_free().wait_for_last();
+                            if thread.lane() == 0 {
+                                memory::st_shared_u16(key_mask(thread, place), valid as u16);
+                            }
+                        }
+                        rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
+                        fence::fence_proxy_async_shared();
+                        other.hand_over(thread, place, NUMBER, 0);
+                        converter.take_scales(&mut taken, NUMBER + 1);
+                        other.hand_over(thread, place, NUMBER, 1);
+                        if NUMBER == VALUE_PARTS - 1 {
+                            other.hand_over_rope(thread, place);
+                        }
                     }
-                    rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
                 });
             } else {
                 let rows = rows.again();
                 unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, PART as u32); });
             }
+            if F::CTAS > 1 {
+                // The place before a segment's first block is its queries'.
+                let next_place = place.number() + is_block as u32 + next_start.is_segment() as u32;
+                let staged = cluster::staged_rope::<F>(thread, next_place);
+                rows.copy_rope::<F, WIDE>(thread, next_start.of_warp(rows_valid), staged);
+            }
             if is_block {
-                copy::cp_async_wait_group::<5>();
-                if !F::TAIL {
-                    arrive(thread, place.part_full(F::WHOLE_PARTS));
+                if F::CTAS == 1 {
+                    copy::cp_async_wait_group::<5>();
+                    if !F::TAIL {
+                        arrive(thread, place.part_full(F::WHOLE_PARTS));
+                    }
                 }
-                arrive(thread, place.tail_full());
+                if F::CTAS == 1 || !F::TAIL {
+                    arrive(thread, place.tail_full());
+                }
                 place = place.next();
             }
             start = next_start;
@@ -133,6 +173,10 @@ fn key_mask<F: Format>(thread: Thread, place: BlockPlace<Sparse<F>>) -> u32 {
     place.key_mask() + BLOCK_TOKENS_PER_WARP / 8 * thread.warp()
 }
 
+/// The CTA's number in its cluster stands above the thread's in the CTA.
+const RANK: u32 = 1 << 16;
+const _: () = assert!(THREADS <= RANK);
+
 /// A thread of the role. It is asked for a lot: kept in registers, but nothing that follows from it.
 #[derive(Clone, Copy)]
 pub struct Thread {
@@ -146,11 +190,12 @@ impl Thread {
     /// # Safety
     /// The whole warp calls it.
     #[inline(always)]
-    unsafe fn this() -> Self {
+    unsafe fn this<F: Format>() -> Self {
         // Exchanged with itself, as ptxas would read the special register anew each time, which takes as long as all stores
         // before.
         // SAFETY: as the caller promises.
-        let thread = unsafe { warp::shfl_bfly::<0>(special::thread_x()) };
+        let rank = if F::CTAS > 1 { special::cluster_rank() * RANK } else { 0 };
+        let thread = unsafe { warp::shfl_bfly::<0>(special::thread_x() | rank) };
         Self { shared: special::dynamic_shared(), thread }
     }
 
@@ -158,6 +203,30 @@ impl Thread {
     #[inline(always)]
     pub fn warp(self) -> u32 {
         special::again(self.thread) / WARP_THREADS % WARPGROUP_WARPS
+    }
+
+    /// Its CTA's number in the cluster.
+    #[inline(always)]
+    pub fn rank(self) -> u32 {
+        special::again(self.thread) / RANK
+    }
+
+    /// The first token that its warp converts, of the block's tokens that it knows.
+    #[inline(always)]
+    pub fn first_token<F: Format>(self) -> u32 {
+        if F::CTAS > 1 { self.rank() * F::WARP_TOKENS } else { 0 }
+    }
+
+    /// The key of a block that is token number `token` of those that its warp knows.
+    #[inline(always)]
+    pub fn key(self, token: u32) -> u32 {
+        self.warp() * BLOCK_TOKENS_PER_WARP + token
+    }
+
+    /// Whether its warp converts the token that a lane has looked up.
+    #[inline(always)]
+    pub fn converts<F: Format>(self, lane: u32) -> bool {
+        F::CTAS == 1 || lane / F::WARP_TOKENS % F::CTAS == self.rank()
     }
 
     /// Its number in the warp.

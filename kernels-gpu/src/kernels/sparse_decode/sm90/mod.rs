@@ -14,13 +14,19 @@
 //!    soon as the current block's part is converted, so that about a block of raw bytes is on its way at all times. A lane
 //!    converts what it has copied itself, and stores it where the scores and values want it. While it converts 16 codes, the
 //!    next ones are on their way from the staging to registers.
-//! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile.
+//! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile; in a cluster
+//!    by the staging.
 //! 4. The scales go by the staging into registers of the lanes, which exchange them.
+//!
+//! With an even number of tiles of heads, and rows aligned to 16 bytes, two neighbouring ones are a cluster (`cluster.rs`): each CTA
+//! converts half of the keys of each block and hands them over to the other one. The staging of codes is then half as large, and
+//! that of RoPE elements takes the rest.
 //!
 //! Warp 0 queues the segments, too. When a segment's first block is on its way, the copy engine is asked for its queries.
 //!
 //! Shared memory has the query tiles that are not in registers, eight parts (two blocks of keys), two tails, and the staging.
 
+mod cluster;
 mod codes;
 mod gather;
 mod loads;
@@ -34,9 +40,11 @@ use crate::kernels::decode::segments::{Segment, Segments};
 use crate::kernels::decode::sm90::keys::{self, BlockPlace};
 use crate::kernels::decode::sm90::{Cta, Decode, WARPGROUP_WARPS, scores, values};
 use crate::ptx::{fence, special};
-use crate::sync::cta_barrier;
+use crate::sync::{cluster_barrier, cta_barrier};
 use core::marker::PhantomData;
-use oximla_types::kernels::decode::{PART_TILES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS};
+use oximla_types::kernels::decode::{
+    BLOCK_TOKENS_PER_WARP, PART_TILES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS,
+};
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
     LOADS_REGISTERS, PLAN, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES, SparseDecodeParams,
@@ -55,6 +63,10 @@ pub trait Format {
     const TAIL: bool;
     /// Whether query tokens are those of a prefill: there are so many that none is split, and largest scores are told.
     const PREFILL: bool = false;
+    /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
+    const CTAS: u32 = 1;
+    /// Tokens of a block that a warp converts.
+    const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS;
     /// Parts that are codes alone.
     const WHOLE_PARTS: u32 = VALUE_PARTS - 1 + Self::TAIL as u32;
 }
@@ -73,6 +85,18 @@ impl<F: Format> Format for InPrefill<F> {
     const SCALE_PLANE: bool = F::SCALE_PLANE;
     const TAIL: bool = F::TAIL;
     const PREFILL: bool = true;
+    const CTAS: u32 = F::CTAS;
+}
+
+/// A format whose tokens the two CTAs of a cluster share.
+pub struct InCluster<F>(PhantomData<F>);
+
+impl<F: Format> Format for InCluster<F> {
+    const RAW: RawLayout = F::RAW;
+    const SCALE_PLANE: bool = F::SCALE_PLANE;
+    const TAIL: bool = F::TAIL;
+    const PREFILL: bool = F::PREFILL;
+    const CTAS: u32 = 2;
 }
 
 impl Format for V32 {
@@ -121,6 +145,28 @@ pub unsafe extern "ptx-kernel" fn sparse_decode_model1_sm90(params: SparseDecode
     unsafe { sparse_decode::<Model1>(&params, address) }
 }
 
+/// The kernel for V3.2 caches where two tiles of heads share the keys, as a cluster.
+///
+/// # Safety
+/// As for [`sparse_decode_v32_sm90`], with an even number of tiles; all rows of all caches are aligned to 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "ptx-kernel" fn sparse_decode_v32_cluster_sm90(params: SparseDecodeParams) {
+    let address = special::parameter_address!("sparse_decode_v32_cluster_sm90");
+    // SAFETY: as the caller promises.
+    unsafe { sparse_decode::<InCluster<V32>>(&params, address) }
+}
+
+/// The kernel for MODEL1 caches where two tiles of heads share the keys, as a cluster.
+///
+/// # Safety
+/// As for [`sparse_decode_v32_cluster_sm90`].
+#[unsafe(no_mangle)]
+pub unsafe extern "ptx-kernel" fn sparse_decode_model1_cluster_sm90(params: SparseDecodeParams) {
+    let address = special::parameter_address!("sparse_decode_model1_cluster_sm90");
+    // SAFETY: as the caller promises.
+    unsafe { sparse_decode::<InCluster<Model1>>(&params, address) }
+}
+
 /// The kernel for caches of a format.
 ///
 /// # Safety
@@ -133,12 +179,16 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
     // roles come after it. Roles are whole warpgroups.
     unsafe {
         if thread == 0 {
-            keys::init_barriers::<Sparse<F>>(special::dynamic_shared(), 1);
+            keys::init_barriers::<Sparse<F>>(special::dynamic_shared(), F::CTAS);
             fence::fence_mbarrier_init();
         }
         // The combine kernel waits for this one to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
-        cta_barrier(THREADS);
+        if F::CTAS == 1 {
+            cta_barrier(THREADS);
+        } else {
+            cluster_barrier();
+        }
         // Without lengths in memory, what there is to compute does not depend on the kernels before.
         let is_known = params.scopes[0].topk_length == 0 && params.scopes[1].topk_length == 0;
         let role = thread / WARPGROUP_THREADS;
@@ -166,12 +216,16 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
                     special::griddepcontrol_wait();
                 }
                 special::setmaxnreg_dec::<LOADS_REGISTERS>();
-                if params.wide_rows != 0 {
+                if F::CTAS > 1 || params.wide_rows != 0 {
                     loads::run::<_, true>(&kernel(), segments);
                 } else {
                     loads::run::<_, false>(&kernel(), segments);
                 }
             }
+        }
+        if F::CTAS > 1 {
+            // The others of the cluster write to this CTA's shared memory and arrive at its barriers until they are done.
+            cluster_barrier();
         }
     }
 }
@@ -232,13 +286,13 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const REGISTER_QUERY_TILES: usize =
         (VALUE_PARTS * PART_TILES + F::TAIL as u32 - SHARED_QUERY_TILES) as usize;
     const TAIL: bool = F::TAIL;
-    const STORED_KEYS: bool = true;
+    const UNFENCED_KEYS: u32 = if F::CTAS == 1 { u32::MAX } else { 0 };
     const ZERO_FILLED: bool = true;
     const PACED: bool = false;
-    const CLUSTERS: bool = false;
+    const CLUSTER: u32 = F::CTAS;
     const SPLITS: bool = !F::PREFILL;
     const MAX_LOGITS: bool = F::PREFILL;
-    const KEEPS_CHUNKS: bool = F::PREFILL && F::SCALE_PLANE;
+    const KEEPS_CHUNKS: bool = F::CTAS > 1 || F::PREFILL && F::SCALE_PLANE;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
@@ -265,7 +319,8 @@ impl<F: Format> Decode for Sparse<'_, F> {
         scores: &mut [f32; 32],
     ) {
         // SAFETY: as the caller promises.
-        unsafe { scores::mask_absent_keys(self, place, first, scores) };
+        let key_mask = unsafe { scores::key_mask(place) };
+        scores::mask_absent_keys(self, key_mask, first, scores);
     }
 
     #[inline(always)]

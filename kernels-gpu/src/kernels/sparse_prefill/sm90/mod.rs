@@ -114,10 +114,10 @@ impl<const TAIL: bool> Decode for Prefill<'_, TAIL> {
     const PLAN: SharedPlan = if TAIL { PLAN } else { PLAN_WITHOUT_TAIL };
     const REGISTER_QUERY_TILES: usize = REGISTER_QUERY_TILES as usize;
     const TAIL: bool = TAIL;
-    const STORED_KEYS: bool = true;
+    const UNFENCED_KEYS: u32 = u32::MAX;
     const ZERO_FILLED: bool = true;
     const PACED: bool = true;
-    const CLUSTERS: bool = false;
+    const CLUSTER: u32 = 1;
     const SPLITS: bool = false;
     const MAX_LOGITS: bool = true;
     const KEY_ARRIVALS: u32 = KEY_ARRIVALS;
@@ -145,7 +145,8 @@ impl<const TAIL: bool> Decode for Prefill<'_, TAIL> {
         scores: &mut [f32; 32],
     ) {
         // SAFETY: as the caller promises.
-        unsafe { scores::mask_absent_keys(self, place, first, scores) };
+        let key_mask = unsafe { scores::key_mask(place) };
+        scores::mask_absent_keys(self, key_mask, first, scores);
     }
 
     #[inline(always)]
