@@ -27,6 +27,12 @@ fn spec_with_extra(format: Fp8Format) -> Spec {
     Spec { extra: Some(ScopeSpec { page_size: 2, num_pages: 99, ..ScopeSpec::default() }), ..spec(format) }
 }
 
+/// One query token of two tiles of heads.
+fn shared_keys(format: Fp8Format, page_size: usize) -> Spec {
+    let scope = ScopeSpec { page_size, ..spec(format).scope };
+    Spec { batch: 1, s_q: 1, h_q: 128, scope, ..spec(format) }
+}
+
 fn assert_names(result: Result<impl Sized, Error>, name: &str) {
     match result.map(drop) {
         Err(Error::InvalidProblem(InvalidProblem { argument, .. })) => assert_eq!(argument, name),
@@ -110,6 +116,9 @@ fn pages_at_odd_multiples_of_8_bytes() {
                 for (page_offset, page_gap) in [(8, 0), (0, 8), (16, 24)] {
                     check(&gpu, &case, Settings { page_offset, page_gap, ..Settings::default() });
                 }
+                // As many heads as two CTAs would have that share the keys.
+                let case = shared_keys(format, page_size).case();
+                check(&gpu, &case, Settings { page_offset: 8, ..Settings::default() });
             }
         }
     }
@@ -195,25 +204,35 @@ fn nan_in_a_query_spreads() {
 fn nan_in_a_selected_token_spreads_to_its_queries() {
     for gpu in Backend::gpus() {
         for format in FORMATS {
-            let sound =
-                Spec { scope: ScopeSpec { invalid: Invalid::Never, ..spec(format).scope }, ..spec(format) }
-                    .case();
-            // After this, one index of the third query token's list names the token, and no other index does.
-            let (topk, page_size) = (sound.scope.shape.topk, sound.scope.shape.page_size);
-            let [slot, other] = [sound.scope.indices[0], sound.scope.indices[1]];
-            for part in parts(format, page_size, slot as usize % page_size) {
-                let mut case = sound.clone();
-                for index in &mut case.scope.indices {
-                    *index = if *index == slot { other } else { *index };
-                }
-                case.scope.indices[2 * topk + 5 * BLOCK + 9] = slot;
-                let page = slot as usize / page_size * format.page_bytes(page_size);
-                case.scope.kv_cache[page..][part.clone()].fill(0xff);
-                let Answer { lse, .. } = answer(&case);
-                assert_eq!(lse.iter().filter(|x| x.is_nan()).count(), case.problem.h_q, "{part:?}");
-                check(&gpu, &case, Settings::default());
-            }
+            nan_in_a_selected_token_spreads(&gpu, &spec(format), 9);
+            // With 128 heads two CTAs may share the keys: of 16, the first eight are one's, the others the other one's.
+            let scope = ScopeSpec { topk: 2 * BLOCK, ..spec(format).scope };
+            let shared = Spec { h_q: 128, scope, ..spec(format) };
+            nan_in_a_selected_token_spreads(&gpu, &shared, 3);
+            nan_in_a_selected_token_spreads(&gpu, &shared, 9);
         }
+    }
+}
+
+/// The token is key number `key` of a block of the third query token.
+fn nan_in_a_selected_token_spreads(gpu: &Backend, spec: &Spec, key: usize) {
+    let scope = ScopeSpec { invalid: Invalid::Never, ..spec.scope.clone() };
+    let sound = Spec { scope, ..spec.clone() }.case();
+    // After this, one index of the third query token's list names the token, and no other index does.
+    let (topk, page_size) = (sound.scope.shape.topk, sound.scope.shape.page_size);
+    let [slot, other] = [sound.scope.indices[0], sound.scope.indices[1]];
+    let format = spec.format;
+    for part in parts(format, page_size, slot as usize % page_size) {
+        let mut case = sound.clone();
+        for index in &mut case.scope.indices {
+            *index = if *index == slot { other } else { *index };
+        }
+        case.scope.indices[2 * topk + topk / BLOCK / 2 * BLOCK + key] = slot;
+        let page = slot as usize / page_size * format.page_bytes(page_size);
+        case.scope.kv_cache[page..][part.clone()].fill(0xff);
+        let Answer { lse, .. } = answer(&case);
+        assert_eq!(lse.iter().filter(|x| x.is_nan()).count(), case.problem.h_q, "{part:?}");
+        check(gpu, &case, Settings::default());
     }
 }
 
