@@ -81,7 +81,7 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             copy::cp_async_commit_group();
             let converter = Converter::<F>::new(thread, lane, raw_scales);
             let mut taken = Taken::default();
-            if F::CTAS > 1 && is_block {
+            if is_block {
                 copy::cp_async_wait_group::<5>();
                 taken = converter.take(0);
             }
@@ -90,10 +90,6 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             // All parts in a row, not in a loop: a jump takes longer than to read on, and the copies' addresses differ by
             // constants, so that no register of one is written while an earlier copy has yet to read it.
             if is_block {
-                if F::CTAS == 1 {
-                    copy::cp_async_wait_group::<5>();
-                    taken = converter.take(0);
-                }
                 unroll!(PART in 4 => {
                     const NUMBER: u32 = PART as u32;
                     place.part_free(NUMBER).wait_for_last();
@@ -131,12 +127,6 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                 let rows = rows.again();
                 unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, PART as u32); });
             }
-            if F::CTAS > 1 {
-                // The place before a segment's first block is its queries'.
-                let next_place = place.number() + is_block as u32 + next_start.is_segment() as u32;
-                let staged = cluster::staged_rope::<F>(thread, next_place);
-                rows.copy_rope::<F, WIDE>(thread, next_start.of_warp(rows_valid), staged);
-            }
             if is_block {
                 if F::CTAS == 1 {
                     copy::cp_async_wait_group::<5>();
@@ -148,6 +138,12 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                     arrive(thread, place.tail_full());
                 }
                 place = place.next();
+            }
+            if F::CTAS > 1 {
+                // The place before a segment's first block is its queries'.
+                let next_place = place.number() + next_start.is_segment() as u32;
+                let staged = cluster::staged_rope::<F>(thread, next_place);
+                rows.copy_rope::<F, WIDE>(thread, next_start.of_warp(rows_valid), staged);
             }
             start = next_start;
             if start.is_segment() && !start.is_end() {
