@@ -80,12 +80,11 @@ impl Phase {
         let lane = special::thread_x() % WARP_THREADS;
         // SAFETY: as the caller promises; no CTA of the cluster ends before the others.
         unsafe {
-            let ctas = if D::CLUSTER == 0 { special::cluster_ctas() } else { D::CLUSTER };
-            if D::CLUSTER == 1 {
+            if D::ALONE {
                 if lane == 0 {
                     self.barrier.arrive();
                 }
-            } else if lane < ctas {
+            } else if lane < if D::CLUSTER == 0 { special::cluster_ctas() } else { D::CLUSTER } {
                 self.barrier.arrive_in(lane);
             }
         }

@@ -99,6 +99,8 @@ pub trait Decode: Sized {
     const PACED: bool;
     /// CTAs of its clusters, which load keys together; 1 for none, 0 where it is up to the launch.
     const CLUSTER: u32;
+    /// Whether it has none. A constant by itself: of a comparison both branches would reach LLVM.
+    const ALONE: bool = Self::CLUSTER == 1;
     /// Whether requests may be split.
     const SPLITS: bool;
     /// Whether it tells each row's largest scaled score.

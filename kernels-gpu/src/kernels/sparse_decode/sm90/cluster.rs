@@ -29,7 +29,7 @@ impl Other {
     /// The other CTA of the cluster; of no use where there is none.
     #[inline(always)]
     pub fn new<F: Format>(thread: Thread) -> Self {
-        if F::CTAS == 1 {
+        if !F::SHARES {
             return Self { rows: 0, distance: 0 };
         }
         let shared = thread.staging(0);
@@ -99,7 +99,7 @@ impl Other {
 
 /// Where in a tile the keys lie that the warp converts.
 #[inline(always)]
-pub fn own_rows<F: Format>(thread: Thread) -> u32 {
+fn own_rows<F: Format>(thread: Thread) -> u32 {
     TILE.row_offset(thread.key(thread.first_token::<F>()))
 }
 

@@ -201,15 +201,22 @@ impl Rows {
         copy::cp_async_commit_group();
     }
 
-    /// Asks for the RoPE elements, for the warp's rows of a tile, the first of which is at `to`: for tokens that there are not any,
-    /// or zeros where they are of the values, too. One group of copies.
+    /// Asks for the RoPE elements, for the rows of a tile at `to` that `row` tells of the warp's tokens: for tokens that there are not
+    /// any, or zeros where they are of the values, too. One group of copies.
     ///
     /// # Safety
     /// As for [`Self::copy_codes`]; nobody else uses the rows.
     #[inline(always)]
-    pub unsafe fn copy_rope<F: Format, const WIDE: bool>(&self, thread: Thread, valid: u32, to: u32) {
+    pub unsafe fn copy_rope<F: Format, const WIDE: bool>(
+        &self,
+        thread: Thread,
+        valid: u32,
+        to: u32,
+        row: impl Fn(u32) -> u32,
+    ) {
         let share = Share::new::<F>(thread, PART_TILES);
-        let to = to + TILE.chunk(share.token - thread.first_token::<F>(), share.chunk_of_row());
+        let chunk = share.chunk_of_row();
+        let to = to + TILE.chunk(row(share.token), chunk);
         unroll!(I in 4 => {
             if I < chunks::<F>() {
                 let from = self.0[I] + F::RAW.rope_offset as u64;

@@ -190,7 +190,7 @@ impl<F: Format> Blocks<F> {
     #[inline(always)]
     pub unsafe fn next(&mut self, kernel: &Sparse<'_, F>) -> Pair {
         let (params, thread) = (kernel.params, self.thread);
-        let lane = thread.lane();
+        let (number, lane) = (thread.warp(), thread.lane());
         let mut start = 0;
         // SAFETY: as the caller promises.
         unsafe {
@@ -200,7 +200,7 @@ impl<F: Format> Blocks<F> {
                 let mut segments = kernel.again().segments_from(load_place(thread));
                 let segment = segments.next();
                 store_place(thread, segments.place());
-                if thread.warp() == 0 && lane == 0 {
+                if number == 0 && lane == 0 {
                     queue::store(segment, pending(thread, piece.segments));
                 }
                 piece.segments += 1;
@@ -222,7 +222,7 @@ impl<F: Format> Blocks<F> {
             }
             let Piece { key, end, first_keys, .. } = piece;
             let (half, token) = (lane / BLOCK_TOKENS_PER_WARP, lane % BLOCK_TOKENS_PER_WARP);
-            let position = key + half * BLOCK_KEYS + thread.key(token);
+            let position = key + half * BLOCK_KEYS + number * BLOCK_TOKENS_PER_WARP + token;
             piece.key += 2 * BLOCK_KEYS;
             piece.store(thread);
             if key + BLOCK_KEYS < end {

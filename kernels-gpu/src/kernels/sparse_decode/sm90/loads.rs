@@ -40,27 +40,31 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             // may still be under way are those behind what is waited for.
             let is_block = !start.is_empty();
             let mut raw_scales = RawScales::default();
-            let valid = start.of_warp(rows_valid);
-            if !is_block {
+            // Kept in clusters only.
+            let mut valid = if F::SHARES { start.of_warp(rows_valid) } else { 0 };
+            if is_block {
+                if F::SHARES {
+                    copy::cp_async_wait_group::<5>();
+                } else {
+                    copy::cp_async_wait_group::<4>();
+                }
+                warp::warp_sync();
+                if !F::SHARES {
+                    place.probabilities_free().wait_for_last();
+                    valid = start.of_warp(rows_valid);
+                    store_key_mask(thread, place, valid);
+                    if !F::TAIL {
+                        place.part_free(F::WHOLE_PARTS).wait_for_last();
+                    }
+                }
+                raw_scales = RawScales::load::<F>(thread, start.half());
+                if !F::SHARES {
+                    let (tile, _) = cluster::rope_tile(place);
+                    rows.copy_rope::<F, WIDE>(thread, valid, tile, |token| thread.key(token));
+                }
+            } else {
                 // Nobody takes what was asked for, but it must not land on what comes next.
                 copy::cp_async_wait_group::<0>();
-            } else if F::CTAS > 1 {
-                copy::cp_async_wait_group::<5>();
-                warp::warp_sync();
-                raw_scales = RawScales::load::<F>(thread, start.half());
-            } else {
-                copy::cp_async_wait_group::<4>();
-                warp::warp_sync();
-                place.probabilities_free().wait_for_last();
-                if thread.lane() == 0 {
-                    memory::st_shared_u16(key_mask(thread, place), valid as u16);
-                }
-                if !F::TAIL {
-                    place.part_free(F::WHOLE_PARTS).wait_for_last();
-                }
-                raw_scales = RawScales::load::<F>(thread, start.half());
-                let (tile, _) = cluster::rope_tile(place);
-                rows.copy_rope::<F, WIDE>(thread, valid, tile + cluster::own_rows::<F>(thread));
             }
             warp::warp_sync();
 
@@ -79,10 +83,11 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                 Scales::copy_of_rows::<F, WIDE>(thread, row, rows_valid, half);
             }
             copy::cp_async_commit_group();
-            let converter = Converter::<F>::new(thread, lane, raw_scales);
+            let mut converter = Converter::<F>::new(thread, lane, RawScales::default());
             let mut taken = Taken::default();
-            if is_block {
+            if F::TAKES_EARLY && is_block {
                 copy::cp_async_wait_group::<5>();
+                converter = Converter::new(thread, lane, raw_scales);
                 taken = converter.take(0);
             }
             rows = Rows::of::<F>(thread, row, half);
@@ -90,6 +95,11 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             // All parts in a row, not in a loop: a jump takes longer than to read on, and the copies' addresses differ by
             // constants, so that no register of one is written while an earlier copy has yet to read it.
             if is_block {
+                if !F::TAKES_EARLY {
+                    copy::cp_async_wait_group::<5>();
+                    converter = Converter::new(thread, lane, raw_scales);
+                    taken = converter.take(0);
+                }
                 unroll!(PART in 4 => {
                     const NUMBER: u32 = PART as u32;
                     place.part_free(NUMBER).wait_for_last();
@@ -97,9 +107,10 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                     // The next part's codes have come.
                     copy::cp_async_wait_group::<4>();
                     let is_wrong = converter.convert(&mut taken, NUMBER, to);
-                    if F::CTAS == 1 {
+                    if !F::SHARES {
                         converter.take_scales(&mut taken, NUMBER + 1);
-                        let valid = || memory::ld_shared_u16(key_mask(thread, place));
+                        let key_mask = key_mask(thread, place);
+                        let valid = || memory::ld_shared_u16(key_mask);
                         converter.convert_any(is_wrong, NUMBER, valid, to);
                         if NUMBER < F::WHOLE_PARTS {
                             arrive(thread, place.part_full(NUMBER));
@@ -109,9 +120,7 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                         converter.convert_any(is_wrong, NUMBER, || valid, to);
                         if NUMBER == VALUE_PARTS - 1 {
                             place.probabilities_free().wait_for_last();
-                            if thread.lane() == 0 {
-                                memory::st_shared_u16(key_mask(thread, place), valid as u16);
-                            }
+                            store_key_mask(thread, place, valid);
                         }
                         rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
                         fence::fence_proxy_async_shared();
@@ -128,22 +137,23 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                 unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, PART as u32); });
             }
             if is_block {
-                if F::CTAS == 1 {
+                if !F::SHARES {
                     copy::cp_async_wait_group::<5>();
                     if !F::TAIL {
                         arrive(thread, place.part_full(F::WHOLE_PARTS));
                     }
                 }
-                if F::CTAS == 1 || !F::TAIL {
+                if !F::SHARES || !F::TAIL {
                     arrive(thread, place.tail_full());
                 }
                 place = place.next();
             }
-            if F::CTAS > 1 {
+            if F::SHARES {
                 // The place before a segment's first block is its queries'.
                 let next_place = place.number() + next_start.is_segment() as u32;
                 let staged = cluster::staged_rope::<F>(thread, next_place);
-                rows.copy_rope::<F, WIDE>(thread, next_start.of_warp(rows_valid), staged);
+                let row = |token| token - thread.first_token::<F>();
+                rows.copy_rope::<F, WIDE>(thread, next_start.of_warp(rows_valid), staged, row);
             }
             start = next_start;
             if start.is_segment() && !start.is_end() {
@@ -160,6 +170,18 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
         blocks.publish();
         // What was asked for behind the last block must land before the CTA ends.
         copy::cp_async_wait_group::<0>();
+    }
+}
+
+/// Tells which of the warp's keys of a block there are.
+///
+/// # Safety
+/// The whole warp calls it, when the place's probabilities are free.
+#[inline(always)]
+unsafe fn store_key_mask<F: Format>(thread: Thread, place: BlockPlace<Sparse<F>>, valid: u32) {
+    if thread.lane() == 0 {
+        // SAFETY: as the caller promises.
+        unsafe { memory::st_shared_u16(key_mask(thread, place), valid as u16) };
     }
 }
 
@@ -190,7 +212,7 @@ impl Thread {
         // Exchanged with itself, as ptxas would read the special register anew each time, which takes as long as all stores
         // before.
         // SAFETY: as the caller promises.
-        let rank = if F::CTAS > 1 { special::cluster_rank() * RANK } else { 0 };
+        let rank = if F::SHARES { special::cluster_rank() * RANK } else { 0 };
         let thread = unsafe { warp::shfl_bfly::<0>(special::thread_x() | rank) };
         Self { shared: special::dynamic_shared(), thread }
     }
@@ -210,7 +232,7 @@ impl Thread {
     /// The first token that its warp converts, of the block's tokens that it knows.
     #[inline(always)]
     pub fn first_token<F: Format>(self) -> u32 {
-        if F::CTAS > 1 { self.rank() * F::WARP_TOKENS } else { 0 }
+        if F::SHARES { self.rank() * F::WARP_TOKENS } else { 0 }
     }
 
     /// The key of a block that is token number `token` of those that its warp knows.
@@ -222,7 +244,7 @@ impl Thread {
     /// Whether its warp converts the token that a lane has looked up.
     #[inline(always)]
     pub fn converts<F: Format>(self, lane: u32) -> bool {
-        F::CTAS == 1 || lane / F::WARP_TOKENS % F::CTAS == self.rank()
+        !F::SHARES || lane / F::WARP_TOKENS % F::CTAS == self.rank()
     }
 
     /// Its number in the warp.

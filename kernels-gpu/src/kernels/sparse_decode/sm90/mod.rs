@@ -67,9 +67,14 @@ pub trait Format {
     /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
     const CTAS: u32 = 1;
     /// Whether the scores get some of the loads' registers: ptxas spills some there otherwise.
-    const MORE_SCORES_REGISTERS: bool = Self::TAIL && Self::PREFILL && Self::CTAS > 1;
+    const MORE_SCORES_REGISTERS: bool = Self::TAIL && Self::PREFILL && Self::SHARES;
+    /// Whether a block's first chunks are on their way to registers before the next block's rows are known. It pays but for
+    /// MODEL1 without clusters.
+    const TAKES_EARLY: bool = Self::TAIL || Self::SHARES;
     /// Tokens of a block that a warp converts.
     const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS;
+    /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
+    const SHARES: bool = Self::CTAS > 1;
     /// Parts that are codes alone.
     const WHOLE_PARTS: u32 = VALUE_PARTS - 1 + Self::TAIL as u32;
 }
@@ -187,7 +192,7 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
         }
         // The combine kernel waits for this one to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
-        if F::CTAS == 1 {
+        if !F::SHARES {
             cta_barrier(THREADS);
         } else {
             cluster_barrier();
@@ -227,14 +232,14 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
                 } else {
                     special::setmaxnreg_dec::<LOADS_REGISTERS>();
                 }
-                if F::CTAS > 1 || params.wide_rows != 0 {
+                if F::SHARES || params.wide_rows != 0 {
                     loads::run::<_, true>(&kernel(), segments);
                 } else {
                     loads::run::<_, false>(&kernel(), segments);
                 }
             }
         }
-        if F::CTAS > 1 {
+        if F::SHARES {
             // The others of the cluster write to this CTA's shared memory and arrive at its barriers until they are done.
             cluster_barrier();
         }
@@ -297,13 +302,13 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const REGISTER_QUERY_TILES: usize =
         (VALUE_PARTS * PART_TILES + F::TAIL as u32 - SHARED_QUERY_TILES) as usize;
     const TAIL: bool = F::TAIL;
-    const UNFENCED_KEYS: u32 = if F::CTAS == 1 { u32::MAX } else { 0 };
+    const UNFENCED_KEYS: u32 = if !F::SHARES { u32::MAX } else { 0 };
     const ZERO_FILLED: bool = true;
     const PACED: bool = false;
     const CLUSTER: u32 = F::CTAS;
     const SPLITS: bool = !F::PREFILL;
     const MAX_LOGITS: bool = F::PREFILL;
-    const KEEPS_CHUNKS: bool = F::CTAS > 1 || F::PREFILL && F::SCALE_PLANE;
+    const KEEPS_CHUNKS: bool = F::SHARES || F::PREFILL && F::SCALE_PLANE;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
