@@ -8,17 +8,140 @@
 //! RoPE elements need no conversion, but room: probabilities come to where a tail was while the other CTA's copy may be under
 //! way. So they come to the staging, and the copy engine brings them to both CTAs from there.
 
-use super::loads::Thread;
+use super::super::Queries;
+use super::codes::{Converter, Lane, RawScales, Rows, Scales, Taken};
+use super::gather::{Blocks, Start};
+use super::loads::{Thread, arrive, key_mask};
 use super::{Format, Sparse};
-use crate::kernels::decode::sm90::TILE;
+use crate::attention::divide::divide;
+use crate::attention::unroll;
+use crate::kernels::decode::segments::Segments;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
-use crate::ptx::{copy, special, warp};
+use crate::kernels::decode::sm90::{Decode, TILE, queries};
+use crate::ptx::{copy, fence, memory, special, warp};
 use oximla_types::kernels::decode::{PART_TILES, TILE_BYTES, VALUE_PARTS};
 use oximla_types::kernels::sparse_decode::{WARP_CODES_BYTES, WARP_PART_BYTES};
 
+/// Rows are aligned to 16 bytes.
+const WIDE: bool = true;
+
+/// Runs the role of the loads in a cluster, as [`loads::run`](super::loads::run) does where there is none.
+///
+/// # Safety
+/// As there, in both CTAs; all rows of all caches are aligned to 16 bytes.
+#[inline(always)]
+pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries<'_>>) {
+    let params = kernel.params;
+    // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
+    unsafe {
+        let thread = Thread::this::<F>();
+        let mut blocks = Blocks::<F>::new(thread, segments);
+        let lane = Lane::this::<F>(thread);
+        let other = Other::new::<F>(thread);
+        let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
+        // The first time around, there is no block yet, but the first one is asked for.
+        let mut start = Start::NONE;
+        let mut next = blocks.next(kernel);
+        // Of the blocks that are asked for each lane of a half knows a row.
+        let (mut row, mut rows_valid) = (params.scopes[0].kv_cache, 0);
+        while !start.is_end() {
+            // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part, its RoPE
+            // elements. Groups that may still be under way are those behind what is waited for.
+            let is_block = !start.is_empty();
+            let mut raw_scales = RawScales::default();
+            let valid = start.of_warp(rows_valid);
+            if is_block {
+                copy::cp_async_wait_group::<5>();
+                warp::warp_sync();
+                raw_scales = RawScales::load::<F>(thread, start.half());
+            } else {
+                // Nobody takes what was asked for, but it must not land on what comes next.
+                copy::cp_async_wait_group::<0>();
+            }
+            warp::warp_sync();
+
+            let mut next_start = Start::SECOND;
+            if !start.is_of_two() {
+                // The indices have come during the last blocks.
+                let (token, valid) = next.token::<F>(params);
+                (row, rows_valid, next_start) = (token.row, valid, next.start);
+                if F::SCALE_PLANE {
+                    Scales::copy_of_plane::<F>(thread, token.scales, valid);
+                }
+                next = blocks.next(kernel);
+            }
+            let half = next_start.half();
+            if !F::SCALE_PLANE {
+                Scales::copy_of_rows::<F, WIDE>(thread, row, rows_valid, half);
+            }
+            copy::cp_async_commit_group();
+            let converter = Converter::<F>::new(thread, lane, raw_scales);
+            let mut taken = Taken::default();
+            if is_block {
+                // On their way while the next block's rows are exchanged.
+                copy::cp_async_wait_group::<5>();
+                taken = converter.take(0);
+            }
+            let rows = Rows::of::<F>(thread, row, half);
+
+            if is_block {
+                unroll!(PART in 4 => {
+                    const NUMBER: u32 = PART as u32;
+                    place.part_free(NUMBER).wait_for_last();
+                    let to = place.part(NUMBER);
+                    // The next part's codes have come, or the RoPE elements.
+                    copy::cp_async_wait_group::<4>();
+                    let is_wrong = converter.convert(&mut taken, NUMBER, to);
+                    converter.convert_any(is_wrong, NUMBER, || valid, to);
+                    if NUMBER == VALUE_PARTS - 1 {
+                        place.probabilities_free().wait_for_last();
+                        if thread.lane() == 0 {
+                            memory::st_shared_u16(key_mask(thread, place), valid as u16);
+                        }
+                    }
+                    rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
+                    fence::fence_proxy_async_shared();
+                    other.hand_over(thread, place, NUMBER, 0);
+                    converter.take_scales(&mut taken, NUMBER + 1);
+                    other.hand_over(thread, place, NUMBER, 1);
+                    if NUMBER == VALUE_PARTS - 1 {
+                        other.hand_over_rope(thread, place);
+                    }
+                });
+                if !F::TAIL {
+                    arrive(thread, place.tail_full());
+                }
+                place = place.next();
+            } else {
+                let rows = rows.again();
+                unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, PART as u32); });
+            }
+            // The place before a segment's first block is its queries'.
+            let next_place = place.number() + next_start.is_segment() as u32;
+            let staged = staged_rope::<F>(thread, next_place);
+            let row_of = |token| token - thread.first_token::<F>();
+            rows.copy_rope::<F, WIDE>(thread, next_start.of_warp(rows_valid), staged, row_of);
+            start = next_start;
+            if start.is_segment() && !start.is_end() {
+                blocks.publish();
+                if !start.is_empty() {
+                    // Made anew, so that the loop need not keep what only this takes.
+                    let kernel = &kernel.again();
+                    let (batch, query) = divide(start.request(), &kernel.params.queries);
+                    queries::load(kernel, kernel.q_map, place, query, batch);
+                    place = place.next();
+                }
+            }
+        }
+        blocks.publish();
+        // What was asked for behind the last block must land before the CTA ends.
+        copy::cp_async_wait_group::<0>();
+    }
+}
+
 /// What a warp knows to hand its keys over to the other CTA.
 #[derive(Clone, Copy)]
-pub struct Other {
+struct Other {
     /// Where in a tile the keys lie that the warp converts.
     rows: u32,
     /// From an address in this CTA to the same one in the other.
@@ -26,15 +149,13 @@ pub struct Other {
 }
 
 impl Other {
-    /// The other CTA of the cluster; of no use where there is none.
+    /// The other CTA of the cluster.
     #[inline(always)]
-    pub fn new<F: Format>(thread: Thread) -> Self {
-        if !F::SHARES {
-            return Self { rows: 0, distance: 0 };
-        }
+    fn new<F: Format>(thread: Thread) -> Self {
         let shared = thread.staging(0);
         let distance = special::mapa(shared, thread.rank() ^ 1).wrapping_sub(shared);
-        Self { rows: own_rows::<F>(thread), distance }
+        let rows = TILE.row_offset(thread.key(thread.first_token::<F>()));
+        Self { rows, distance }
     }
 
     /// Copies the warp's keys of a part's tile, if they come from codes. Arrives with the first tile, once for the warp, for the
@@ -43,13 +164,7 @@ impl Other {
     /// # Safety
     /// The whole warp calls it, in both CTAs, when it has stored its keys and fenced them; the protocol expects it.
     #[inline(always)]
-    pub unsafe fn hand_over<F: Format>(
-        self,
-        thread: Thread,
-        place: BlockPlace<Sparse<F>>,
-        part: u32,
-        tile: u32,
-    ) {
+    unsafe fn hand_over<F: Format>(self, thread: Thread, place: BlockPlace<Sparse<F>>, part: u32, tile: u32) {
         let (bytes, tiles) = (row_bytes::<F>(), F::RAW.code_tiles(part as usize));
         let full = place.part_full(part);
         // SAFETY: as the caller promises. What is copied is free in the other CTA, as its values arrive here, too.
@@ -71,7 +186,7 @@ impl Other {
     /// # Safety
     /// As for [`Self::hand_over`], which comes first.
     #[inline(always)]
-    pub unsafe fn hand_over_rope<F: Format>(self, thread: Thread, place: BlockPlace<Sparse<F>>) {
+    unsafe fn hand_over_rope<F: Format>(self, thread: Thread, place: BlockPlace<Sparse<F>>) {
         let (bytes, from) = (row_bytes::<F>(), staged_rope::<F>(thread, place.number()));
         let (tile, full) = rope_tile(place);
         let to = tile + self.rows;
@@ -97,12 +212,6 @@ impl Other {
     }
 }
 
-/// Where in a tile the keys lie that the warp converts.
-#[inline(always)]
-fn own_rows<F: Format>(thread: Thread) -> u32 {
-    TILE.row_offset(thread.key(thread.first_token::<F>()))
-}
-
 /// Bytes of the warp's rows of a tile.
 #[inline(always)]
 fn row_bytes<F: Format>() -> u32 {
@@ -115,14 +224,14 @@ fn row_bytes<F: Format>() -> u32 {
 /// Of four in turns: one is asked for when the block before it is converted, and the place before may be its queries'; by then the tail
 /// of the second block before that is free, and what has been copied from there for it and all earlier ones.
 #[inline(always)]
-pub fn staged_rope<F: Format>(thread: Thread, place: u32) -> u32 {
+fn staged_rope<F: Format>(thread: Thread, place: u32) -> u32 {
     let offset = place % VALUE_PARTS * WARP_PART_BYTES + WARP_PART_BYTES / F::CTAS;
     thread.warp_staging(offset, WARP_CODES_BYTES)
 }
 
 /// The tile that RoPE elements go to, and the phase that they make full.
 #[inline(always)]
-pub fn rope_tile<F: Format>(place: BlockPlace<Sparse<F>>) -> (u32, Phase) {
+fn rope_tile<F: Format>(place: BlockPlace<Sparse<F>>) -> (u32, Phase) {
     if F::TAIL {
         (place.tail(), place.tail_full())
     } else {

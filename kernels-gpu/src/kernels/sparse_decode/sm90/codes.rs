@@ -92,7 +92,7 @@ impl Share {
     /// What [`Rows`] say of the lane's `i`-th token.
     #[inline(always)]
     fn row<F: Format>(self, rows: &Rows, i: usize) -> u64 {
-        if self.count == chunks::<F>() {
+        if self.step == TOKEN_STEP {
             rows.0[i]
         } else if self.token & TOKEN_STEP == 0 {
             rows.0[2 * i]
@@ -158,7 +158,7 @@ impl Rows {
         let share = Share::new::<F>(thread, PART_TILES);
         let mut rows = [0; CHUNKS];
         unroll!(I in 4 => {
-            if I < chunks::<F>() {
+            if !F::SHARES || I < CHUNKS / 2 {
                 // SAFETY: as the caller promises.
                 let [low, high] = unsafe {
                     let of_lane = half * BLOCK_TOKENS_PER_WARP + share.token(I);
@@ -218,7 +218,7 @@ impl Rows {
         let chunk = share.chunk_of_row();
         let to = to + TILE.chunk(row(share.token), chunk);
         unroll!(I in 4 => {
-            if I < chunks::<F>() {
+            if !F::SHARES || I < CHUNKS / 2 {
                 let from = self.0[I] + F::RAW.rope_offset as u64;
                 // A tail is only multiplied to scores, which are masked.
                 let is_valid = F::TAIL || share.flag(valid, I) != 0;

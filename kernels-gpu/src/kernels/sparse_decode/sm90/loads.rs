@@ -1,8 +1,7 @@
 //! The loads role: gathers tokens, converts them, and asks the copy engine for queries.
 
 use super::super::Queries;
-use super::cluster::{self, Other};
-use super::codes::{Converter, Lane, RawScales, Rows, Scales, Taken};
+use super::codes::{Converter, Lane, RawScales, Rows, Scales};
 use super::gather::{Blocks, Start};
 use super::{Format, Sparse};
 use crate::attention::divide::divide;
@@ -10,12 +9,12 @@ use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
 use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS, queries};
-use crate::ptx::{copy, fence, memory, special, warp};
-use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, THREADS, VALUE_PARTS};
+use crate::ptx::{copy, memory, special, warp};
+use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, THREADS, TILE_BYTES};
 use oximla_types::kernels::sparse_decode::PLAN;
 use oximla_types::launch::WARP_THREADS;
 
-/// Runs the role; `segments` are the CTA's. With `WIDE`, the rows of all caches are aligned to 16 bytes, else to 8.
+/// Runs the role where no cluster shares the keys; `segments` are the CTA's. With `WIDE`, the rows of all caches are aligned to 16 bytes, else to 8.
 ///
 /// # Safety
 /// All threads of the warpgroup call it, after the barriers are initialised.
@@ -27,7 +26,6 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
         let thread = Thread::this::<F>();
         let mut blocks = Blocks::<F>::new(thread, segments);
         let lane = Lane::this::<F>(thread);
-        let other = Other::new::<F>(thread);
         let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
         // The first time around, there is no block yet, but the first one is asked for.
         let (mut start, mut rows) = (Start::NONE, Rows::none(params));
@@ -35,33 +33,27 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
         // Of the blocks that are asked for each lane of a half knows a row.
         let (mut row, mut rows_valid) = (params.scopes[0].kv_cache, 0);
         while !start.is_end() {
-            // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part, its RoPE
-            // elements. These are asked for when the block is converted, or in a cluster together with its codes. Groups that
-            // may still be under way are those behind what is waited for.
+            // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part, its
+            // RoPE elements, between those of the block before and of the next. Groups that may still be under way are those
+            // behind what is waited for.
             let is_block = !start.is_empty();
             let mut raw_scales = RawScales::default();
-            // Kept in clusters only.
-            let mut valid = if F::SHARES { start.of_warp(rows_valid) } else { 0 };
             if is_block {
-                if F::SHARES {
-                    copy::cp_async_wait_group::<5>();
-                } else {
-                    copy::cp_async_wait_group::<4>();
-                }
+                copy::cp_async_wait_group::<4>();
                 warp::warp_sync();
-                if !F::SHARES {
-                    place.probabilities_free().wait_for_last();
-                    valid = start.of_warp(rows_valid);
-                    store_key_mask(thread, place, valid);
-                    if !F::TAIL {
-                        place.part_free(F::WHOLE_PARTS).wait_for_last();
-                    }
+                place.probabilities_free().wait_for_last();
+                let valid = start.of_warp(rows_valid);
+                if thread.lane() == 0 {
+                    memory::st_shared_u16(key_mask(thread, place), valid as u16);
                 }
+                let tile = if F::TAIL {
+                    place.tail()
+                } else {
+                    place.part_free(F::WHOLE_PARTS).wait_for_last();
+                    place.part(F::WHOLE_PARTS) + TILE_BYTES
+                };
                 raw_scales = RawScales::load::<F>(thread, start.half());
-                if !F::SHARES {
-                    let (tile, _) = cluster::rope_tile(place);
-                    rows.copy_rope::<F, WIDE>(thread, valid, tile, |token| thread.key(token));
-                }
+                rows.copy_rope::<F, WIDE>(thread, valid, tile, |token| thread.key(token));
             } else {
                 // Nobody takes what was asked for, but it must not land on what comes next.
                 copy::cp_async_wait_group::<0>();
@@ -83,23 +75,14 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                 Scales::copy_of_rows::<F, WIDE>(thread, row, rows_valid, half);
             }
             copy::cp_async_commit_group();
-            let mut converter = Converter::<F>::new(thread, lane, RawScales::default());
-            let mut taken = Taken::default();
-            if F::TAKES_EARLY && is_block {
-                copy::cp_async_wait_group::<5>();
-                converter = Converter::new(thread, lane, raw_scales);
-                taken = converter.take(0);
-            }
             rows = Rows::of::<F>(thread, row, half);
 
             // All parts in a row, not in a loop: a jump takes longer than to read on, and the copies' addresses differ by
             // constants, so that no register of one is written while an earlier copy has yet to read it.
             if is_block {
-                if !F::TAKES_EARLY {
-                    copy::cp_async_wait_group::<5>();
-                    converter = Converter::new(thread, lane, raw_scales);
-                    taken = converter.take(0);
-                }
+                copy::cp_async_wait_group::<5>();
+                let converter = Converter::<F>::new(thread, lane, raw_scales);
+                let mut taken = converter.take(0);
                 unroll!(PART in 4 => {
                     const NUMBER: u32 = PART as u32;
                     place.part_free(NUMBER).wait_for_last();
@@ -107,53 +90,26 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
                     // The next part's codes have come.
                     copy::cp_async_wait_group::<4>();
                     let is_wrong = converter.convert(&mut taken, NUMBER, to);
-                    if !F::SHARES {
-                        converter.take_scales(&mut taken, NUMBER + 1);
-                        let key_mask = key_mask(thread, place);
-                        let valid = || memory::ld_shared_u16(key_mask);
-                        converter.convert_any(is_wrong, NUMBER, valid, to);
-                        if NUMBER < F::WHOLE_PARTS {
-                            arrive(thread, place.part_full(NUMBER));
-                        }
-                        rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
-                    } else {
-                        converter.convert_any(is_wrong, NUMBER, || valid, to);
-                        if NUMBER == VALUE_PARTS - 1 {
-                            place.probabilities_free().wait_for_last();
-                            store_key_mask(thread, place, valid);
-                        }
-                        rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
-                        fence::fence_proxy_async_shared();
-                        other.hand_over(thread, place, NUMBER, 0);
-                        converter.take_scales(&mut taken, NUMBER + 1);
-                        other.hand_over(thread, place, NUMBER, 1);
-                        if NUMBER == VALUE_PARTS - 1 {
-                            other.hand_over_rope(thread, place);
-                        }
+                    converter.take_scales(&mut taken, NUMBER + 1);
+                    let key_mask = key_mask(thread, place);
+                    let valid = || memory::ld_shared_u16(key_mask);
+                    converter.convert_any(is_wrong, NUMBER, valid, to);
+                    if NUMBER < F::WHOLE_PARTS {
+                        arrive(thread, place.part_full(NUMBER));
                     }
+                    rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
                 });
             } else {
                 let rows = rows.again();
                 unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, PART as u32); });
             }
             if is_block {
-                if !F::SHARES {
-                    copy::cp_async_wait_group::<5>();
-                    if !F::TAIL {
-                        arrive(thread, place.part_full(F::WHOLE_PARTS));
-                    }
+                copy::cp_async_wait_group::<5>();
+                if !F::TAIL {
+                    arrive(thread, place.part_full(F::WHOLE_PARTS));
                 }
-                if !F::SHARES || !F::TAIL {
-                    arrive(thread, place.tail_full());
-                }
+                arrive(thread, place.tail_full());
                 place = place.next();
-            }
-            if F::SHARES {
-                // The place before a segment's first block is its queries'.
-                let next_place = place.number() + next_start.is_segment() as u32;
-                let staged = cluster::staged_rope::<F>(thread, next_place);
-                let row = |token| token - thread.first_token::<F>();
-                rows.copy_rope::<F, WIDE>(thread, next_start.of_warp(rows_valid), staged, row);
             }
             start = next_start;
             if start.is_segment() && !start.is_end() {
@@ -173,21 +129,9 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
     }
 }
 
-/// Tells which of the warp's keys of a block there are.
-///
-/// # Safety
-/// The whole warp calls it, when the place's probabilities are free.
-#[inline(always)]
-unsafe fn store_key_mask<F: Format>(thread: Thread, place: BlockPlace<Sparse<F>>, valid: u32) {
-    if thread.lane() == 0 {
-        // SAFETY: as the caller promises.
-        unsafe { memory::st_shared_u16(key_mask(thread, place), valid as u16) };
-    }
-}
-
 /// Address of the mask of the warp's keys of a block.
 #[inline(always)]
-fn key_mask<F: Format>(thread: Thread, place: BlockPlace<Sparse<F>>) -> u32 {
+pub fn key_mask<F: Format>(thread: Thread, place: BlockPlace<Sparse<F>>) -> u32 {
     place.key_mask() + BLOCK_TOKENS_PER_WARP / 8 * thread.warp()
 }
 
@@ -198,7 +142,8 @@ const _: () = assert!(THREADS <= RANK);
 /// A thread of the role. It is asked for a lot: kept in registers, but nothing that follows from it.
 #[derive(Clone, Copy)]
 pub struct Thread {
-    shared: u32,
+    /// Address of shared memory.
+    pub shared: u32,
     thread: u32,
 }
 
@@ -208,7 +153,7 @@ impl Thread {
     /// # Safety
     /// The whole warp calls it.
     #[inline(always)]
-    unsafe fn this<F: Format>() -> Self {
+    pub unsafe fn this<F: Format>() -> Self {
         // Exchanged with itself, as ptxas would read the special register anew each time, which takes as long as all stores
         // before.
         // SAFETY: as the caller promises.
@@ -271,7 +216,7 @@ impl Thread {
 /// # Safety
 /// The whole warp calls it; the protocol expects it.
 #[inline(always)]
-unsafe fn arrive(thread: Thread, full: Phase) {
+pub unsafe fn arrive(thread: Thread, full: Phase) {
     // SAFETY: as the caller promises.
     unsafe {
         warp::warp_sync();

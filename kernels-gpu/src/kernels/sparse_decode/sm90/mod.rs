@@ -68,9 +68,6 @@ pub trait Format {
     const CTAS: u32 = 1;
     /// Whether the scores get some of the loads' registers: ptxas spills some there otherwise.
     const MORE_SCORES_REGISTERS: bool = Self::TAIL && Self::PREFILL && Self::SHARES;
-    /// Whether a block's first chunks are on their way to registers before the next block's rows are known. It pays but for
-    /// MODEL1 without clusters.
-    const TAKES_EARLY: bool = Self::TAIL || Self::SHARES;
     /// Tokens of a block that a warp converts.
     const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS;
     /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
@@ -232,7 +229,9 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
                 } else {
                     special::setmaxnreg_dec::<LOADS_REGISTERS>();
                 }
-                if F::SHARES || params.wide_rows != 0 {
+                if F::SHARES {
+                    cluster::run(&kernel(), segments);
+                } else if params.wide_rows != 0 {
                     loads::run::<_, true>(&kernel(), segments);
                 } else {
                     loads::run::<_, false>(&kernel(), segments);
