@@ -57,8 +57,8 @@ impl SparsePlan {
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
         let kernels = [
-            (contract::V32_SM90, contract::V32_CLUSTER_SM90),
-            (contract::MODEL1_SM90, contract::MODEL1_CLUSTER_SM90),
+            (contract::V32_SM90, Some(contract::V32_CLUSTER_SM90)),
+            (contract::MODEL1_SM90, Some(contract::MODEL1_CLUSTER_SM90)),
         ];
         let mut plan = Self::without_splits(problem, "batch · s_q", kernels, device)?;
         let queries = problem.batch * problem.s_q;
@@ -71,17 +71,17 @@ impl SparsePlan {
     /// A prefill of the problem's query tokens, none of which is split.
     pub(crate) fn of_prefill(problem: &SparseDecode, device: &Arc<GpuDevice>) -> Result<Self, Error> {
         let kernels = [
-            (sparse_prefill::V32_SM90, sparse_prefill::V32_CLUSTER_SM90),
-            (sparse_prefill::MODEL1_SM90, sparse_prefill::MODEL1_CLUSTER_SM90),
+            (sparse_prefill::V32_SM90, None),
+            (sparse_prefill::MODEL1_SM90, Some(sparse_prefill::MODEL1_CLUSTER_SM90)),
         ];
         Self::without_splits(problem, "s_q", kernels, device)
     }
 
-    /// With the kernels of the problem's format, V3.2 or MODEL1: for CTAs by themselves, and in clusters. Errors call the number of query tokens `queries`.
+    /// With the kernels of the problem's format, V3.2 or MODEL1: for CTAs by themselves, and in clusters, if there is one. Errors call the number of query tokens `queries`.
     fn without_splits(
         problem: &SparseDecode,
         queries: &str,
-        [v32, model1]: [(LaunchContract, LaunchContract); 2],
+        [v32, model1]: [(LaunchContract, Option<LaunchContract>); 2],
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
         let (alone, cluster) = match problem.format {
@@ -97,7 +97,10 @@ impl SparsePlan {
             problem: problem.clone(),
             determinism: Determinism::default(),
             decode: Kernel::of(&alone)?,
-            cluster: if shape.cluster() == cluster.cluster { Some(Kernel::of(&cluster)?) } else { None },
+            cluster: cluster
+                .filter(|contract| contract.cluster == shape.cluster())
+                .map(|contract| Kernel::of(&contract))
+                .transpose()?,
             shape,
             split: None,
         })

@@ -76,7 +76,7 @@ pub unsafe fn cp_async_bulk_tensor_4d_multicast(
 }
 
 /// `cp.async.bulk.shared::cluster.shared::cta`: one lane of the warp (`elect.sync`) copies `bytes` bytes of this CTA's shared
-/// memory to an address of the cluster's (`mapa`), and completes on the barrier of such an address in the same CTA.
+/// memory to an address of another CTA of the cluster (`mapa`), and completes on the barrier of such an address there.
 ///
 /// # Safety
 /// The whole warp calls it with the same. Addresses and `bytes` are multiples of 16; the source is not written before the copy

@@ -32,9 +32,6 @@ pub const SCORES_REGISTERS: u32 = 112;
 /// Registers of a thread of the loads warpgroup.
 pub const LOADS_REGISTERS: u32 = 80;
 
-/// Registers that a thread of the scores has more, and one of the loads less, in the kernel that needs it.
-pub const MOVED_REGISTERS: u32 = 16;
-
 /// The shortest piece of the work line, in blocks, where the longest request takes `longest` of it. To gather and convert a
 /// block takes longer than to load another partial result, as long as those of a request are loaded all at once.
 pub const fn min_payload(longest: u32) -> u32 {

@@ -79,6 +79,11 @@ impl Unit<'_> {
                     Direction::SharedToShared => Space::SharedCta,
                     Direction::GlobalToShared | Direction::SharedToGlobal => Space::Global,
                 };
+                if bulk.direction == Direction::SharedToShared && near_cta == place.cta {
+                    let message =
+                        "the destination is in the CTA that copies; needed is another one of its cluster";
+                    return Err((Check::BulkCopy, message.to_owned()));
+                }
                 let other = self.locate(place.cta, space, other).map_err(out_of_bounds)?;
                 (vec![(near_address, Some(other), bytes)], bytes, [0; 16], None)
             }

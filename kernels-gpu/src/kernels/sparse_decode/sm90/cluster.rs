@@ -6,10 +6,10 @@
 //! copies them to the same place of the other CTA, whose barrier for the part waits for the bytes as well.
 //!
 //! RoPE elements need no conversion, but room: probabilities come to where a tail was while the other CTA's copy may be under
-//! way. So they come to the staging, and the copy engine brings them to both CTAs from there.
+//! way. So they come to the staging: from there the lanes store their own, and the copy engine brings them to the other CTA.
 
 use super::super::Queries;
-use super::codes::{Converter, Lane, RawScales, Rows, Scales, Taken};
+use super::codes::{Converter, Lane, RawScales, Rows, Scales, Taken, store_rope};
 use super::gather::{Blocks, Start};
 use super::loads::{Thread, arrive, key_mask};
 use super::{Format, Sparse};
@@ -98,6 +98,8 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Quer
                         if thread.lane() == 0 {
                             memory::st_shared_u16(key_mask(thread, place), valid as u16);
                         }
+                        let (tile, _) = rope_tile(place);
+                        store_rope::<F>(thread, staged_rope::<F>(thread, place.number()), tile);
                     }
                     rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
                     fence::fence_proxy_async_shared();
@@ -170,8 +172,8 @@ impl Other {
         // SAFETY: as the caller promises. What is copied is free in the other CTA, as its values arrive here, too.
         unsafe {
             if tile == 0 {
-                // What is no code are RoPE elements, which both CTAs copy.
-                arrive_expecting(thread, full, (tiles + F::CTAS * (PART_TILES - tiles)) * bytes);
+                // What is no code are RoPE elements.
+                arrive_expecting(thread, full, PART_TILES * bytes);
             }
             if tile < tiles {
                 let keys = place.part(part) + tile * TILE_BYTES + self.rows;
@@ -180,22 +182,20 @@ impl Other {
         }
     }
 
-    /// Copies the warp's RoPE elements of a block from the staging to where they belong, in both CTAs. Arrives for the tail,
-    /// if they are one.
+    /// Copies the warp's RoPE elements of a block from the staging to where they belong. Arrives for the tail, if they are one.
     ///
     /// # Safety
     /// As for [`Self::hand_over`], which comes first.
     #[inline(always)]
     unsafe fn hand_over_rope<F: Format>(self, thread: Thread, place: BlockPlace<Sparse<F>>) {
-        let (bytes, from) = (row_bytes::<F>(), staged_rope::<F>(thread, place.number()));
+        let (bytes, from) = (row_bytes::<F>(), staged_rope::<F>(thread, special::again(place.number())));
         let (tile, full) = rope_tile(place);
         let to = tile + self.rows;
         // SAFETY: as the caller promises.
         unsafe {
             if F::TAIL {
-                arrive_expecting(thread, full, F::CTAS * bytes);
+                arrive_expecting(thread, full, bytes);
             }
-            copy::cp_async_bulk_to_cluster(to, from, bytes, full.barrier.address());
             self.copy(to, from, bytes, full);
         }
     }

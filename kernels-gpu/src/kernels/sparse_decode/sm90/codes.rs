@@ -230,6 +230,24 @@ impl Rows {
     }
 }
 
+/// Copies a lane's RoPE elements from the warp's rows at `staged` to those of the tile at `tile`.
+///
+/// # Safety
+/// The lane's copies to `staged` have come; nobody else uses the tile's rows.
+#[inline(always)]
+pub unsafe fn store_rope<F: Format>(thread: Thread, staged: u32, tile: u32) {
+    let share = Share::new::<F>(thread, PART_TILES);
+    let chunk = share.chunk_of_row();
+    let from = staged + TILE.chunk(share.token - thread.first_token::<F>(), chunk);
+    let to = tile + TILE.chunk(thread.key(share.token), chunk);
+    // SAFETY: as the caller promises.
+    unsafe {
+        let row = |i: u32| i * share.step;
+        let words = [0, 1].map(|i| memory::ld_shared_u32x4(TILE.rows_further(from, row(i))));
+        unroll!(I in 2 => { memory::st_shared_u32x4(TILE.rows_further(to, row(I as u32)), words[I]); });
+    }
+}
+
 /// Copies 16 bytes to shared memory, or zeros.
 ///
 /// # Safety

@@ -47,8 +47,7 @@ use oximla_types::kernels::decode::{
 };
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
-    LOADS_REGISTERS, MOVED_REGISTERS, PLAN, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES,
-    SparseDecodeParams,
+    LOADS_REGISTERS, PLAN, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES, SparseDecodeParams,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
@@ -66,8 +65,6 @@ pub trait Format {
     const PREFILL: bool = false;
     /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
     const CTAS: u32 = 1;
-    /// Whether the scores get some of the loads' registers: ptxas spills some there otherwise.
-    const MORE_SCORES_REGISTERS: bool = Self::TAIL && Self::PREFILL && Self::SHARES;
     /// Tokens of a block that a warp converts.
     const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS;
     /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
@@ -203,11 +200,7 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
         let kernel = || Sparse::<F>::new(params, q_map);
         match role {
             0 => {
-                if F::MORE_SCORES_REGISTERS {
-                    special::setmaxnreg_dec::<{ SCORES_REGISTERS + MOVED_REGISTERS }>();
-                } else {
-                    special::setmaxnreg_dec::<SCORES_REGISTERS>();
-                }
+                special::setmaxnreg_dec::<SCORES_REGISTERS>();
                 scores::run(&kernel(), thread);
             }
             1 => {
@@ -224,11 +217,7 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
                 if is_known {
                     special::griddepcontrol_wait();
                 }
-                if F::MORE_SCORES_REGISTERS {
-                    special::setmaxnreg_dec::<{ LOADS_REGISTERS - MOVED_REGISTERS }>();
-                } else {
-                    special::setmaxnreg_dec::<LOADS_REGISTERS>();
-                }
+                special::setmaxnreg_dec::<LOADS_REGISTERS>();
                 if F::SHARES {
                     cluster::run(&kernel(), segments);
                 } else if params.wide_rows != 0 {
