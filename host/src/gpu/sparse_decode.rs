@@ -77,7 +77,8 @@ impl SparsePlan {
         Self::without_splits(problem, "s_q", kernels, device)
     }
 
-    /// With the kernels of the problem's format, V3.2 or MODEL1: for CTAs by themselves, and in clusters, if there is one. Errors call the number of query tokens `queries`.
+    /// With the kernels of the problem's format, V3.2 or MODEL1: for CTAs by themselves, and in clusters, if there is one.
+    /// Errors call the number of query tokens `queries`.
     fn without_splits(
         problem: &SparseDecode,
         queries: &str,
@@ -110,6 +111,7 @@ impl SparsePlan {
         self.split.as_ref().map_or(0, |split| split.workspace.bytes)
     }
 
+    /// The kernel for aligned caches.
     pub(crate) fn kernel(&self) -> &'static str {
         self.cluster.unwrap_or(self.decode).contract.entry
     }

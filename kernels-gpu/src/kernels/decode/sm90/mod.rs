@@ -88,9 +88,9 @@ pub trait Decode: Sized {
     const REGISTER_QUERY_TILES: usize;
     /// Whether keys have a tail.
     const TAIL: bool;
-    /// Of each part, and then of the tail, a bit: whether threads store its keys, instead of the copy engine, and do not fence
-    /// the proxies themselves, so that whoever multiplies them does.
-    const UNFENCED_KEYS: u32;
+    /// Whether threads store the keys, instead of the copy engine, and do not fence the proxies themselves: whoever multiplies
+    /// the keys does.
+    const UNFENCED_KEYS: bool;
     /// Whether what lies in the places of keys that there are not is zero.
     const ZERO_FILLED: bool;
     /// Whether the values of a block wait for the scores of the next one to be under way. It pays where keys come early:

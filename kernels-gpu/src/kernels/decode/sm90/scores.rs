@@ -166,7 +166,7 @@ unsafe fn multiply<D: Decode>(
         unroll!(PART in 4 => {
             let keys = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.part(PART as u32), 0));
             place.part_full(PART as u32).wait();
-            see_keys::<D>(PART as u32);
+            see_keys::<D>();
             wgmma::wgmma_fence();
             unroll!(STEP in 8 => {
                 let keys = keys.advance(step_offset(STEP as u32));
@@ -184,7 +184,7 @@ unsafe fn multiply<D: Decode>(
         });
         place.tail_full().wait();
         if D::TAIL {
-            see_keys::<D>(VALUE_PARTS);
+            see_keys::<D>();
             const TAIL_TILE: usize = (VALUE_PARTS * PART_TILES) as usize;
             let shared_queries =
                 shared_queries.advance((TAIL_TILE - D::REGISTER_QUERY_TILES) as u32 * TILE_BYTES);
@@ -199,11 +199,11 @@ unsafe fn multiply<D: Decode>(
     }
 }
 
-/// Makes keys of a part, or of the tail behind the parts, that threads have stored visible to the tensor cores; to those of the values, too, which multiply them after
+/// Makes keys that threads have stored visible to the tensor cores; to those of the values, too, which multiply them after
 /// this warpgroup.
 #[inline(always)]
-fn see_keys<D: Decode>(part: u32) {
-    if D::UNFENCED_KEYS >> part & 1 != 0 {
+fn see_keys<D: Decode>() {
+    if D::UNFENCED_KEYS {
         fence::fence_proxy_async_shared();
     }
 }

@@ -177,7 +177,7 @@ impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
     const PLAN: SharedPlan = PLAN;
     const REGISTER_QUERY_TILES: usize = REGISTER_QUERY_TILES as usize;
     const TAIL: bool = TAIL;
-    const UNFENCED_KEYS: u32 = 0;
+    const UNFENCED_KEYS: bool = false;
     const ZERO_FILLED: bool = false;
     const PACED: bool = true;
     const CLUSTER: u32 = 0;

@@ -290,7 +290,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const REGISTER_QUERY_TILES: usize =
         (VALUE_PARTS * PART_TILES + F::TAIL as u32 - SHARED_QUERY_TILES) as usize;
     const TAIL: bool = F::TAIL;
-    const UNFENCED_KEYS: u32 = if !F::SHARES { u32::MAX } else { 0 };
+    const UNFENCED_KEYS: bool = !F::SHARES;
     const ZERO_FILLED: bool = true;
     const PACED: bool = false;
     const CLUSTER: u32 = F::CTAS;

@@ -114,7 +114,7 @@ impl<const TAIL: bool> Decode for Prefill<'_, TAIL> {
     const PLAN: SharedPlan = if TAIL { PLAN } else { PLAN_WITHOUT_TAIL };
     const REGISTER_QUERY_TILES: usize = REGISTER_QUERY_TILES as usize;
     const TAIL: bool = TAIL;
-    const UNFENCED_KEYS: u32 = u32::MAX;
+    const UNFENCED_KEYS: bool = true;
     const ZERO_FILLED: bool = true;
     const PACED: bool = true;
     const CLUSTER: u32 = 1;
