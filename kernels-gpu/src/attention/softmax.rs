@@ -8,7 +8,7 @@ use crate::ptx::{math, warp};
 use oximla_types::layout::fragment;
 
 /// Where the running maximum starts: below any score that occurs, and finite.
-const MAX_FLOOR: f32 = -1e30;
+pub const MAX_FLOOR: f32 = -1e30;
 
 /// By how much a score may exceed the running maximum before the maximum follows it. As all is relative to the
 /// maximum, a stale one costs no precision, and whoever multiplies by the corrections seldom has to; probabilities stay
@@ -62,20 +62,12 @@ impl OnlineSoftmax {
     /// The whole warp executes it.
     #[inline(always)]
     pub unsafe fn update(&mut self, scores: &mut [f32; 32], scale_log2: f32) -> ([f32; 2], [f32; 2]) {
-        let mut largest = [f32::NEG_INFINITY; 2];
-        unroll!(E in 32 => { largest[fragment_row(E)] = math::max(largest[fragment_row(E)], scores[E]); });
         // SAFETY: the whole warp is here.
-        largest = unsafe { [quad_max(largest[0]) * scale_log2, quad_max(largest[1]) * scale_log2] };
-        let mut max = self.max;
-        unroll!(ROW in 2 => {
-            max[ROW] = if largest[ROW] > max[ROW] + MAX_LAG { largest[ROW] } else { max[ROW] };
-        });
+        let largest = unsafe { row_maxima(scores, scale_log2) };
+        let max = follow(self.max, largest);
         let correction = [math::ex2(self.max[0] - max[0]), math::ex2(self.max[1] - max[1])];
         let mut sum = [self.sum[0] * correction[0], self.sum[1] * correction[1]];
-        unroll!(E in 32 => {
-            scores[E] = math::ex2(math::fma(scores[E], scale_log2, -max[fragment_row(E)]));
-            sum[fragment_row(E)] += scores[E];
-        });
+        exponentials(scores, scale_log2, max, &mut sum);
         *self = Self { max, sum };
         (correction, largest)
     }
@@ -93,6 +85,36 @@ impl OnlineSoftmax {
     }
 }
 
+/// The largest scaled score of each of the thread's rows.
+///
+/// # Safety
+/// The whole warp executes it.
+#[inline(always)]
+pub unsafe fn row_maxima(scores: &[f32; 32], scale_log2: f32) -> [f32; 2] {
+    let mut largest = [f32::NEG_INFINITY; 2];
+    unroll!(E in 32 => { largest[fragment_row(E)] = math::max(largest[fragment_row(E)], scores[E]); });
+    // SAFETY: the whole warp is here.
+    unsafe { [quad_max(largest[0]) * scale_log2, quad_max(largest[1]) * scale_log2] }
+}
+
+/// The running maxima with those of another block, which they follow beyond [`MAX_LAG`] only.
+#[inline(always)]
+pub fn follow(mut max: [f32; 2], largest: [f32; 2]) -> [f32; 2] {
+    unroll!(ROW in 2 => {
+        max[ROW] = if largest[ROW] > max[ROW] + MAX_LAG { largest[ROW] } else { max[ROW] };
+    });
+    max
+}
+
+/// Turns scores into probabilities relative to `max`, and adds them to the sums.
+#[inline(always)]
+pub fn exponentials(scores: &mut [f32; 32], scale_log2: f32, max: [f32; 2], sum: &mut [f32; 2]) {
+    unroll!(E in 32 => {
+        scores[E] = math::ex2(math::fma(scores[E], scale_log2, -max[fragment_row(E)]));
+        sum[fragment_row(E)] += scores[E];
+    });
+}
+
 /// Maximum over the four lanes of a quad.
 #[inline(always)]
 unsafe fn quad_max(value: f32) -> f32 {
@@ -104,8 +126,11 @@ unsafe fn quad_max(value: f32) -> f32 {
 }
 
 /// Sum over the four lanes of a quad.
+///
+/// # Safety
+/// The whole warp executes it.
 #[inline(always)]
-unsafe fn quad_sum(value: f32) -> f32 {
+pub unsafe fn quad_sum(value: f32) -> f32 {
     // SAFETY: the whole warp is here.
     unsafe {
         let pair = value + f32::from_bits(warp::shfl_bfly::<1>(value.to_bits()));

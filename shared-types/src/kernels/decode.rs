@@ -155,6 +155,45 @@ impl SharedPlan {
     }
 }
 
+/// Byte offsets of what two scores warpgroups need that take turns, block by block.
+///
+/// Rows' maxima and sums go from one to the other, in two slots: one for blocks of each.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnsPlan {
+    /// Per slot and row, f32: the maximum of the segment's scaled scores so far.
+    pub row_max: u32,
+    /// Per slot and row, f32: the softmax denominator so far.
+    pub row_sum: u32,
+    /// A segment's queries have landed.
+    pub q_full: u32,
+    /// A segment's queries are used up.
+    pub q_free: u32,
+    /// Row maxima are written: one barrier a slot.
+    pub max_full: u32,
+    /// Row sums are written: one barrier a slot.
+    pub sum_full: u32,
+    /// Bytes in all.
+    pub bytes: u32,
+}
+
+/// Scores warpgroups that take turns.
+pub const TURNS: u32 = 2;
+
+impl TurnsPlan {
+    /// Behind what all decode kernels have.
+    pub const fn behind(plan: SharedPlan) -> Self {
+        let q_full = plan.bytes;
+        let q_free = q_full + BARRIER_BYTES;
+        let max_full = q_free + BARRIER_BYTES;
+        let sum_full = max_full + TURNS * BARRIER_BYTES;
+        let row_max = sum_full + TURNS * BARRIER_BYTES;
+        let row_sum = row_max + TURNS * TILE_ROWS * 4;
+        let bytes = row_sum + TURNS * TILE_ROWS * 4;
+        assert!(q_full.is_multiple_of(BARRIER_BYTES) && bytes <= MAX_SHARED_BYTES);
+        Self { row_max, row_sum, q_full, q_free, max_full, sum_full, bytes }
+    }
+}
+
 const _: () = {
     assert!(HEAD_DIM_V.is_multiple_of(VALUE_PARTS * TILE_COLUMNS));
     assert!(BLOCK_KEYS == TILE_ROWS, "a key block is a column of square tiles");

@@ -1,11 +1,11 @@
 //! Dense MLA decode: what the host passes, and how the CTA uses its shared memory.
 
 use super::decode::{
-    DecodeParams, HEAD_DIM_V, MAX_CLUSTER, PART_TILES, SharedPlan, TAIL_TILE, THREADS, TILE_COLUMNS,
-    VALUE_PARTS, VALUES_REGISTERS, WARPGROUPS,
+    DecodeParams, HEAD_DIM_V, MAX_CLUSTER, PART_TILES, SharedPlan, TAIL_TILE, TILE_COLUMNS, TurnsPlan,
+    VALUE_PARTS, VALUES_REGISTERS,
 };
 use super::{TENSOR_MAP_ALIGN, TensorMap};
-use crate::launch::{LaunchContract, WARP_THREADS};
+use crate::launch::{LaunchContract, WARP_THREADS, WARPGROUP_THREADS};
 
 /// Elements of a query and of a key.
 pub const HEAD_DIM: u32 = 576;
@@ -16,27 +16,29 @@ pub const HEAD_DIM_WITHOUT_TAIL: u32 = HEAD_DIM_V;
 /// Tiles across a query or a key.
 pub const TILES: u32 = HEAD_DIM / TILE_COLUMNS;
 
-/// Query tiles in shared memory: the last ones. The others stay in registers of the scores warpgroup, which makes room for
-/// more keys.
-pub const SHARED_QUERY_TILES: u32 = TILES - REGISTER_QUERY_TILES;
-
-/// Query tiles in registers: those that go with all parts but the last.
-pub const REGISTER_QUERY_TILES: u32 = (VALUE_PARTS - 1) * PART_TILES;
-
-/// Parts in shared memory at a time: two and three quarters of a key block.
-pub const PART_SLOTS: u32 = 11;
+/// Parts in shared memory at a time: two key blocks.
+pub const PART_SLOTS: u32 = 2 * VALUE_PARTS;
 
 /// Slots of tail tiles, each of which becomes its block's probabilities.
 pub const TAIL_SLOTS: u32 = 3;
 
-/// Registers of a thread of the scores warpgroup, once roles have parted: 32 scores, 96 queries and their bookkeeping.
-pub const SCORES_REGISTERS: u32 = 168;
+/// Warpgroups of a CTA: two for scores, two for values, one for loads.
+pub const WARPGROUPS: u32 = 5;
+
+/// Threads of a CTA.
+pub const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
+
+/// Registers of a thread of a scores warpgroup, once roles have parted: 32 scores and their bookkeeping.
+pub const SCORES_REGISTERS: u32 = 64;
 
 /// Registers of a thread of the loads warpgroup.
-pub const LOADS_REGISTERS: u32 = 24;
+pub const LOADS_REGISTERS: u32 = 32;
 
 /// The CTA's shared memory.
-pub const PLAN: SharedPlan = SharedPlan::new(SHARED_QUERY_TILES, PART_SLOTS, TAIL_SLOTS, 0);
+pub const PLAN: SharedPlan = SharedPlan::new(TILES, PART_SLOTS, TAIL_SLOTS, 0);
+
+/// What of it the scores need to take turns.
+pub const TURNS: TurnsPlan = TurnsPlan::behind(PLAN);
 
 const _: () = {
     assert!(HEAD_DIM.is_multiple_of(TILE_COLUMNS));
@@ -79,10 +81,10 @@ const fn contract(entry: &'static str) -> LaunchContract {
         threads: THREADS,
         min_ctas_per_sm: 1,
         cluster: 1,
-        shared_bytes: PLAN.bytes,
+        shared_bytes: TURNS.bytes,
         param_align: TENSOR_MAP_ALIGN,
     };
-    let registers = SCORES_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
+    let registers = 2 * SCORES_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
     assert!(registers <= WARPGROUPS * contract.registers_at_entry());
     contract.checked()
 }

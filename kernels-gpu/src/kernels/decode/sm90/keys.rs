@@ -5,7 +5,7 @@ use crate::ptx::special;
 use crate::sync::Barrier;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{
-    BARRIER_BYTES, PART_BYTES, SEGMENT_SLOTS, TILE_BYTES, TILE_ROWS, VALUE_PARTS,
+    BARRIER_BYTES, PART_BYTES, SEGMENT_SLOTS, TILE_BYTES, TILE_ROWS, TURNS, VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
@@ -32,7 +32,7 @@ pub unsafe fn init_barriers<D: Decode>(shared: u32, cluster: u32) {
     init(plan.p_may, plan.tail_slots, WARPGROUP_WARPS);
     init(plan.segment_full, SEGMENT_SLOTS, 1);
     init(plan.segment_free, SEGMENT_SLOTS, D::SEGMENT_READERS);
-    init(plan.norm_full, 1, WARPGROUP_THREADS);
+    init(plan.norm_full, 1, if D::TURNS { TURNS } else { 1 } * WARPGROUP_THREADS);
     init(plan.norm_free, 1, 2 * WARPGROUP_THREADS);
 }
 
@@ -142,6 +142,12 @@ impl<D: Decode> BlockPlace<D> {
     #[inline(always)]
     pub fn next(self) -> Self {
         Self { number: self.number + 1, ..self }
+    }
+
+    /// The place `count` blocks on.
+    #[inline(always)]
+    pub fn skip(self, count: u32) -> Self {
+        Self { number: self.number + count, ..self }
     }
 
     /// Number of the place.

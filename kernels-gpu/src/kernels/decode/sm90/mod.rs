@@ -57,6 +57,7 @@ pub mod keys;
 pub mod queries;
 pub mod queue;
 pub mod scores;
+pub mod turns;
 pub mod values;
 
 use self::keys::BlockPlace;
@@ -101,6 +102,8 @@ pub trait Decode: Sized {
     const CLUSTER: u32;
     /// Whether it has none. A constant by itself: of a comparison both branches would reach LLVM.
     const ALONE: bool = Self::CLUSTER == 1;
+    /// Whether two warpgroups take turns with the scores ([`turns`]), and queries come straight to where they stay.
+    const TURNS: bool = false;
     /// Whether requests may be split.
     const SPLITS: bool;
     /// Whether it tells each row's largest scaled score.

@@ -149,15 +149,40 @@ impl<D: Decode> Reader<D> {
     /// All threads of the CTA but the writing warp's read all segments, after the barriers are initialised.
     #[inline(always)]
     pub unsafe fn next(&mut self) -> Option<Segment> {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let segment = self.peek();
+            self.release();
+            segment
+        }
+    }
+
+    /// Waits for the next segment, and leaves it in the queue until [`Self::release`].
+    ///
+    /// # Safety
+    /// As for [`Self::next`].
+    #[inline(always)]
+    pub unsafe fn peek(&self) -> Option<Segment> {
         self.place.full().wait();
         // SAFETY: the writer has filled the slot.
-        let segment = unsafe {
-            let segment = load::<D>(self.place.address());
-            self.place.free().barrier.arrive();
-            segment
-        };
+        unsafe { load::<D>(self.place.address()) }
+    }
+
+    /// Goes on to the segment after the one that was peeked at, whose slot may be written anew.
+    ///
+    /// # Safety
+    /// As for [`Self::next`], once for each segment.
+    #[inline(always)]
+    pub unsafe fn release(&mut self) {
+        // SAFETY: as the caller promises.
+        unsafe { self.place.free().barrier.arrive() };
         self.place.number += 1;
-        segment
+    }
+
+    /// Number of the segment that the next [`Self::peek`] tells of.
+    #[inline(always)]
+    pub fn peeked(&self) -> u32 {
+        self.place.number
     }
 }
 

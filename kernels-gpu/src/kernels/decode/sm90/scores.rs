@@ -66,24 +66,40 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
             // Made anew, so that the loop need not keep what only this takes.
             let kernel = &kernel.again();
             let thread = special::thread_x();
-            let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
-            let [(sum_0, log_0), (sum_1, log_1)] = softmax.online.finish();
+            let rows = softmax.online.finish();
             keys::norms_free::<D>(segments.number()).wait_for_last();
-            let norms =
-                [norm(kernel, &segment, row, sum_0, log_0), norm(kernel, &segment, row + 8, sum_1, log_1)];
-            store_rows(special::dynamic_shared() + D::PLAN.row_norm, row, lane, norms);
-            keys::norms_full::<D>(segments.number()).barrier.arrive();
-            if lane % 4 == 0 {
-                store_lse(kernel, &segment, row, log_0);
-                store_lse(kernel, &segment, row + 8, log_1);
-                if D::MAX_LOGITS {
-                    store_max_logit(kernel, &segment, row, softmax.largest[0], log_0);
-                    store_max_logit(kernel, &segment, row + 8, softmax.largest[1], log_1);
-                }
+            finish(kernel, &segment, segments.number(), thread, rows, softmax.largest);
+        }
+    }
+}
+
+/// Tells what came of a segment's rows: norms to the values, denominators to the caller. A row is its softmax denominator and
+/// that one's logarithm with the maximum.
+#[inline(always)]
+pub(super) unsafe fn finish<D: Decode>(
+    kernel: &D,
+    segment: &Segment,
+    number: u32,
+    thread: u32,
+    [(sum_0, log_0), (sum_1, log_1)]: [(f32, f32); 2],
+    largest: [f32; 2],
+) {
+    let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
+    // SAFETY: the norms before have been read; rows are stored by one warpgroup.
+    unsafe {
+        let norms = [norm(kernel, segment, row, sum_0, log_0), norm(kernel, segment, row + 8, sum_1, log_1)];
+        store_rows(special::dynamic_shared() + D::PLAN.row_norm, row, lane, norms);
+        keys::norms_full::<D>(number).barrier.arrive();
+        if lane % 4 == 0 {
+            store_lse(kernel, segment, row, log_0);
+            store_lse(kernel, segment, row + 8, log_1);
+            if D::MAX_LOGITS {
+                store_max_logit(kernel, segment, row, largest[0], log_0);
+                store_max_logit(kernel, segment, row + 8, largest[1], log_1);
             }
-            if D::SPLITS && thread == 0 && segment.blocks.begin == 0 {
-                record_splits(kernel, &segment);
-            }
+        }
+        if D::SPLITS && thread == 0 && segment.blocks.begin == 0 {
+            record_splits(kernel, segment);
         }
     }
 }
@@ -149,7 +165,7 @@ unsafe fn probabilities<D: Decode>(
 ///
 /// The first query tiles are in registers, the others in shared memory.
 #[inline(always)]
-unsafe fn multiply<D: Decode>(
+pub(super) unsafe fn multiply<D: Decode>(
     place: BlockPlace<D>,
     queries: &[u32; QUERY_REGISTERS],
     scores: &mut [f32; 32],
@@ -232,7 +248,7 @@ const MAX_REGISTER_TILES: usize = 6;
 
 /// Registers of the query tiles that stay in them: for each step of 16 columns a first operand. Kernels that keep fewer
 /// tiles there leave the last ones unused.
-const QUERY_REGISTERS: usize = MAX_REGISTER_TILES * TILE_STEPS * A_REGISTERS;
+pub(super) const QUERY_REGISTERS: usize = MAX_REGISTER_TILES * TILE_STEPS * A_REGISTERS;
 
 /// Takes the tile's query rows from where the loads have put them: some tiles to registers, the others to where they stay.
 #[inline(always)]
@@ -328,7 +344,7 @@ unsafe fn copy_tiles(rows: u32, source: u32, target: u32, tiles: u32, thread: u3
 
 /// Rounds the probabilities and stores them as one swizzled tile.
 #[inline(always)]
-unsafe fn store_probabilities<E: Element>(tile: u32, thread: u32, p: &[f32; 32]) {
+pub(super) unsafe fn store_probabilities<E: Element>(tile: u32, thread: u32, p: &[f32; 32]) {
     unroll!(STEP in 4 => {
         const PAIRS: [[usize; 2]; 4] = fragment::a_pairs(STEP);
         let matrices = [
@@ -346,7 +362,7 @@ unsafe fn store_probabilities<E: Element>(tile: u32, thread: u32, p: &[f32; 32])
 
 /// Stores one value a row; the four lanes of a quad hold the same.
 #[inline(always)]
-unsafe fn store_rows(rows: u32, row: u32, lane: u32, values: [f32; 2]) {
+pub(super) unsafe fn store_rows(rows: u32, row: u32, lane: u32, values: [f32; 2]) {
     if lane % 4 == 0 {
         let address = rows + row * 4;
         // SAFETY: within the plan's 64 rows.

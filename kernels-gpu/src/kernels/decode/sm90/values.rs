@@ -39,7 +39,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
             // Only the request's last block may have keys that are not the request's.
             let unused_keys = (segment.blocks.end * BLOCK_KEYS).saturating_sub(segment.len);
             let mut remaining = segment.blocks.end.saturating_sub(segment.blocks.begin);
-            if remaining > 0 {
+            if !D::TURNS && remaining > 0 {
                 // No probabilities come to the place of the queries. Its barriers are complete before those of the next place
                 // are, and not waited for: this warpgroup lets nobody wait who completes their next phase, so it might find them
                 // two phases on.
@@ -210,7 +210,7 @@ const fn column_bytes(part: usize, group: usize, element_bytes: u32) -> u64 {
 
 /// This thread's two of 64 per-row values.
 #[inline(always)]
-unsafe fn load_rows(rows: u32, row: u32) -> [f32; 2] {
+pub(super) unsafe fn load_rows(rows: u32, row: u32) -> [f32; 2] {
     const { assert!(TILE_ROWS == 64) };
     let address = rows + row * 4;
     // SAFETY: within the plan's 64 rows.

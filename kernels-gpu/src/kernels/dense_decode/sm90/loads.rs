@@ -6,12 +6,13 @@
 use super::super::DenseRequests;
 use super::Dense;
 use crate::attention::element::Element;
-use crate::kernels::decode::segments::Segments;
+use crate::kernels::decode::segments::{Segment, Segments};
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
 use crate::kernels::decode::sm90::queue::{self, Reader};
+use crate::kernels::decode::sm90::turns;
 use crate::ptx::{copy, memory, special, warp};
 use oximla_types::kernels::decode::{PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
-use oximla_types::kernels::dense_decode::DenseDecodeParams;
+use oximla_types::kernels::dense_decode::{DenseDecodeParams, PLAN, TILES};
 use oximla_types::launch::WARP_THREADS;
 
 /// A page that no cache has; the copy engine delivers zeros for it.
@@ -52,11 +53,10 @@ unsafe fn load_all<E: Element, const TAIL: bool>(
         let mut place = BlockPlace::<Dense<E, TAIL>>::first();
         let mut segments = Reader::<Dense<E, TAIL>>::new();
         while let Some(segment) = segments.next() {
+            share.queries(kernel, segments.number(), &segment, lane);
             if segment.blocks.is_empty() {
                 continue;
             }
-            share.load(kernel, place, Source::Queries { request: segment.request }, lane);
-            place = place.next();
             let mut block = segment.blocks.begin;
             // Each lane has the page of another block.
             let mut pages = lane_pages(
@@ -68,7 +68,7 @@ unsafe fn load_all<E: Element, const TAIL: bool>(
             );
             while block < segment.blocks.end {
                 let page = warp::shfl_idx(pages, block % WARP_THREADS);
-                share.load(kernel, place, Source::Keys { page }, lane);
+                share.keys(kernel, place, page, lane);
                 place = place.next();
                 block += 1;
                 if block.is_multiple_of(WARP_THREADS) {
@@ -93,63 +93,42 @@ unsafe fn lane_pages(params: &DenseDecodeParams, request: u32, first: u32, end: 
     }
 }
 
-/// What comes to a place.
-#[derive(Clone, Copy)]
-enum Source {
-    /// The tile's query rows of a request.
-    Queries { request: u32 },
-    /// The keys of a page.
-    Keys { page: u32 },
-}
-
 /// A warp's share of what there is to load.
 trait Share<E: Element, const TAIL: bool>: Copy {
-    /// Asks for its tiles, as soon as there is room for them.
+    /// Asks for the queries of a segment, the CTA's number `number`, as soon as those before are used up.
+    ///
+    /// # Safety
+    /// The whole warp calls it, once for each segment, in order.
+    #[inline(always)]
+    unsafe fn queries(self, _: &Dense<E, TAIL>, _number: u32, _: &Segment, _lane: u32) {}
+
+    /// Asks for its tiles of a page, as soon as there is room for them.
     ///
     /// # Safety
     /// The whole warp calls it, once for each place, in order.
-    unsafe fn load(
-        self,
-        kernel: &Dense<E, TAIL>,
-        place: BlockPlace<Dense<E, TAIL>>,
-        source: Source,
-        lane: u32,
-    );
+    unsafe fn keys(self, kernel: &Dense<E, TAIL>, place: BlockPlace<Dense<E, TAIL>>, page: u32, lane: u32);
 }
 
-/// The parts whose slots are even (0) or odd (1). By slots, not by parts: who waits for a slot to be free must be the one who
-/// filled it last, as a phase is told from the one before it, but not from others.
+/// The parts whose slots have numbers of `PARITY`: not every other part of a place, where the number of slots is odd. Who waits
+/// for a slot to be free must be the one who filled it last, as a phase is told from the one before it, but not from others.
 #[derive(Clone, Copy)]
 struct Parts<const PARITY: u32>;
 
-/// The tails, if there are any, and word of the pages.
+/// Queries, the tails, if there are any, and word of the pages.
 #[derive(Clone, Copy)]
 struct Tail;
 
 impl<E: Element, const TAIL: bool, const PARITY: u32> Share<E, TAIL> for Parts<PARITY> {
     #[inline(always)]
-    unsafe fn load(
-        self,
-        kernel: &Dense<E, TAIL>,
-        place: BlockPlace<Dense<E, TAIL>>,
-        source: Source,
-        lane: u32,
-    ) {
+    unsafe fn keys(self, kernel: &Dense<E, TAIL>, place: BlockPlace<Dense<E, TAIL>>, page: u32, lane: u32) {
         let mut part = 0;
         while part < VALUE_PARTS {
             if place.part_slot(part) % 2 == PARITY {
                 // SAFETY: what lay in the place is used up.
                 unsafe {
                     place.part_free(part).wait_for_last();
-                    load(
-                        kernel,
-                        source,
-                        place.part(part),
-                        place.part_full(part),
-                        part * PART_TILES,
-                        PART_TILES,
-                        lane,
-                    );
+                    let (address, full) = (place.part(part), place.part_full(part));
+                    load_keys(kernel, page, address, full, part * PART_TILES, PART_TILES, lane);
                 }
             }
             part += 1;
@@ -159,23 +138,48 @@ impl<E: Element, const TAIL: bool, const PARITY: u32> Share<E, TAIL> for Parts<P
 
 impl<E: Element, const TAIL: bool> Share<E, TAIL> for Tail {
     #[inline(always)]
-    unsafe fn load(
-        self,
-        kernel: &Dense<E, TAIL>,
-        place: BlockPlace<Dense<E, TAIL>>,
-        source: Source,
-        lane: u32,
-    ) {
+    unsafe fn queries(self, kernel: &Dense<E, TAIL>, number: u32, segment: &Segment, lane: u32) {
+        // Without keys nobody asks.
+        let tiles = if segment.blocks.is_empty() {
+            0
+        } else if TAIL {
+            TILES
+        } else {
+            TAIL_TILE
+        };
+        // Made anew, so that the loop need not keep what only this takes.
+        // SAFETY: the queries before are used up; a box is one tile, of the rows there are.
+        unsafe {
+            turns::queries_free::<Dense<E, TAIL>>(number).wait_for_last();
+            let full = turns::queries_full::<Dense<E, TAIL>>(number).barrier;
+            let cta = Dense::<E, TAIL>::new(kernel.params, kernel.maps).cta;
+            if lane == 0 {
+                full.arrive_expecting(tiles * cta.tile.rows() * TILE_COLUMNS * 2);
+            }
+            // Behind the word of how many bytes there are.
+            warp::warp_sync();
+            if lane < tiles {
+                let head = cta.kv_head * cta.tile.group + cta.tile.first_head;
+                let column = lane * TILE_COLUMNS;
+                let coordinates =
+                    [column as i32, head as i32, cta.tile.first_token as i32, segment.request as i32];
+                let address = special::dynamic_shared() + PLAN.q + lane * TILE_BYTES;
+                let policy = copy::createpolicy_evict_normal();
+                copy::cp_async_bulk_tensor_4d(address, kernel.maps.q, coordinates, full.address(), policy);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn keys(self, kernel: &Dense<E, TAIL>, place: BlockPlace<Dense<E, TAIL>>, page: u32, lane: u32) {
         // SAFETY: what lay in the place is used up.
         unsafe {
             place.probabilities_free().wait_for_last();
-            if let Source::Keys { page } = source
-                && lane == 0
-            {
+            if lane == 0 {
                 memory::st_shared_u32(place.key_mask(), (page != NO_PAGE) as u32);
             }
             if TAIL {
-                load(kernel, source, place.tail(), place.tail_full(), TAIL_TILE, 1, lane);
+                load_keys(kernel, page, place.tail(), place.tail_full(), TAIL_TILE, 1, lane);
             } else if lane == 0 {
                 place.tail_full().barrier.arrive();
             }
@@ -183,15 +187,14 @@ impl<E: Element, const TAIL: bool> Share<E, TAIL> for Tail {
     }
 }
 
-/// Asks for `tiles` tiles from `first_tile` on. Queries are this CTA's own; of keys each CTA of the cluster asks for some
-/// tiles, which go to all of them.
+/// Asks for `tiles` tiles of a page from `first_tile` on: each CTA of the cluster for some, which go to all of them.
 ///
 /// # Safety
-/// There is room for them at `address`, of keys in each CTA, and nobody reads the old contents any more.
+/// There is room for them at `address` in each CTA, and nobody reads the old contents any more.
 #[inline(always)]
-unsafe fn load<E: Element, const TAIL: bool>(
+unsafe fn load_keys<E: Element, const TAIL: bool>(
     kernel: &Dense<E, TAIL>,
-    source: Source,
+    page: u32,
     address: u32,
     full: Phase,
     first_tile: u32,
@@ -200,49 +203,26 @@ unsafe fn load<E: Element, const TAIL: bool>(
 ) {
     let column = ((first_tile + lane) * TILE_COLUMNS) as i32;
     let (address, barrier) = (address + lane * TILE_BYTES, full.barrier.address());
-    // SAFETY: as the caller promises; a box is one tile, of the rows there are.
+    // SAFETY: as the caller promises.
     unsafe {
-        match source {
-            Source::Queries { request } => {
-                // Made anew, so that the loop need not keep what only this takes.
-                let cta = Dense::<E, TAIL>::new(kernel.params, kernel.maps).cta;
-                if lane == 0 {
-                    full.barrier.arrive_expecting(tiles * cta.tile.rows() * TILE_COLUMNS * 2);
-                }
-                if lane < tiles {
-                    let head = cta.kv_head * cta.tile.group + cta.tile.first_head;
-                    let coordinates = [column, head as i32, cta.tile.first_token as i32, request as i32];
-                    let policy = copy::createpolicy_evict_normal();
-                    copy::cp_async_bulk_tensor_4d(address, kernel.maps.q, coordinates, barrier, policy);
-                }
-            }
-            Source::Keys { page } => {
-                if lane == 0 {
-                    full.barrier.arrive_expecting(tiles * TILE_BYTES);
-                }
-                if lane < tiles && lane & (special::cluster_ctas() - 1) == special::cluster_rank() {
-                    let coordinates = [column, 0, kernel.cta.kv_head as i32, page as i32];
-                    // Where the cluster has all tiles of rows, nobody else reads these keys.
-                    let cluster = special::cluster_ctas();
-                    let policy = if cluster == kernel.cta.params.row_tiles {
-                        copy::createpolicy_evict_first()
-                    } else {
-                        copy::createpolicy_evict_normal()
-                    };
-                    if cluster == 1 {
-                        copy::cp_async_bulk_tensor_4d(address, kernel.maps.kv, coordinates, barrier, policy);
-                    } else {
-                        let all = (1 << cluster) - 1;
-                        copy::cp_async_bulk_tensor_4d_multicast(
-                            address,
-                            kernel.maps.kv,
-                            coordinates,
-                            barrier,
-                            all,
-                            policy,
-                        );
-                    }
-                }
+        if lane == 0 {
+            full.barrier.arrive_expecting(tiles * TILE_BYTES);
+        }
+        if lane < tiles && lane & (special::cluster_ctas() - 1) == special::cluster_rank() {
+            let coordinates = [column, 0, kernel.cta.kv_head as i32, page as i32];
+            // Where the cluster has all tiles of rows, nobody else reads these keys.
+            let cluster = special::cluster_ctas();
+            let policy = if cluster == kernel.cta.params.row_tiles {
+                copy::createpolicy_evict_first()
+            } else {
+                copy::createpolicy_evict_normal()
+            };
+            if cluster == 1 {
+                copy::cp_async_bulk_tensor_4d(address, kernel.maps.kv, coordinates, barrier, policy);
+            } else {
+                let all = (1 << cluster) - 1;
+                let map = kernel.maps.kv;
+                copy::cp_async_bulk_tensor_4d_multicast(address, map, coordinates, barrier, all, policy);
             }
         }
     }

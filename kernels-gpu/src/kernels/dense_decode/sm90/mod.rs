@@ -2,16 +2,16 @@
 //!
 //! | role         | warpgroup | registers |
 //! |--------------|-----------|-----------|
-//! | scores       | 0         | 168       |
-//! | values even  | 1         | 160       |
-//! | values odd   | 2         | 160       |
-//! | loads        | 3         | 24        |
+//! | scores even  | 0         | 64        |
+//! | scores odd   | 1         | 64        |
+//! | values even  | 2         | 160       |
+//! | values odd   | 3         | 160       |
+//! | loads        | 4         | 32        |
 //!
-//! Within the loads, warps 0 and 1 see to the parts, even and odd, warp 2 to the tails, and warp 3 finds the CTA's
-//! *segments*, the blocks of each of its requests, and queues them for all.
+//! The scores warpgroups take turns (`decode/sm90/turns`). Within the loads, warps 0 and 1 see to the parts, even and odd, warp
+//! 2 to queries and tails, and warp 3 finds the CTA's *segments*, the blocks of each of its requests, and queues them for all.
 //!
-//! Shared memory has three query tiles (the other six are in registers of the scores), 11 parts (two and three quarters of
-//! a block of keys) and three tails.
+//! Shared memory has all query tiles, two blocks of keys and a third tail.
 //!
 //! Where the number of row tiles is even, two CTAs with neighbouring tiles form a cluster and compute the same segments.
 //! Each asks for half of the key tiles, which the copy engine writes to both, as soon as both have room.
@@ -23,13 +23,14 @@ use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::softmax::ColumnLimits;
 use crate::kernels::decode::segments::{Segment, Segments};
 use crate::kernels::decode::sm90::keys::{self, BlockPlace};
-use crate::kernels::decode::sm90::{Cta, Decode, scores, values};
+use crate::kernels::decode::sm90::turns::{self, Turns};
+use crate::kernels::decode::sm90::{Cta, Decode, TILE, values};
 use crate::ptx::{fence, memory, special};
 use crate::sync::cluster_barrier;
 use core::marker::PhantomData;
-use oximla_types::kernels::decode::{SharedPlan, THREADS, VALUES_REGISTERS};
+use oximla_types::kernels::decode::{SharedPlan, TILE_BYTES, TILE_ROWS, TurnsPlan, VALUES_REGISTERS};
 use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, LOADS_REGISTERS, PLAN, REGISTER_QUERY_TILES, SCORES_REGISTERS,
+    DenseDecodeParams, LOADS_REGISTERS, PLAN, SCORES_REGISTERS, THREADS, TILES, TURNS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
@@ -113,8 +114,10 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
     unsafe {
         if thread == 0 {
             keys::init_barriers::<Dense<E, TAIL>>(special::dynamic_shared(), special::cluster_ctas());
+            turns::init_barriers::<Dense<E, TAIL>>(special::dynamic_shared());
             fence::fence_mbarrier_init();
         }
+        clear_unused_queries(Dense::<E, TAIL>::new(params, maps).cta.tile.rows(), thread);
         // The combine kernel waits for this one to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
         cluster_barrier();
@@ -122,14 +125,18 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
         let kernel = || Dense::<E, TAIL>::new(params, maps);
         match thread / WARPGROUP_THREADS {
             0 => {
-                special::setmaxnreg_inc::<SCORES_REGISTERS>();
-                scores::run(&kernel(), thread);
+                special::setmaxnreg_dec::<SCORES_REGISTERS>();
+                turns::run::<_, 0>(&kernel());
             }
             1 => {
+                special::setmaxnreg_dec::<SCORES_REGISTERS>();
+                turns::run::<_, 1>(&kernel());
+            }
+            2 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
                 values::run::<_, 0>(&kernel());
             }
-            2 => {
+            3 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
                 values::run::<_, 1>(&kernel());
             }
@@ -137,12 +144,33 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
                 // While there are registers to find them with.
                 let segments = kernel().segments(thread % WARP_THREADS);
                 special::setmaxnreg_dec::<LOADS_REGISTERS>();
-                loads::run(&kernel(), segments, thread - 3 * WARPGROUP_THREADS);
+                loads::run(&kernel(), segments, thread - 4 * WARPGROUP_THREADS);
             }
         }
         // The others of the cluster write to this CTA's shared memory and arrive at its barriers until they are done.
         cluster_barrier();
     }
+}
+
+/// Zeroes the rows of the query tiles that nothing is copied to, so that their scores are numbers.
+#[inline(always)]
+unsafe fn clear_unused_queries(rows: u32, thread: u32) {
+    const CHUNKS: u32 = TILE.row_offset(1) / 16;
+    let mut chunk = thread;
+    while chunk < TILES * TILE_ROWS * CHUNKS {
+        let (row, tile) = (chunk / CHUNKS % TILE_ROWS, chunk / (CHUNKS * TILE_ROWS));
+        if row >= rows {
+            let address = special::dynamic_shared() + PLAN.q + tile * TILE_BYTES;
+            // SAFETY: within the query tiles; nothing has been copied there yet.
+            unsafe { memory::st_shared_zero_x4(address + TILE.chunk(row, chunk % CHUNKS)) };
+        }
+        chunk += THREADS;
+    }
+    fence::fence_proxy_async_shared();
+}
+
+impl<E: Element, const TAIL: bool> Turns for Dense<'_, E, TAIL> {
+    const TURNS_PLAN: TurnsPlan = TURNS;
 }
 
 impl<'a, E: Element, const TAIL: bool> Dense<'a, E, TAIL> {
@@ -175,12 +203,13 @@ impl<'a, E: Element, const TAIL: bool> Dense<'a, E, TAIL> {
 impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
     type Element = E;
     const PLAN: SharedPlan = PLAN;
-    const REGISTER_QUERY_TILES: usize = REGISTER_QUERY_TILES as usize;
+    const REGISTER_QUERY_TILES: usize = 0;
     const TAIL: bool = TAIL;
     const UNFENCED_KEYS: bool = false;
     const ZERO_FILLED: bool = false;
-    const PACED: bool = true;
+    const PACED: bool = false;
     const CLUSTER: u32 = 0;
+    const TURNS: bool = true;
     const SPLITS: bool = true;
     const MAX_LOGITS: bool = false;
     const KEY_ARRIVALS: u32 = 1;

@@ -1,0 +1,262 @@
+//! The scores role of two warpgroups that take turns: one's softmax runs beside the other's `wgmma`s.
+//!
+//! Places are numbered in a row over all segments; those of even numbers are one warpgroup's, those of odd numbers the other's.
+//! Maxima and sums of the rows go from place to place, thread by thread: maxima before the exponentials, as the next block
+//! needs them for its own, sums behind them. Whoever has a segment's last block finishes it.
+//!
+//! | barrier       | completes when                              | arrivals                    |
+//! |---------------|---------------------------------------------|-----------------------------|
+//! | `Q_FULL`      | the segment's queries have landed           | the loads, and copied bytes |
+//! | `Q_FREE`      | they have been multiplied                   | 8 scores warps              |
+//! | `MAX_FULL[t]` | the row maxima of the place are written     | warpgroup `t`               |
+//! | `SUM_FULL[t]` | the row sums of the place are written       | warpgroup `t`               |
+//!
+//! Both warpgroups wait for each phase of the other's barriers, also where they need nothing of it: a phase is told from the
+//! one before it, but not from others. A slot is free to be written again, as its last contents have been read by who has
+//! arrived at the other slot's barrier since.
+
+use super::super::segments::Segment;
+use super::keys::{self, BlockPlace, Phase};
+use super::queue::Reader;
+use super::scores::{self, QUERY_REGISTERS};
+use super::{Decode, WARPGROUP_WARPS, values};
+use crate::attention::softmax::{self, MAX_FLOOR};
+use crate::attention::unroll;
+use crate::ptx::{fence, math, special, warp, wgmma};
+use crate::sync::{Barrier, warpgroup_barrier};
+use oximla_types::kernels::decode::{BARRIER_BYTES, TILE_ROWS, TURNS, TurnsPlan};
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::layout::fragment;
+use oximla_types::layout::tile::Position;
+
+/// A decode whose scores warpgroups take turns.
+pub trait Turns: Decode {
+    /// What they need of shared memory.
+    const TURNS_PLAN: TurnsPlan;
+}
+
+/// Initialises the barriers.
+///
+/// # Safety
+/// One thread calls it, before anyone uses them.
+#[inline(always)]
+pub unsafe fn init_barriers<D: Turns>(shared: u32) {
+    let plan = D::TURNS_PLAN;
+    let init = |offset, arrivals| {
+        // SAFETY: the plan sets it aside.
+        unsafe { Barrier::at(shared + offset).init(arrivals) }
+    };
+    init(plan.q_full, 1);
+    init(plan.q_free, TURNS * WARPGROUP_WARPS);
+    unroll!(TURN in 2 => {
+        init(plan.max_full + TURN as u32 * BARRIER_BYTES, WARPGROUP_THREADS);
+        init(plan.sum_full + TURN as u32 * BARRIER_BYTES, WARPGROUP_THREADS);
+    });
+}
+
+/// Completes when queries number `number`, counted by the CTA, have landed.
+#[inline(always)]
+pub fn queries_full<D: Turns>(number: u32) -> Phase {
+    Phase::of(D::TURNS_PLAN.q_full, 1, number)
+}
+
+/// Completes when queries number `number` are used up.
+#[inline(always)]
+pub fn queries_free<D: Turns>(number: u32) -> Phase {
+    Phase::of(D::TURNS_PLAN.q_free, 1, number)
+}
+
+/// Rows' values that go from place to place.
+#[derive(Clone, Copy)]
+struct Handed {
+    /// Where they lie: a slot for each warpgroup.
+    rows: u32,
+    /// The slots' barriers.
+    full: u32,
+}
+
+impl Handed {
+    /// The maxima.
+    #[inline(always)]
+    fn max<D: Turns>() -> Self {
+        Self { rows: D::TURNS_PLAN.row_max, full: D::TURNS_PLAN.max_full }
+    }
+
+    /// The sums.
+    #[inline(always)]
+    fn sum<D: Turns>() -> Self {
+        Self { rows: D::TURNS_PLAN.row_sum, full: D::TURNS_PLAN.sum_full }
+    }
+
+    /// Waits for those of the place before `place`; `initial` where the segment begins.
+    ///
+    /// # Safety
+    /// Each thread of the warpgroup waits for all of the other one's.
+    #[inline(always)]
+    unsafe fn take<D: Turns>(self, place: BlockPlace<D>, row: u32, is_first: bool, initial: f32) -> [f32; 2] {
+        let before = place.number().wrapping_sub(1);
+        Phase::of(self.full, TURNS, before).wait();
+        // SAFETY: they are there.
+        if is_first { [initial; 2] } else { unsafe { values::load_rows(self.slot(before), row) } }
+    }
+
+    /// Hands on those of `place`.
+    ///
+    /// # Safety
+    /// All threads of the warpgroup call it, after they have taken those of the place before.
+    #[inline(always)]
+    unsafe fn hand_on<D: Turns>(self, place: BlockPlace<D>, row: u32, lane: u32, rows: [f32; 2]) {
+        // SAFETY: whoever read the slot has written the other one since.
+        unsafe {
+            scores::store_rows(self.slot(place.number()), row, lane, rows);
+            Phase::of(self.full, TURNS, place.number()).barrier.arrive();
+        }
+    }
+
+    /// Address of the slot of place number `number`.
+    #[inline(always)]
+    fn slot(self, number: u32) -> u32 {
+        special::dynamic_shared() + self.rows + number % TURNS * TILE_ROWS * 4
+    }
+}
+
+/// Runs the role of the warpgroup that takes the places of even (0) or odd (1) numbers.
+///
+/// # Safety
+/// All threads of the warpgroup call it, after the barriers are initialised.
+#[inline(always)]
+pub unsafe fn run<D: Turns, const TURN: u32>(kernel: &D) {
+    // SAFETY: the roles follow one protocol, told at the top of the kernel.
+    unsafe {
+        let mut segments = Reader::<D>::new();
+        let mut place = BlockPlace::<D>::first();
+        loop {
+            let Some(segment) = segments.peek() else { break };
+            // Blocks from `place` on.
+            let mut remaining = segment.blocks.end.saturating_sub(segment.blocks.begin);
+            let mut is_first = true;
+            queries_full::<D>(segments.peeked()).wait();
+            if place.number() % TURNS != TURN && remaining > 0 {
+                (place, remaining, is_first) = (place.next(), remaining - 1, false);
+            }
+            if remaining == 0 {
+                release_queries::<D>(segments.peeked());
+            }
+            while remaining > 0 {
+                let mut scores: [f32; 32] = core::mem::zeroed();
+                scores::multiply(place, &[0; QUERY_REGISTERS], &mut scores);
+                wgmma::wgmma_wait_32::<0>(&mut scores);
+                if remaining <= TURNS {
+                    release_queries::<D>(segments.peeked());
+                }
+                let block = segment.blocks.end - remaining;
+                probabilities::<D, TURN>(kernel, &segment, place, block, is_first, &mut scores);
+                is_first = false;
+                let passed = remaining.min(TURNS);
+                (place, remaining) = (place.skip(passed), remaining - passed);
+            }
+            keys::norms_free::<D>(segments.peeked()).wait_for_last();
+            // Lanes read what others have written.
+            warp::warp_sync();
+            // Made anew, so that the loop need not keep what only this takes.
+            if let Some(segment) = segments.peek()
+                && place.number().wrapping_sub(1) % TURNS == TURN
+            {
+                let kernel = &kernel.again();
+                let thread = special::thread_x() % WARPGROUP_THREADS;
+                let rows = last_rows::<D>(&segment, place, thread);
+                scores::finish(kernel, &segment, segments.peeked(), thread, rows, [0.0; 2]);
+            } else {
+                // So that nobody goes on before this warpgroup has waited for the norms before.
+                keys::norms_full::<D>(segments.peeked()).barrier.arrive();
+            }
+            segments.release();
+        }
+        segments.release();
+    }
+}
+
+/// Of a thread's two rows the denominators, and their base-2 logarithms plus the maxima, before place `end` at the segment's end.
+///
+/// # Safety
+/// The thread's warp has written them, if there are blocks.
+#[inline(always)]
+unsafe fn last_rows<D: Turns>(segment: &Segment, end: BlockPlace<D>, thread: u32) -> [(f32, f32); 2] {
+    if segment.blocks.is_empty() {
+        return [(0.0, f32::NEG_INFINITY); 2];
+    }
+    let (row, last) = (fragment::accumulator(thread, 0).row, end.number().wrapping_sub(1));
+    // SAFETY: as the caller promises.
+    let (max, sum) = unsafe {
+        (
+            values::load_rows(Handed::max::<D>().slot(last), row),
+            values::load_rows(Handed::sum::<D>().slot(last), row),
+        )
+    };
+    let row = |row: usize| (sum[row], math::lg2(sum[row]) + max[row]);
+    [row(0), row(1)]
+}
+
+/// This warp is done with queries number `number`.
+#[inline(always)]
+unsafe fn release_queries<D: Turns>(number: u32) {
+    if special::thread_x().is_multiple_of(WARP_THREADS) {
+        // SAFETY: once a warp and segment; none of its `wgmma`s are under way.
+        unsafe { queries_free::<D>(number).barrier.arrive() };
+    }
+}
+
+/// The softmax of a block: turns scores into probabilities and hands them to the values, and the rows' state to the other
+/// warpgroup.
+#[inline(always)]
+unsafe fn probabilities<D: Turns, const TURN: u32>(
+    kernel: &D,
+    segment: &Segment,
+    place: BlockPlace<D>,
+    block: u32,
+    is_first: bool,
+    scores: &mut [f32; 32],
+) {
+    // SAFETY: the whole warpgroup is here, and none of it multiplies the block's tail any more.
+    unsafe {
+        // Behind this no warp multiplies the block any more, so that its tail may be overwritten.
+        warpgroup_barrier_of::<TURN>();
+        let thread = special::thread_x() % WARPGROUP_THREADS;
+        let lane = thread % WARP_THREADS;
+        let first = fragment::accumulator(thread, 0);
+        let Position { row, .. } = first;
+        // Not 0, which would make NaN of −∞.
+        let scale = kernel.cta().params.scale_log2.abs().max(f32::MIN_POSITIVE);
+        kernel.mask(segment, place, block, first, scores);
+        let largest = softmax::row_maxima(scores, scale);
+        let before = Handed::max::<D>().take(place, row, is_first, MAX_FLOOR);
+        let max = softmax::follow(before, largest);
+        Handed::max::<D>().hand_on(place, row, lane, max);
+        let correction = [math::ex2(before[0] - max[0]), math::ex2(before[1] - max[1])];
+        let mut sum = [0.0; 2];
+        softmax::exponentials(scores, scale, max, &mut sum);
+        scores::store_probabilities::<D::Element>(place.tail(), thread, scores);
+        scores::store_rows(place.row_scales(), row, lane, correction);
+        fence::fence_proxy_async_shared();
+        place.probabilities_full().barrier.arrive();
+        let before = Handed::sum::<D>().take(place, row, is_first, 0.0);
+        sum = [
+            math::fma(before[0], correction[0], softmax::quad_sum(sum[0])),
+            math::fma(before[1], correction[1], softmax::quad_sum(sum[1])),
+        ];
+        Handed::sum::<D>().hand_on(place, row, lane, sum);
+    }
+}
+
+/// Waits for this warpgroup.
+#[inline(always)]
+unsafe fn warpgroup_barrier_of<const TURN: u32>() {
+    // SAFETY: barriers 2 and 3 are the values'.
+    unsafe {
+        if TURN == 0 {
+            warpgroup_barrier::<1>();
+        } else {
+            warpgroup_barrier::<4>();
+        }
+    }
+}
