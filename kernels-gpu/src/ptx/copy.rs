@@ -50,11 +50,12 @@ pub unsafe fn cp_async_bulk_tensor_4d(
     }
 }
 
-/// `cp.async.bulk.tensor.4d` with `.multicast::cluster`: the same for the CTAs of the cluster whose bits are set in `ctas`.
-/// In each of them the box goes to `destination`, and completes on `barrier`, of its own shared memory.
+/// `cp.async.bulk.tensor.4d` with `.multicast::cluster`: one lane of the warp (`elect.sync`) does the same for the CTAs of the
+/// cluster whose bits are set in `ctas`. In each of them the box goes to `destination`, and completes on `barrier`, of its own
+/// shared memory.
 ///
 /// # Safety
-/// As for [`cp_async_bulk_tensor_4d`], in each of the CTAs.
+/// As for [`cp_async_bulk_tensor_4d`], in each of the CTAs; the whole warp calls it with the same.
 #[inline(always)]
 pub unsafe fn cp_async_bulk_tensor_4d_multicast(
     destination: u32,
@@ -67,8 +68,9 @@ pub unsafe fn cp_async_bulk_tensor_4d_multicast(
     let [c0, c1, c2, c3] = coordinates;
     // SAFETY: as the caller promises.
     unsafe {
-        asm!("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster\
-              .L2::cache_hint [{}], [{}, {{{}, {}, {}, {}}}], [{}], {}, {};",
+        asm!("{{ .reg .pred elected; elect.sync _|elected, 0xffffffff; \
+              @elected cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes\
+              .multicast::cluster.L2::cache_hint [{}], [{}, {{{}, {}, {}, {}}}], [{}], {}, {}; }}",
             in(reg32) destination, in(reg64) map,
             in(reg32) c0, in(reg32) c1, in(reg32) c2, in(reg32) c3, in(reg32) barrier, in(reg16) ctas, in(reg64) policy,
             options(nostack))

@@ -112,7 +112,7 @@ unsafe fn fetch_for_both(params: &BoxParams, map: u64) {
         }
         barrier_cluster_arrive();
         barrier_cluster_wait();
-        if thread_x() == 0 {
+        if thread_x() < WARP_THREADS {
             let destination = boxes + rank * BOX_BYTES;
             let policy = createpolicy_evict_first();
             cp_async_bulk_tensor_4d_multicast(destination, map, [c0, c1, c2, page], barrier, ctas, policy);

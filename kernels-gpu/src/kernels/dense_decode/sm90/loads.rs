@@ -11,7 +11,9 @@ use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
 use crate::kernels::decode::sm90::queue::{self, Reader};
 use crate::kernels::decode::sm90::turns;
 use crate::ptx::{copy, memory, special, warp};
-use oximla_types::kernels::decode::{PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
+use oximla_types::kernels::decode::{
+    MAX_CLUSTER, PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS,
+};
 use oximla_types::kernels::dense_decode::{DenseDecodeParams, PLAN, TILES};
 use oximla_types::launch::WARP_THREADS;
 
@@ -201,29 +203,34 @@ unsafe fn load_keys<E: Element, const TAIL: bool>(
     tiles: u32,
     lane: u32,
 ) {
-    let column = ((first_tile + lane) * TILE_COLUMNS) as i32;
-    let (address, barrier) = (address + lane * TILE_BYTES, full.barrier.address());
+    let (cluster, rank) = (special::cluster_ctas(), special::cluster_rank());
+    // Where the cluster has all tiles of rows, nobody else reads these keys.
+    let policy = if cluster == kernel.cta.params.row_tiles {
+        copy::createpolicy_evict_first()
+    } else {
+        copy::createpolicy_evict_normal()
+    };
+    let map = kernel.maps.kv;
+    let of_tile = |tile: u32| {
+        let column = ((first_tile + tile) * TILE_COLUMNS) as i32;
+        (address + tile * TILE_BYTES, [column, 0, kernel.cta.kv_head as i32, page as i32])
+    };
     // SAFETY: as the caller promises.
     unsafe {
+        let barrier = full.barrier.address();
         if lane == 0 {
             full.barrier.arrive_expecting(tiles * TILE_BYTES);
         }
-        if lane < tiles && lane & (special::cluster_ctas() - 1) == special::cluster_rank() {
-            let coordinates = [column, 0, kernel.cta.kv_head as i32, page as i32];
-            // Where the cluster has all tiles of rows, nobody else reads these keys.
-            let cluster = special::cluster_ctas();
-            let policy = if cluster == kernel.cta.params.row_tiles {
-                copy::createpolicy_evict_first()
-            } else {
-                copy::createpolicy_evict_normal()
-            };
-            if cluster == 1 {
-                copy::cp_async_bulk_tensor_4d(address, kernel.maps.kv, coordinates, barrier, policy);
-            } else {
-                let all = (1 << cluster) - 1;
-                let map = kernel.maps.kv;
-                copy::cp_async_bulk_tensor_4d_multicast(address, map, coordinates, barrier, all, policy);
+        if cluster == 1 {
+            if lane < tiles {
+                let (address, coordinates) = of_tile(lane);
+                copy::cp_async_bulk_tensor_4d(address, map, coordinates, barrier, policy);
             }
+        } else if rank < tiles {
+            const { assert!(PART_TILES == MAX_CLUSTER) };
+            let (address, coordinates) = of_tile(rank);
+            let all = (1 << MAX_CLUSTER) - 1;
+            copy::cp_async_bulk_tensor_4d_multicast(address, map, coordinates, barrier, all, policy);
         }
     }
 }
