@@ -164,6 +164,8 @@ pub struct TurnsPlan {
     pub row_max: u32,
     /// Per slot and row, f32: the softmax denominator so far.
     pub row_sum: u32,
+    /// Per slot and row, f32: the largest scaled score so far, in kernels that tell it; the maximum may lag behind.
+    pub row_largest: u32,
     /// A segment's queries have landed.
     pub q_full: u32,
     /// A segment's queries are used up.
@@ -179,6 +181,9 @@ pub struct TurnsPlan {
 /// Scores warpgroups that take turns.
 pub const TURNS: u32 = 2;
 
+/// Registers of a thread of a scores warpgroup that takes turns: 32 scores and their bookkeeping.
+pub const TURNS_REGISTERS: u32 = 64;
+
 impl TurnsPlan {
     /// Behind what all decode kernels have.
     pub const fn behind(plan: SharedPlan) -> Self {
@@ -188,9 +193,10 @@ impl TurnsPlan {
         let sum_full = max_full + TURNS * BARRIER_BYTES;
         let row_max = sum_full + TURNS * BARRIER_BYTES;
         let row_sum = row_max + TURNS * TILE_ROWS * 4;
-        let bytes = row_sum + TURNS * TILE_ROWS * 4;
+        let row_largest = row_sum + TURNS * TILE_ROWS * 4;
+        let bytes = row_largest + TURNS * TILE_ROWS * 4;
         assert!(q_full.is_multiple_of(BARRIER_BYTES) && bytes <= MAX_SHARED_BYTES);
-        Self { row_max, row_sum, q_full, q_free, max_full, sum_full, bytes }
+        Self { row_max, row_sum, row_largest, q_full, q_free, max_full, sum_full, bytes }
     }
 }
 

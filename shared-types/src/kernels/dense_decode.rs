@@ -1,8 +1,8 @@
 //! Dense MLA decode: what the host passes, and how the CTA uses its shared memory.
 
 use super::decode::{
-    DecodeParams, HEAD_DIM_V, MAX_CLUSTER, PART_TILES, SharedPlan, TAIL_TILE, TILE_COLUMNS, TurnsPlan,
-    VALUE_PARTS, VALUES_REGISTERS,
+    DecodeParams, HEAD_DIM_V, MAX_CLUSTER, PART_TILES, SharedPlan, TAIL_TILE, TILE_COLUMNS, TURNS,
+    TURNS_REGISTERS, TurnsPlan, VALUE_PARTS, VALUES_REGISTERS,
 };
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::launch::{LaunchContract, WARP_THREADS, WARPGROUP_THREADS};
@@ -28,9 +28,6 @@ pub const WARPGROUPS: u32 = 5;
 /// Threads of a CTA.
 pub const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
 
-/// Registers of a thread of a scores warpgroup, once roles have parted: 32 scores and their bookkeeping.
-pub const SCORES_REGISTERS: u32 = 64;
-
 /// Registers of a thread of the loads warpgroup.
 pub const LOADS_REGISTERS: u32 = 32;
 
@@ -38,7 +35,7 @@ pub const LOADS_REGISTERS: u32 = 32;
 pub const PLAN: SharedPlan = SharedPlan::new(TILES, PART_SLOTS, TAIL_SLOTS, 0);
 
 /// What of it the scores need to take turns.
-pub const TURNS: TurnsPlan = TurnsPlan::behind(PLAN);
+pub const TURNS_PLAN: TurnsPlan = TurnsPlan::behind(PLAN);
 
 const _: () = {
     assert!(HEAD_DIM.is_multiple_of(TILE_COLUMNS));
@@ -81,10 +78,10 @@ const fn contract(entry: &'static str) -> LaunchContract {
         threads: THREADS,
         min_ctas_per_sm: 1,
         cluster: 1,
-        shared_bytes: TURNS.bytes,
+        shared_bytes: TURNS_PLAN.bytes,
         param_align: TENSOR_MAP_ALIGN,
     };
-    let registers = 2 * SCORES_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
+    let registers = TURNS * TURNS_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
     assert!(registers <= WARPGROUPS * contract.registers_at_entry());
     contract.checked()
 }

@@ -4,29 +4,39 @@
 //! many of them that none is split.
 
 use super::decode::{
-    DecodeParams, SharedPlan, TAIL_TILE, THREADS, VALUES_REGISTERS, WARPGROUP_WARPS, WARPGROUPS,
+    DecodeParams, SharedPlan, TAIL_TILE, TURNS, TURNS_REGISTERS, TurnsPlan, VALUE_PARTS, VALUES_REGISTERS,
 };
 use super::sparse_decode;
 use super::{TENSOR_MAP_ALIGN, TensorMap};
-use crate::launch::LaunchContract;
+use crate::launch::{LaunchContract, WARP_THREADS, WARPGROUP_THREADS};
+use crate::schedule::BLOCK_KEYS;
 
-/// Query tiles in registers, the first ones: as many as leave the loads registers enough. The others are in shared memory.
-pub const REGISTER_QUERY_TILES: u32 = 4;
+/// Warps that gather keys.
+pub const LOADS_WARPS: u32 = 2;
 
-/// Registers of a thread of the scores warpgroup: 32 scores, 64 for the query tiles, and their bookkeeping.
-pub const SCORES_REGISTERS: u32 = 144;
+/// Threads of a CTA: two warpgroups for scores, two for values, and the loads. As so few have those, they need not part with
+/// registers.
+pub const THREADS: u32 = 4 * WARPGROUP_THREADS + LOADS_WARPS * WARP_THREADS;
 
-/// Registers of a thread of the loads warpgroup.
-pub const LOADS_REGISTERS: u32 = 48;
+/// Keys of a block that each warp of the loads sees to: one a lane.
+pub const BLOCK_KEYS_PER_WARP: u32 = BLOCK_KEYS / LOADS_WARPS;
 
 /// Arrivals that make keys full: each warp's of the loads, behind its copies.
-pub const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
+pub const KEY_ARRIVALS: u32 = LOADS_WARPS;
 
-/// The CTA's shared memory where keys have a tail: two and a half blocks.
-pub const PLAN: SharedPlan = SharedPlan::new(TAIL_TILE + 1 - REGISTER_QUERY_TILES, 10, 3, 0);
+/// The CTA's shared memory where keys have a tail: two blocks, and a third tail.
+pub const PLAN: SharedPlan = SharedPlan::new(TAIL_TILE + 1, 2 * VALUE_PARTS, 3, 0);
 
-/// The CTA's shared memory where they have none: two and three quarters of a block.
-pub const PLAN_WITHOUT_TAIL: SharedPlan = SharedPlan::new(TAIL_TILE - REGISTER_QUERY_TILES, 11, 2, 0);
+/// The CTA's shared memory where they have none: two and a quarter blocks.
+pub const PLAN_WITHOUT_TAIL: SharedPlan = SharedPlan::new(TAIL_TILE, 2 * VALUE_PARTS + 1, 2, 0);
+
+/// What of it the scores need to take turns.
+pub const TURNS_PLAN: TurnsPlan = TurnsPlan::behind(PLAN);
+
+/// The same where keys have no tail.
+pub const TURNS_PLAN_WITHOUT_TAIL: TurnsPlan = TurnsPlan::behind(PLAN_WITHOUT_TAIL);
+
+const _: () = assert!(BLOCK_KEYS_PER_WARP == WARP_THREADS);
 
 /// Parameters of the kernel. Addresses are generic device addresses; strides are in elements.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -62,7 +72,7 @@ pub struct SparsePrefillParams {
     pub topk: u32,
 }
 
-const fn contract(entry: &'static str, plan: SharedPlan) -> LaunchContract {
+const fn contract(entry: &'static str, plan: TurnsPlan) -> LaunchContract {
     let contract = LaunchContract {
         entry,
         threads: THREADS,
@@ -71,16 +81,16 @@ const fn contract(entry: &'static str, plan: SharedPlan) -> LaunchContract {
         shared_bytes: plan.bytes,
         param_align: TENSOR_MAP_ALIGN,
     };
-    let registers = SCORES_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
-    assert!(registers <= WARPGROUPS * contract.registers_at_entry());
+    let registers = TURNS * TURNS_REGISTERS + 2 * VALUES_REGISTERS;
+    assert!(registers <= 4 * contract.registers_at_entry());
     contract.checked()
 }
 
 /// The kernel for keys of 576 elements on Hopper.
-pub const SM90_BF16: LaunchContract = contract("sparse_prefill_sm90_bf16", PLAN);
+pub const SM90_BF16: LaunchContract = contract("sparse_prefill_sm90_bf16", TURNS_PLAN);
 
 /// The kernel for keys of 512 elements, all of them values, on Hopper.
-pub const D512_SM90_BF16: LaunchContract = contract("sparse_prefill_d512_sm90_bf16", PLAN_WITHOUT_TAIL);
+pub const D512_SM90_BF16: LaunchContract = contract("sparse_prefill_d512_sm90_bf16", TURNS_PLAN_WITHOUT_TAIL);
 
 /// The kernel for V3.2 caches on Hopper.
 pub const V32_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_v32_sm90", 1);

@@ -19,12 +19,14 @@ use super::super::segments::Segment;
 use super::keys::{self, BlockPlace, Phase};
 use super::queue::Reader;
 use super::scores::{self, QUERY_REGISTERS};
-use super::{Decode, WARPGROUP_WARPS, values};
+use super::{Decode, TILE, WARPGROUP_WARPS, values};
 use crate::attention::softmax::{self, MAX_FLOOR};
 use crate::attention::unroll;
-use crate::ptx::{fence, math, special, warp, wgmma};
+use crate::ptx::{copy, fence, math, memory, special, warp, wgmma};
 use crate::sync::{Barrier, warpgroup_barrier};
-use oximla_types::kernels::decode::{BARRIER_BYTES, TILE_ROWS, TURNS, TurnsPlan};
+use oximla_types::kernels::decode::{
+    BARRIER_BYTES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, TURNS, TurnsPlan,
+};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment;
 use oximla_types::layout::tile::Position;
@@ -66,58 +68,138 @@ pub fn queries_free<D: Turns>(number: u32) -> Phase {
     Phase::of(D::TURNS_PLAN.q_free, 1, number)
 }
 
-/// Rows' values that go from place to place.
-#[derive(Clone, Copy)]
-struct Handed {
-    /// Where they lie: a slot for each warpgroup.
-    rows: u32,
-    /// The slots' barriers.
-    full: u32,
-}
+/// Rows' values that go from place to place: in a slot for each warpgroup.
+struct Handed(u32);
 
 impl Handed {
-    /// The maxima.
-    #[inline(always)]
-    fn max<D: Turns>() -> Self {
-        Self { rows: D::TURNS_PLAN.row_max, full: D::TURNS_PLAN.max_full }
-    }
-
-    /// The sums.
-    #[inline(always)]
-    fn sum<D: Turns>() -> Self {
-        Self { rows: D::TURNS_PLAN.row_sum, full: D::TURNS_PLAN.sum_full }
-    }
-
-    /// Waits for those of the place before `place`; `initial` where the segment begins.
+    /// Those of the place before `place`, which have been waited for; `initial` where the segment begins.
     ///
     /// # Safety
-    /// Each thread of the warpgroup waits for all of the other one's.
+    /// As said.
     #[inline(always)]
-    unsafe fn take<D: Turns>(self, place: BlockPlace<D>, row: u32, is_first: bool, initial: f32) -> [f32; 2] {
-        let before = place.number().wrapping_sub(1);
-        Phase::of(self.full, TURNS, before).wait();
+    unsafe fn before<D: Turns>(
+        self,
+        place: BlockPlace<D>,
+        row: u32,
+        is_first: bool,
+        initial: f32,
+    ) -> [f32; 2] {
         // SAFETY: they are there.
-        if is_first { [initial; 2] } else { unsafe { values::load_rows(self.slot(before), row) } }
+        if is_first { [initial; 2] } else { unsafe { self.load(place.number().wrapping_sub(1), row) } }
     }
 
-    /// Hands on those of `place`.
+    /// Those of place number `number`.
     ///
     /// # Safety
-    /// All threads of the warpgroup call it, after they have taken those of the place before.
+    /// They are there.
     #[inline(always)]
-    unsafe fn hand_on<D: Turns>(self, place: BlockPlace<D>, row: u32, lane: u32, rows: [f32; 2]) {
-        // SAFETY: whoever read the slot has written the other one since.
-        unsafe {
-            scores::store_rows(self.slot(place.number()), row, lane, rows);
-            Phase::of(self.full, TURNS, place.number()).barrier.arrive();
-        }
+    unsafe fn load(self, number: u32, row: u32) -> [f32; 2] {
+        // SAFETY: as the caller promises.
+        unsafe { values::load_rows(self.slot(number), row) }
+    }
+
+    /// Stores those of `place`.
+    ///
+    /// # Safety
+    /// The slot's last contents have been read: those of the place before have been waited for.
+    #[inline(always)]
+    unsafe fn store<D: Turns>(self, place: BlockPlace<D>, row: u32, lane: u32, rows: [f32; 2]) {
+        // SAFETY: as the caller promises.
+        unsafe { scores::store_rows(self.slot(place.number()), row, lane, rows) }
     }
 
     /// Address of the slot of place number `number`.
     #[inline(always)]
-    fn slot(self, number: u32) -> u32 {
-        special::dynamic_shared() + self.rows + number % TURNS * TILE_ROWS * 4
+    fn slot(&self, number: u32) -> u32 {
+        special::dynamic_shared() + self.0 + number % TURNS * TILE_ROWS * 4
     }
+}
+
+/// The row maxima.
+#[inline(always)]
+fn maxima<D: Turns>() -> Handed {
+    Handed(D::TURNS_PLAN.row_max)
+}
+
+/// The row sums.
+#[inline(always)]
+fn sums<D: Turns>() -> Handed {
+    Handed(D::TURNS_PLAN.row_sum)
+}
+
+/// The largest scores of the rows, written with the maxima.
+#[inline(always)]
+fn largest_scores<D: Turns>() -> Handed {
+    Handed(D::TURNS_PLAN.row_largest)
+}
+
+/// Completes when the maxima of place number `number` are written.
+#[inline(always)]
+fn maxima_full<D: Turns>(number: u32) -> Phase {
+    Phase::of(D::TURNS_PLAN.max_full, TURNS, number)
+}
+
+/// Completes when the sums of place number `number` are written.
+#[inline(always)]
+fn sums_full<D: Turns>(number: u32) -> Phase {
+    Phase::of(D::TURNS_PLAN.sum_full, TURNS, number)
+}
+
+/// Asks for the queries of a segment, the CTA's number `number`, as soon as those before are used up: the rows of the CTA's tile
+/// in a tensor of rank 4 (columns, heads, tokens, batch) whose map is at `map`.
+///
+/// # Safety
+/// One whole warp calls it, once for each segment, in order; a box of the map is one tile, of the rows there are.
+#[inline(always)]
+pub unsafe fn load_queries<D: Turns>(
+    kernel: &D,
+    map: u64,
+    number: u32,
+    is_empty: bool,
+    [token, batch]: [u32; 2],
+    lane: u32,
+) {
+    // Without keys nobody asks for them.
+    let tiles = if is_empty { 0 } else { TAIL_TILE + D::TAIL as u32 };
+    queries_free::<D>(number).wait_for_last();
+    let full = queries_full::<D>(number).barrier;
+    let cta = kernel.cta();
+    // SAFETY: the queries before are used up.
+    unsafe {
+        if lane == 0 {
+            full.arrive_expecting(tiles * cta.tile.rows() * TILE_COLUMNS * 2);
+        }
+        // Behind the word of how many bytes there are.
+        warp::warp_sync();
+        if lane < tiles {
+            let head = cta.kv_head * cta.tile.group + cta.tile.first_head;
+            let coordinates = [(lane * TILE_COLUMNS) as i32, head as i32, token as i32, batch as i32];
+            let address = special::dynamic_shared() + D::PLAN.q + lane * TILE_BYTES;
+            let policy = copy::createpolicy_evict_normal();
+            copy::cp_async_bulk_tensor_4d(address, map, coordinates, full.address(), policy);
+        }
+    }
+}
+
+/// Zeroes the rows of the query tiles that nothing is copied to, so that their scores are numbers.
+///
+/// # Safety
+/// All `threads` threads of the CTA call it, before anyone asks for queries.
+#[inline(always)]
+pub unsafe fn clear_unused_queries<D: Turns>(kernel: &D, thread: u32, threads: u32) {
+    const CHUNKS: u32 = TILE.row_offset(1) / 16;
+    let rows = kernel.cta().tile.rows();
+    let mut chunk = thread;
+    while chunk < (TAIL_TILE + D::TAIL as u32) * TILE_ROWS * CHUNKS {
+        let (row, tile) = (chunk / CHUNKS % TILE_ROWS, chunk / (CHUNKS * TILE_ROWS));
+        if row >= rows {
+            let address = special::dynamic_shared() + D::PLAN.q + tile * TILE_BYTES;
+            // SAFETY: within the query tiles; nothing has been copied there yet.
+            unsafe { memory::st_shared_zero_x4(address + TILE.chunk(row, chunk % CHUNKS)) };
+        }
+        chunk += threads;
+    }
+    fence::fence_proxy_async_shared();
 }
 
 /// Runs the role of the warpgroup that takes the places of even (0) or odd (1) numbers.
@@ -164,8 +246,8 @@ pub unsafe fn run<D: Turns, const TURN: u32>(kernel: &D) {
             {
                 let kernel = &kernel.again();
                 let thread = special::thread_x() % WARPGROUP_THREADS;
-                let rows = last_rows::<D>(&segment, place, thread);
-                scores::finish(kernel, &segment, segments.peeked(), thread, rows, [0.0; 2]);
+                let (rows, largest) = last_rows::<D>(&segment, place, thread);
+                scores::finish(kernel, &segment, segments.peeked(), thread, rows, largest);
             } else {
                 // So that nobody goes on before this warpgroup has waited for the norms before.
                 keys::norms_full::<D>(segments.peeked()).barrier.arrive();
@@ -176,25 +258,29 @@ pub unsafe fn run<D: Turns, const TURN: u32>(kernel: &D) {
     }
 }
 
-/// Of a thread's two rows the denominators, and their base-2 logarithms plus the maxima, before place `end` at the segment's end.
+/// Of a thread's two rows the denominators, with their base-2 logarithms plus the maxima, and the largest scaled scores, before
+/// place `end` at the segment's end.
 ///
 /// # Safety
 /// The thread's warp has written them, if there are blocks.
 #[inline(always)]
-unsafe fn last_rows<D: Turns>(segment: &Segment, end: BlockPlace<D>, thread: u32) -> [(f32, f32); 2] {
+unsafe fn last_rows<D: Turns>(
+    segment: &Segment,
+    end: BlockPlace<D>,
+    thread: u32,
+) -> ([(f32, f32); 2], [f32; 2]) {
+    let none = [f32::NEG_INFINITY; 2];
     if segment.blocks.is_empty() {
-        return [(0.0, f32::NEG_INFINITY); 2];
+        return ([(0.0, f32::NEG_INFINITY); 2], none);
     }
     let (row, last) = (fragment::accumulator(thread, 0).row, end.number().wrapping_sub(1));
     // SAFETY: as the caller promises.
-    let (max, sum) = unsafe {
-        (
-            values::load_rows(Handed::max::<D>().slot(last), row),
-            values::load_rows(Handed::sum::<D>().slot(last), row),
-        )
-    };
-    let row = |row: usize| (sum[row], math::lg2(sum[row]) + max[row]);
-    [row(0), row(1)]
+    unsafe {
+        let (max, sum) = (maxima::<D>().load(last, row), sums::<D>().load(last, row));
+        let row_of = |row: usize| (sum[row], math::lg2(sum[row]) + max[row]);
+        let largest = if D::MAX_LOGITS { largest_scores::<D>().load(last, row) } else { none };
+        ([row_of(0), row_of(1)], largest)
+    }
 }
 
 /// This warp is done with queries number `number`.
@@ -229,9 +315,16 @@ unsafe fn probabilities<D: Turns, const TURN: u32>(
         let scale = kernel.cta().params.scale_log2.abs().max(f32::MIN_POSITIVE);
         kernel.mask(segment, place, block, first, scores);
         let largest = softmax::row_maxima(scores, scale);
-        let before = Handed::max::<D>().take(place, row, is_first, MAX_FLOOR);
+        maxima_full::<D>(place.number().wrapping_sub(1)).wait();
+        let before = maxima::<D>().before(place, row, is_first, MAX_FLOOR);
         let max = softmax::follow(before, largest);
-        Handed::max::<D>().hand_on(place, row, lane, max);
+        maxima::<D>().store(place, row, lane, max);
+        if D::MAX_LOGITS {
+            let before = largest_scores::<D>().before(place, row, is_first, f32::NEG_INFINITY);
+            let largest = [math::max(before[0], largest[0]), math::max(before[1], largest[1])];
+            largest_scores::<D>().store(place, row, lane, largest);
+        }
+        maxima_full::<D>(place.number()).barrier.arrive();
         let correction = [math::ex2(before[0] - max[0]), math::ex2(before[1] - max[1])];
         let mut sum = [0.0; 2];
         softmax::exponentials(scores, scale, max, &mut sum);
@@ -239,12 +332,14 @@ unsafe fn probabilities<D: Turns, const TURN: u32>(
         scores::store_rows(place.row_scales(), row, lane, correction);
         fence::fence_proxy_async_shared();
         place.probabilities_full().barrier.arrive();
-        let before = Handed::sum::<D>().take(place, row, is_first, 0.0);
+        sums_full::<D>(place.number().wrapping_sub(1)).wait();
+        let before = sums::<D>().before(place, row, is_first, 0.0);
         sum = [
             math::fma(before[0], correction[0], softmax::quad_sum(sum[0])),
             math::fma(before[1], correction[1], softmax::quad_sum(sum[1])),
         ];
-        Handed::sum::<D>().hand_on(place, row, lane, sum);
+        sums::<D>().store(place, row, lane, sum);
+        sums_full::<D>(place.number()).barrier.arrive();
     }
 }
 

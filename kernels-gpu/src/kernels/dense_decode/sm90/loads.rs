@@ -14,7 +14,7 @@ use crate::ptx::{copy, memory, special, warp};
 use oximla_types::kernels::decode::{
     MAX_CLUSTER, PART_TILES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS,
 };
-use oximla_types::kernels::dense_decode::{DenseDecodeParams, PLAN, TILES};
+use oximla_types::kernels::dense_decode::DenseDecodeParams;
 use oximla_types::launch::WARP_THREADS;
 
 /// A page that no cache has; the copy engine delivers zeros for it.
@@ -141,34 +141,12 @@ impl<E: Element, const TAIL: bool, const PARITY: u32> Share<E, TAIL> for Parts<P
 impl<E: Element, const TAIL: bool> Share<E, TAIL> for Tail {
     #[inline(always)]
     unsafe fn queries(self, kernel: &Dense<E, TAIL>, number: u32, segment: &Segment, lane: u32) {
-        // Without keys nobody asks.
-        let tiles = if segment.blocks.is_empty() {
-            0
-        } else if TAIL {
-            TILES
-        } else {
-            TAIL_TILE
-        };
         // Made anew, so that the loop need not keep what only this takes.
-        // SAFETY: the queries before are used up; a box is one tile, of the rows there are.
+        // SAFETY: as the caller promises.
         unsafe {
-            turns::queries_free::<Dense<E, TAIL>>(number).wait_for_last();
-            let full = turns::queries_full::<Dense<E, TAIL>>(number).barrier;
-            let cta = Dense::<E, TAIL>::new(kernel.params, kernel.maps).cta;
-            if lane == 0 {
-                full.arrive_expecting(tiles * cta.tile.rows() * TILE_COLUMNS * 2);
-            }
-            // Behind the word of how many bytes there are.
-            warp::warp_sync();
-            if lane < tiles {
-                let head = cta.kv_head * cta.tile.group + cta.tile.first_head;
-                let column = lane * TILE_COLUMNS;
-                let coordinates =
-                    [column as i32, head as i32, cta.tile.first_token as i32, segment.request as i32];
-                let address = special::dynamic_shared() + PLAN.q + lane * TILE_BYTES;
-                let policy = copy::createpolicy_evict_normal();
-                copy::cp_async_bulk_tensor_4d(address, kernel.maps.q, coordinates, full.address(), policy);
-            }
+            let kernel = Dense::<E, TAIL>::new(kernel.params, kernel.maps);
+            let at = [kernel.cta.tile.first_token, segment.request];
+            turns::load_queries(&kernel, kernel.maps.q, number, segment.blocks.is_empty(), at, lane);
         }
     }
 

@@ -24,14 +24,12 @@ use crate::attention::softmax::ColumnLimits;
 use crate::kernels::decode::segments::{Segment, Segments};
 use crate::kernels::decode::sm90::keys::{self, BlockPlace};
 use crate::kernels::decode::sm90::turns::{self, Turns};
-use crate::kernels::decode::sm90::{Cta, Decode, TILE, values};
+use crate::kernels::decode::sm90::{Cta, Decode, values};
 use crate::ptx::{fence, memory, special};
 use crate::sync::cluster_barrier;
 use core::marker::PhantomData;
-use oximla_types::kernels::decode::{SharedPlan, TILE_BYTES, TILE_ROWS, TurnsPlan, VALUES_REGISTERS};
-use oximla_types::kernels::dense_decode::{
-    DenseDecodeParams, LOADS_REGISTERS, PLAN, SCORES_REGISTERS, THREADS, TILES, TURNS,
-};
+use oximla_types::kernels::decode::{SharedPlan, TURNS_REGISTERS, TurnsPlan, VALUES_REGISTERS};
+use oximla_types::kernels::dense_decode::{DenseDecodeParams, LOADS_REGISTERS, PLAN, THREADS, TURNS_PLAN};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
 use oximla_types::schedule::BLOCK_KEYS;
@@ -117,7 +115,7 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
             turns::init_barriers::<Dense<E, TAIL>>(special::dynamic_shared());
             fence::fence_mbarrier_init();
         }
-        clear_unused_queries(Dense::<E, TAIL>::new(params, maps).cta.tile.rows(), thread);
+        turns::clear_unused_queries(&Dense::<E, TAIL>::new(params, maps), thread, THREADS);
         // The combine kernel waits for this one to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
         cluster_barrier();
@@ -125,11 +123,11 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
         let kernel = || Dense::<E, TAIL>::new(params, maps);
         match thread / WARPGROUP_THREADS {
             0 => {
-                special::setmaxnreg_dec::<SCORES_REGISTERS>();
+                special::setmaxnreg_dec::<TURNS_REGISTERS>();
                 turns::run::<_, 0>(&kernel());
             }
             1 => {
-                special::setmaxnreg_dec::<SCORES_REGISTERS>();
+                special::setmaxnreg_dec::<TURNS_REGISTERS>();
                 turns::run::<_, 1>(&kernel());
             }
             2 => {
@@ -152,25 +150,8 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
     }
 }
 
-/// Zeroes the rows of the query tiles that nothing is copied to, so that their scores are numbers.
-#[inline(always)]
-unsafe fn clear_unused_queries(rows: u32, thread: u32) {
-    const CHUNKS: u32 = TILE.row_offset(1) / 16;
-    let mut chunk = thread;
-    while chunk < TILES * TILE_ROWS * CHUNKS {
-        let (row, tile) = (chunk / CHUNKS % TILE_ROWS, chunk / (CHUNKS * TILE_ROWS));
-        if row >= rows {
-            let address = special::dynamic_shared() + PLAN.q + tile * TILE_BYTES;
-            // SAFETY: within the query tiles; nothing has been copied there yet.
-            unsafe { memory::st_shared_zero_x4(address + TILE.chunk(row, chunk % CHUNKS)) };
-        }
-        chunk += THREADS;
-    }
-    fence::fence_proxy_async_shared();
-}
-
 impl<E: Element, const TAIL: bool> Turns for Dense<'_, E, TAIL> {
-    const TURNS_PLAN: TurnsPlan = TURNS;
+    const TURNS_PLAN: TurnsPlan = TURNS_PLAN;
 }
 
 impl<'a, E: Element, const TAIL: bool> Dense<'a, E, TAIL> {

@@ -1,6 +1,6 @@
 //! The loads role: gathers keys with `cp.async`, and asks the copy engine for queries.
 //!
-//! Each warp sees to 16 keys of each block by itself. Eight lanes have a tile's row of a key, 128 bytes, and the lanes next to them
+//! Each warp sees to 32 keys of each block by itself. Eight lanes have a tile's row of a key, 128 bytes, and the lanes next to them
 //! those of the next keys; a lane's next key is the fourth from there. What a lane has asked for completes the barrier of its
 //! part by itself, so that as much is on its way as there is room for. Indices are asked for a block ahead, the length of an index
 //! list a query token ahead.
@@ -10,12 +10,12 @@ use crate::attention::unroll;
 use crate::kernels::decode::segments::Segment;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
 use crate::kernels::decode::sm90::queue::Writer;
-use crate::kernels::decode::sm90::{Decode, TILE, WARPGROUP_WARPS, queries};
+use crate::kernels::decode::sm90::{Decode, TILE, turns};
 use crate::ptx::{copy, memory, special, warp};
 use oximla_types::kernels::decode::{
-    BLOCK_TOKENS_PER_WARP, PART_TILES, SplitRecord, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS,
+    PART_TILES, SplitRecord, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS,
 };
-use oximla_types::kernels::sparse_prefill::SparsePrefillParams;
+use oximla_types::kernels::sparse_prefill::{BLOCK_KEYS_PER_WARP, LOADS_WARPS, SparsePrefillParams};
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::schedule::{self, BLOCK_KEYS, BlockRange};
 
@@ -29,40 +29,42 @@ const TILE_ROW_BYTES: u32 = TILE_COLUMNS * 2;
 const ROW_LANES: u32 = TILE_ROW_BYTES / CHUNK_BYTES;
 
 /// Keys of a block that a lane copies from.
-const LANE_KEYS: usize = 4;
+const LANE_KEYS: usize = 8;
 
 /// From one of them to the next.
 const KEY_STEP: u32 = WARP_THREADS / ROW_LANES;
 
-const _: () = assert!(LANE_KEYS as u32 * KEY_STEP == BLOCK_TOKENS_PER_WARP);
+const _: () = assert!(LANE_KEYS as u32 * KEY_STEP == BLOCK_KEYS_PER_WARP);
 
 /// Runs the role.
 ///
 /// # Safety
-/// All threads of the warpgroup call it, after the barriers are initialised.
+/// All threads of its warps call it, after the barriers are initialised.
 #[inline(always)]
 pub unsafe fn run<const TAIL: bool>(kernel: &Prefill<'_, TAIL>) {
     let (params, thread) = (kernel.params, special::thread_x());
-    let (number, lane) = (thread / WARP_THREADS % WARPGROUP_WARPS, thread % WARP_THREADS);
+    let (number, lane) = (thread / WARP_THREADS % LOADS_WARPS, thread % WARP_THREADS);
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Keys lie within the tensor.
     unsafe {
         let mut segments = Writer::<Prefill<TAIL>>::new();
         let mut place = BlockPlace::<Prefill<TAIL>>::first_in(special::dynamic_shared());
         // The lane whose key this is asks for its index.
-        let own_key = number * BLOCK_TOKENS_PER_WARP + lane % BLOCK_TOKENS_PER_WARP;
+        let own_key = number * BLOCK_KEYS_PER_WARP + lane;
         let mut query = Query::ask(params, kernel.cta.partition);
+        // Counted by the CTA.
+        let mut token = 0;
         let mut index = query.ask_index(params, own_key);
         while query.number < params.decode.requests {
             let len = query.len(params);
             let next = Query::ask(params, query.number + params.decode.partitions);
             if number == 0 {
                 segments.write(Some(query.segment(len)), lane);
+                let at = [query.number, 0];
+                turns::load_queries(&kernel.again(), kernel.q_map, token, len == 0, at, lane);
             }
+            token += 1;
             if len == 0 {
                 index = next.ask_index(params, own_key);
-            } else {
-                queries::load(&kernel.again(), kernel.q_map, place, query.number, 0);
-                place = place.next();
             }
             // The lane's own one of a block.
             let mut key = own_key;
@@ -161,7 +163,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// Those that the lanes' indices name; lanes from 16 on have the same ones as those before.
+    /// Those that the lanes' indices name.
     ///
     /// # Safety
     /// The whole warp calls it.
@@ -173,8 +175,8 @@ impl Keys {
         // SAFETY: as the caller promises.
         unsafe {
             keys.valid = warp::ballot(is_valid(index));
-            unroll!(I in 4 => {
-                const { assert!(LANE_KEYS == 4) };
+            unroll!(I in 8 => {
+                const { assert!(LANE_KEYS == 8) };
                 let index = warp::shfl_idx(index, lane / ROW_LANES + I as u32 * KEY_STEP);
                 let key = if is_valid(index) { index } else { 0 };
                 let row = params.kv.wrapping_add((key as i64 * params.kv_stride_bytes) as u64);
@@ -192,7 +194,7 @@ impl Keys {
     #[inline(always)]
     unsafe fn load<const TAIL: bool>(&self, place: BlockPlace<Prefill<TAIL>>, number: u32, lane: u32) {
         // The lane's chunk of the first of its keys.
-        let chunk = TILE.chunk(number * BLOCK_TOKENS_PER_WARP + lane / ROW_LANES, lane % ROW_LANES);
+        let chunk = TILE.chunk(number * BLOCK_KEYS_PER_WARP + lane / ROW_LANES, lane % ROW_LANES);
         // SAFETY: what lay in the place is used up; keys are read where there are some, and stored in rows of this warp's.
         unsafe {
             unroll!(PART in 4 => {
@@ -206,7 +208,7 @@ impl Keys {
                 self.copy::<TAIL_TILE, 1>(place.tail() + chunk);
             }
             if special::again(lane) == 0 {
-                memory::st_shared_u16(place.key_mask() + 2 * number, self.valid as u16);
+                memory::st_shared_u32(place.key_mask() + 4 * number, self.valid);
             }
             arrive(place.tail_full(), lane, TAIL);
         }
@@ -218,7 +220,7 @@ impl Keys {
     /// As for [`Self::load`].
     #[inline(always)]
     unsafe fn copy<const FIRST: u32, const TILES: u32>(&self, to: u32) {
-        unroll!(I in 4 => {
+        unroll!(I in 8 => {
             let to = TILE.rows_further(to, I as u32 * KEY_STEP);
             let mut tile = 0;
             while tile < TILES {

@@ -1,11 +1,14 @@
 //! Sparse prefill for Hopper: the common roles (`kernels/decode/sm90`), and loads that gather keys.
 //!
-//! | role         | warpgroup | registers |
-//! |--------------|-----------|-----------|
-//! | scores       | 0         | 144       |
-//! | values even  | 1         | 160       |
-//! | values odd   | 2         | 160       |
-//! | loads        | 3         | 48        |
+//! | role         | warps      | registers |
+//! |--------------|------------|-----------|
+//! | scores even  | 0 to 3     | 64        |
+//! | scores odd   | 4 to 7     | 64        |
+//! | values even  | 8 to 11    | 160       |
+//! | values odd   | 12 to 15   | 160       |
+//! | loads        | 16 and 17  | 112       |
+//!
+//! The scores warpgroups take turns (`decode/sm90/turns`).
 //!
 //! CTAs are persistent: each takes a tile of heads of every so many-th query token, neighbouring CTAs the tiles of one token,
 //! whose keys are then in the L2 cache. Keys need no conversion, so that the loads wait for nothing but room: see `loads.rs`. They are
@@ -18,13 +21,13 @@ use crate::attention::element::Bf16;
 use crate::attention::sink;
 use crate::kernels::decode::segments::Segment;
 use crate::kernels::decode::sm90::keys::{self, BlockPlace};
+use crate::kernels::decode::sm90::turns::{self, Turns};
 use crate::kernels::decode::sm90::{Cta, Decode, scores, values};
 use crate::ptx::{fence, special};
 use crate::sync::cta_barrier;
-use oximla_types::kernels::decode::{SharedPlan, THREADS, VALUES_REGISTERS};
+use oximla_types::kernels::decode::{SharedPlan, TURNS_REGISTERS, TurnsPlan, VALUES_REGISTERS};
 use oximla_types::kernels::sparse_prefill::{
-    KEY_ARRIVALS, LOADS_REGISTERS, PLAN, PLAN_WITHOUT_TAIL, REGISTER_QUERY_TILES, SCORES_REGISTERS,
-    SparsePrefillParams,
+    KEY_ARRIVALS, PLAN, PLAN_WITHOUT_TAIL, SparsePrefillParams, THREADS, TURNS_PLAN, TURNS_PLAN_WITHOUT_TAIL,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
 use oximla_types::layout::tile::Position;
@@ -64,12 +67,14 @@ unsafe fn sparse_prefill<const TAIL: bool>(params: &SparsePrefillParams, address
     let q_map = address + core::mem::offset_of!(SparsePrefillParams, q_map) as u64;
     let thread = special::thread_x();
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
-    // roles come after it. Roles are whole warpgroups.
+    // roles come after it. Roles are whole warpgroups, but for the loads.
     unsafe {
         if thread == 0 {
             keys::init_barriers::<Prefill<TAIL>>(special::dynamic_shared(), 1);
+            turns::init_barriers::<Prefill<TAIL>>(special::dynamic_shared());
             fence::fence_mbarrier_init();
         }
+        turns::clear_unused_queries(&Prefill::<TAIL>::new(params, q_map), thread, THREADS);
         // Whatever comes next waits for this kernel to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
         cta_barrier(THREADS);
@@ -77,23 +82,28 @@ unsafe fn sparse_prefill<const TAIL: bool>(params: &SparsePrefillParams, address
         let kernel = || Prefill::<TAIL>::new(params, q_map);
         match thread / WARPGROUP_THREADS {
             0 => {
-                special::setmaxnreg_inc::<SCORES_REGISTERS>();
-                scores::run(&kernel(), thread);
+                special::setmaxnreg_dec::<TURNS_REGISTERS>();
+                turns::run::<_, 0>(&kernel());
             }
             1 => {
-                special::setmaxnreg_inc::<VALUES_REGISTERS>();
-                values::run::<_, 0>(&kernel());
+                special::setmaxnreg_dec::<TURNS_REGISTERS>();
+                turns::run::<_, 1>(&kernel());
             }
             2 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
+                values::run::<_, 0>(&kernel());
+            }
+            3 => {
+                special::setmaxnreg_inc::<VALUES_REGISTERS>();
                 values::run::<_, 1>(&kernel());
             }
-            _ => {
-                special::setmaxnreg_dec::<LOADS_REGISTERS>();
-                loads::run(&kernel());
-            }
+            _ => loads::run(&kernel()),
         }
     }
+}
+
+impl<const TAIL: bool> Turns for Prefill<'_, TAIL> {
+    const TURNS_PLAN: TurnsPlan = if TAIL { TURNS_PLAN } else { TURNS_PLAN_WITHOUT_TAIL };
 }
 
 impl<'a, const TAIL: bool> Prefill<'a, TAIL> {
@@ -112,17 +122,18 @@ impl<'a, const TAIL: bool> Prefill<'a, TAIL> {
 impl<const TAIL: bool> Decode for Prefill<'_, TAIL> {
     type Element = Bf16;
     const PLAN: SharedPlan = if TAIL { PLAN } else { PLAN_WITHOUT_TAIL };
-    const REGISTER_QUERY_TILES: usize = REGISTER_QUERY_TILES as usize;
+    const REGISTER_QUERY_TILES: usize = 0;
     const TAIL: bool = TAIL;
     const UNFENCED_KEYS: bool = true;
     const ZERO_FILLED: bool = true;
-    const PACED: bool = true;
+    const PACED: bool = false;
     const CLUSTER: u32 = 1;
+    const TURNS: bool = true;
     const SPLITS: bool = false;
     const MAX_LOGITS: bool = true;
     const KEY_ARRIVALS: u32 = KEY_ARRIVALS;
     // The loads find the segments by themselves.
-    const SEGMENT_READERS: u32 = 3 * WARPGROUP_THREADS;
+    const SEGMENT_READERS: u32 = 4 * WARPGROUP_THREADS;
 
     #[inline(always)]
     fn again(&self) -> Self {
