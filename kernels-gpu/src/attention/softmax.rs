@@ -99,11 +99,12 @@ pub unsafe fn row_maxima(scores: &[f32; 32], scale_log2: f32) -> [f32; 2] {
 
 /// The running maxima with those of another block, which they follow beyond [`MAX_LAG`] only.
 #[inline(always)]
-pub fn follow(mut max: [f32; 2], largest: [f32; 2]) -> [f32; 2] {
+pub fn follow(max: [f32; 2], largest: [f32; 2]) -> [f32; 2] {
+    let mut followed = max;
     unroll!(ROW in 2 => {
-        max[ROW] = if largest[ROW] > max[ROW] + MAX_LAG { largest[ROW] } else { max[ROW] };
+        followed[ROW] = if largest[ROW] > followed[ROW] + MAX_LAG { largest[ROW] } else { followed[ROW] };
     });
-    max
+    followed
 }
 
 /// Turns scores into probabilities relative to `max`, and adds them to the sums.

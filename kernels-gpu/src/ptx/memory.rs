@@ -226,6 +226,18 @@ pub unsafe fn ld_shared_u32x2(address: u32) -> [u32; 2] {
     [a, b]
 }
 
+/// `st.shared.v2.b32`: two f32.
+///
+/// # Safety
+/// The address is 8-byte aligned and valid for 8 bytes, and no other thread accesses it unordered.
+#[inline(always)]
+pub unsafe fn st_shared_f32x2(address: u32, [a, b]: [f32; 2]) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("st.shared.v2.b32 [{}], {{{}, {}}};", in(reg32) address, in(reg32) a, in(reg32) b, options(nostack))
+    }
+}
+
 /// `st.shared.v4.b32`: stores 16 bytes.
 ///
 /// # Safety

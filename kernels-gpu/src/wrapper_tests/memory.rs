@@ -180,6 +180,17 @@ unsafe fn pass_vectors(lane: usize, input: *const u32, output: *mut u32) {
     }
 }
 
+// Lanes pass pairs on to the lanes opposite through shared memory.
+kernel!(wrapper_st_shared_f32x2, |lane, input, output| {
+    let pair = [*input.add(2 * lane), *input.add(2 * lane + 1)].map(f32::from_bits);
+    st_shared_f32x2(dynamic_shared() + 8 * lane as u32, pair);
+    barrier_cta_sync::<0>(WARP_THREADS);
+    for word in 0..2 {
+        let address = dynamic_shared() + (8 * opposite(lane) + 4 * word) as u32;
+        *output.add(2 * lane + word) = ld_shared_u32(address);
+    }
+});
+
 // Four words a lane; odd lanes zero theirs afterwards.
 kernel!(wrapper_st_shared_zero_x4, |lane, input, output| {
     let shared = dynamic_shared() + 16 * lane as u32;

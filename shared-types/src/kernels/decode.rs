@@ -184,7 +184,16 @@ pub const TURNS: u32 = 2;
 /// Registers of a thread of a scores warpgroup that takes turns: 32 scores and their bookkeeping.
 pub const TURNS_REGISTERS: u32 = 64;
 
+/// Warpgroups of a CTA whose scores take turns: two for scores, two for values, one for loads.
+pub const TURNS_WARPGROUPS: u32 = TURNS + 3;
+
+/// Threads of such a CTA.
+pub const TURNS_THREADS: u32 = TURNS_WARPGROUPS * WARPGROUP_THREADS;
+
 impl TurnsPlan {
+    /// Registers of a thread of each warpgroup but the loads', together.
+    pub const REGISTERS: u32 = TURNS * TURNS_REGISTERS + 2 * VALUES_REGISTERS;
+
     /// Behind what all decode kernels have.
     pub const fn behind(plan: SharedPlan) -> Self {
         let q_full = plan.bytes;

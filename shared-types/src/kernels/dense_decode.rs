@@ -1,11 +1,11 @@
 //! Dense MLA decode: what the host passes, and how the CTA uses its shared memory.
 
 use super::decode::{
-    DecodeParams, HEAD_DIM_V, MAX_CLUSTER, PART_TILES, SharedPlan, TAIL_TILE, TILE_COLUMNS, TURNS,
-    TURNS_REGISTERS, TurnsPlan, VALUE_PARTS, VALUES_REGISTERS,
+    DecodeParams, HEAD_DIM_V, MAX_CLUSTER, PART_TILES, SharedPlan, TAIL_TILE, TILE_COLUMNS, TURNS_THREADS,
+    TURNS_WARPGROUPS, TurnsPlan, VALUE_PARTS,
 };
 use super::{TENSOR_MAP_ALIGN, TensorMap};
-use crate::launch::{LaunchContract, WARP_THREADS, WARPGROUP_THREADS};
+use crate::launch::{LaunchContract, WARP_THREADS};
 
 /// Elements of a query and of a key.
 pub const HEAD_DIM: u32 = 576;
@@ -21,12 +21,6 @@ pub const PART_SLOTS: u32 = 2 * VALUE_PARTS;
 
 /// Slots of tail tiles, each of which becomes its block's probabilities.
 pub const TAIL_SLOTS: u32 = 3;
-
-/// Warpgroups of a CTA: two for scores, two for values, one for loads.
-pub const WARPGROUPS: u32 = 5;
-
-/// Threads of a CTA.
-pub const THREADS: u32 = WARPGROUPS * WARPGROUP_THREADS;
 
 /// Registers of a thread of the loads warpgroup.
 pub const LOADS_REGISTERS: u32 = 32;
@@ -75,14 +69,14 @@ pub struct DenseDecodeParams {
 const fn contract(entry: &'static str) -> LaunchContract {
     let contract = LaunchContract {
         entry,
-        threads: THREADS,
+        threads: TURNS_THREADS,
         min_ctas_per_sm: 1,
         cluster: 1,
         shared_bytes: TURNS_PLAN.bytes,
         param_align: TENSOR_MAP_ALIGN,
     };
-    let registers = TURNS * TURNS_REGISTERS + 2 * VALUES_REGISTERS + LOADS_REGISTERS;
-    assert!(registers <= WARPGROUPS * contract.registers_at_entry());
+    let registers = TurnsPlan::REGISTERS + LOADS_REGISTERS;
+    assert!(registers <= TURNS_WARPGROUPS * contract.registers_at_entry());
     contract.checked()
 }
 

@@ -4,25 +4,18 @@
 //! many of them that none is split.
 
 use super::decode::{
-    DecodeParams, SharedPlan, TAIL_TILE, TURNS, TURNS_REGISTERS, TurnsPlan, VALUE_PARTS, VALUES_REGISTERS,
+    DecodeParams, SharedPlan, TAIL_TILE, TURNS_THREADS, TURNS_WARPGROUPS, TurnsPlan, VALUE_PARTS,
+    WARPGROUP_WARPS,
 };
 use super::sparse_decode;
 use super::{TENSOR_MAP_ALIGN, TensorMap};
-use crate::launch::{LaunchContract, WARP_THREADS, WARPGROUP_THREADS};
-use crate::schedule::BLOCK_KEYS;
+use crate::launch::LaunchContract;
 
-/// Warps that gather keys.
-pub const LOADS_WARPS: u32 = 2;
-
-/// Threads of a CTA: two warpgroups for scores, two for values, and the loads. As so few have those, they need not part with
-/// registers.
-pub const THREADS: u32 = 4 * WARPGROUP_THREADS + LOADS_WARPS * WARP_THREADS;
-
-/// Keys of a block that each warp of the loads sees to: one a lane.
-pub const BLOCK_KEYS_PER_WARP: u32 = BLOCK_KEYS / LOADS_WARPS;
+/// Registers of a thread of the loads warpgroup.
+pub const LOADS_REGISTERS: u32 = 32;
 
 /// Arrivals that make keys full: each warp's of the loads, behind its copies.
-pub const KEY_ARRIVALS: u32 = LOADS_WARPS;
+pub const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
 
 /// The CTA's shared memory where keys have a tail: two blocks, and a third tail.
 pub const PLAN: SharedPlan = SharedPlan::new(TAIL_TILE + 1, 2 * VALUE_PARTS, 3, 0);
@@ -35,8 +28,6 @@ pub const TURNS_PLAN: TurnsPlan = TurnsPlan::behind(PLAN);
 
 /// The same where keys have no tail.
 pub const TURNS_PLAN_WITHOUT_TAIL: TurnsPlan = TurnsPlan::behind(PLAN_WITHOUT_TAIL);
-
-const _: () = assert!(BLOCK_KEYS_PER_WARP == WARP_THREADS);
 
 /// Parameters of the kernel. Addresses are generic device addresses; strides are in elements.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -75,14 +66,14 @@ pub struct SparsePrefillParams {
 const fn contract(entry: &'static str, plan: TurnsPlan) -> LaunchContract {
     let contract = LaunchContract {
         entry,
-        threads: THREADS,
+        threads: TURNS_THREADS,
         min_ctas_per_sm: 1,
         cluster: 1,
         shared_bytes: plan.bytes,
         param_align: TENSOR_MAP_ALIGN,
     };
-    let registers = TURNS * TURNS_REGISTERS + 2 * VALUES_REGISTERS;
-    assert!(registers <= 4 * contract.registers_at_entry());
+    let registers = TurnsPlan::REGISTERS + LOADS_REGISTERS;
+    assert!(registers <= TURNS_WARPGROUPS * contract.registers_at_entry());
     contract.checked()
 }
 

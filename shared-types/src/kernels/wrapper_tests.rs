@@ -44,7 +44,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "wrapper_ld_shared_u32x2" "wrapper_st_shared_u16"
         "wrapper_st_global_u32" "wrapper_st_global_f32" "wrapper_st_global_f32x2" "wrapper_st_global_u32x2"
         "wrapper_ld_shared_u32" "wrapper_ld_shared_f32" "wrapper_ld_shared_u32x4"
-        "wrapper_st_shared_u32" "wrapper_st_shared_f32" "wrapper_st_shared_u32x4" "wrapper_st_shared_zero_x4"
+        "wrapper_st_shared_u32" "wrapper_st_shared_f32" "wrapper_st_shared_f32x2" "wrapper_st_shared_u32x4" "wrapper_st_shared_zero_x4"
         "wrapper_dynamic_shared" "wrapper_again" "wrapper_again_u64" "wrapper_trap"
         "wrapper_griddepcontrol_wait" "wrapper_griddepcontrol_launch_dependents"
         "wrapper_shfl_bfly" "wrapper_shfl_up" "wrapper_shfl_idx" "wrapper_shfl_idx_among" "wrapper_ballot" "wrapper_warp_sync"

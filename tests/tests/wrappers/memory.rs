@@ -109,6 +109,10 @@ pub fn st_shared_f32(kernel: &Kernel) {
     check(kernel, words(32), 1, |word| word);
 }
 
+pub fn st_shared_f32x2(kernel: &Kernel) {
+    check(kernel, words(2 * 32), 2, |word| word);
+}
+
 /// Odd lanes zero their four words.
 pub fn st_shared_zero_x4(kernel: &Kernel) {
     let input = words(4 * 32);

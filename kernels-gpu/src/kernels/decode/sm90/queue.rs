@@ -53,6 +53,12 @@ impl<D: Decode> Writer<D> {
         Self { place: Place::first() }
     }
 
+    /// Before segment `number`.
+    #[inline(always)]
+    pub fn before(number: u32) -> Self {
+        Self { place: Place { number, kernel: PhantomData } }
+    }
+
     /// Writes the next segment, or the end, as soon as there is room for it.
     ///
     /// # Safety

@@ -66,9 +66,10 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
             // Made anew, so that the loop need not keep what only this takes.
             let kernel = &kernel.again();
             let thread = special::thread_x();
+            let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
             let rows = softmax.online.finish();
             keys::norms_free::<D>(segments.number()).wait_for_last();
-            finish(kernel, &segment, segments.number(), thread, rows, softmax.largest);
+            finish(kernel, &segment, segments.number(), lane, row, rows, softmax.largest);
         }
     }
 }
@@ -80,11 +81,11 @@ pub(super) unsafe fn finish<D: Decode>(
     kernel: &D,
     segment: &Segment,
     number: u32,
-    thread: u32,
+    lane: u32,
+    row: u32,
     [(sum_0, log_0), (sum_1, log_1)]: [(f32, f32); 2],
     largest: [f32; 2],
 ) {
-    let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
     // SAFETY: the norms before have been read; rows are stored by one warpgroup.
     unsafe {
         let norms = [norm(kernel, segment, row, sum_0, log_0), norm(kernel, segment, row + 8, sum_1, log_1)];
@@ -98,7 +99,7 @@ pub(super) unsafe fn finish<D: Decode>(
                 store_max_logit(kernel, segment, row + 8, largest[1], log_1);
             }
         }
-        if D::SPLITS && thread == 0 && segment.blocks.begin == 0 {
+        if D::SPLITS && lane == 0 && row == 0 && segment.blocks.begin == 0 {
             record_splits(kernel, segment);
         }
     }
@@ -437,7 +438,11 @@ pub fn mask_absent_keys<D: Decode>(
     first: Position,
     scores: &mut [f32; 32],
 ) {
-    let scale = kernel.cta().params.scale_log2;
+    let mut scale = kernel.cta().params.scale_log2;
+    if D::TURNS {
+        // Looked at here, not before the roles part.
+        scale = f32::from_bits(special::again(scale.to_bits()));
+    }
     if low & high != u32::MAX || scale < 0.0 {
         let sign = 1_f32.copysign(scale);
         // A bit a column, the thread's first one lowest.

@@ -25,7 +25,7 @@ use crate::attention::unroll;
 use crate::ptx::{copy, fence, math, memory, special, warp, wgmma};
 use crate::sync::{Barrier, warpgroup_barrier};
 use oximla_types::kernels::decode::{
-    BARRIER_BYTES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, TURNS, TurnsPlan,
+    BARRIER_BYTES, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, TURNS, TURNS_THREADS, TurnsPlan,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment;
@@ -184,9 +184,9 @@ pub unsafe fn load_queries<D: Turns>(
 /// Zeroes the rows of the query tiles that nothing is copied to, so that their scores are numbers.
 ///
 /// # Safety
-/// All `threads` threads of the CTA call it, before anyone asks for queries.
+/// All threads of the CTA call it, before anyone asks for queries.
 #[inline(always)]
-pub unsafe fn clear_unused_queries<D: Turns>(kernel: &D, thread: u32, threads: u32) {
+pub unsafe fn clear_unused_queries<D: Turns>(kernel: &D, thread: u32) {
     const CHUNKS: u32 = TILE.row_offset(1) / 16;
     let rows = kernel.cta().tile.rows();
     let mut chunk = thread;
@@ -197,7 +197,7 @@ pub unsafe fn clear_unused_queries<D: Turns>(kernel: &D, thread: u32, threads: u
             // SAFETY: within the query tiles; nothing has been copied there yet.
             unsafe { memory::st_shared_zero_x4(address + TILE.chunk(row, chunk % CHUNKS)) };
         }
-        chunk += threads;
+        chunk += TURNS_THREADS;
     }
     fence::fence_proxy_async_shared();
 }
@@ -247,7 +247,8 @@ pub unsafe fn run<D: Turns, const TURN: u32>(kernel: &D) {
                 let kernel = &kernel.again();
                 let thread = special::thread_x() % WARPGROUP_THREADS;
                 let (rows, largest) = last_rows::<D>(&segment, place, thread);
-                scores::finish(kernel, &segment, segments.peeked(), thread, rows, largest);
+                let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
+                scores::finish(kernel, &segment, segments.peeked(), lane, row, rows, largest);
             } else {
                 // So that nobody goes on before this warpgroup has waited for the norms before.
                 keys::norms_full::<D>(segments.peeked()).barrier.arrive();

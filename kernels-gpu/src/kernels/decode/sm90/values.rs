@@ -3,21 +3,24 @@
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
 use super::queue::Reader;
-use super::{Decode, TILE};
+use super::{Decode, TILE, WARPGROUP_WARPS};
 use crate::attention::element::Element;
 use crate::attention::unroll;
-use crate::ptx::{fence, memory, special, warp, wgmma};
+use crate::ptx::{fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::decode::{
     HEAD_DIM_V, PART_TILES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
 };
-use oximla_types::launch::WARPGROUP_THREADS;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment;
 use oximla_types::schedule::BLOCK_KEYS;
 
 /// Bytes of 16 keys of a tile: one step of `wgmma` along V.
 const STEP_BYTES: u32 = TILE.row_offset(16);
+
+/// Steps of 16 columns across a tile.
+const TILE_STEPS: usize = (TILE_COLUMNS / 16) as usize;
 
 /// Columns of a part.
 const PART_COLUMNS: u32 = PART_TILES * TILE_COLUMNS;
@@ -34,7 +37,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
     unsafe {
         let mut segments = Reader::<D>::new();
         let mut place = BlockPlace::<D>::first();
-        while let Some(segment) = segments.next() {
+        while let Some(segment) = segments.peek() {
             let mut output: [[f32; 64]; 2] = core::mem::zeroed();
             // Only the request's last block may have keys that are not the request's.
             let unused_keys = (segment.blocks.end * BLOCK_KEYS).saturating_sub(segment.len);
@@ -51,24 +54,33 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 if !D::ZERO_FILLED && remaining == 1 && unused_keys > 0 {
                     clear_unused_values::<D, SIDE>(place, BLOCK_KEYS - unused_keys);
                 }
-                multiply::<D, SIDE>(place, &mut output);
+                multiply::<D, SIDE>(place, &mut output, D::SENDS_KEYS || remaining > 1);
                 // Row scales are read by all lanes, as well as the probabilities.
                 warp::warp_sync();
                 place.probabilities_free().arrive_in_cluster::<D>();
                 place = place.next();
                 remaining -= 1;
             }
+            // Read and made anew, so that the loop need not keep what only this takes.
+            let Some(segment) = segments.peek() else { break };
+            let kernel = &kernel.again();
             if SIDE == 1 {
-                kernel.again().rotate_back(&segment, &mut output[1]);
+                kernel.rotate_back(&segment, &mut output[1]);
             }
             let row = fragment::accumulator(special::thread_x() % WARPGROUP_THREADS, 0).row;
-            keys::norms_full::<D>(segments.number()).wait();
+            keys::norms_full::<D>(segments.peeked()).wait();
             let norm = load_rows(special::dynamic_shared() + D::PLAN.row_norm, row);
-            keys::norms_free::<D>(segments.number()).barrier.arrive();
-            // Made anew, so that the loop need not keep what only this takes.
-            let kernel = &kernel.again();
-            store::<D, SIDE>(kernel, &segment, row, &output, norm);
+            keys::norms_free::<D>(segments.peeked()).barrier.arrive();
+            if D::SENDS_KEYS {
+                store_directly::<D, SIDE>(kernel, &segment, row, &output, norm);
+            } else if segment.blocks.is_empty() {
+                store_nothing::<D, SIDE>(kernel, &segment);
+            } else {
+                store::<D, SIDE>(kernel, &segment, place.last(), &output, norm);
+            }
+            segments.release();
         }
+        segments.release();
     }
 }
 
@@ -85,14 +97,20 @@ unsafe fn rescale<D: Decode>(place: BlockPlace<D>, output: &mut [[f32; 64]; 2]) 
     unsafe {
         let scale = load_rows(place.row_scales(), row);
         if warp::ballot(scale[0] != 1.0 || scale[1] != 1.0) != 0 {
-            unroll!(PART in 2 => { unroll!(I in 16 => {
-                output[PART][4 * I] *= scale[0];
-                output[PART][4 * I + 1] *= scale[0];
-                output[PART][4 * I + 2] *= scale[1];
-                output[PART][4 * I + 3] *= scale[1];
-            }); });
+            scale_rows(output, scale);
         }
     }
+}
+
+/// Multiplies the thread's two rows.
+#[inline(always)]
+fn scale_rows(output: &mut [[f32; 64]; 2], scale: [f32; 2]) {
+    unroll!(PART in 2 => { unroll!(I in 16 => {
+        output[PART][4 * I] *= scale[0];
+        output[PART][4 * I + 1] *= scale[0];
+        output[PART][4 * I + 2] *= scale[1];
+        output[PART][4 * I + 3] *= scale[1];
+    }); });
 }
 
 /// Zeroes the values of keys past the request's end in this half: their probability is 0, but 0·NaN is not.
@@ -118,9 +136,13 @@ unsafe fn clear_unused_values<D: Decode, const SIDE: u32>(place: BlockPlace<D>, 
     }
 }
 
-/// `output += P·V`, part by part; lets go of each.
+/// `output += P·V`, part by part; lets go of each, but for the last ones of a segment.
 #[inline(always)]
-unsafe fn multiply<D: Decode, const SIDE: u32>(place: BlockPlace<D>, output: &mut [[f32; 64]; 2]) {
+unsafe fn multiply<D: Decode, const SIDE: u32>(
+    place: BlockPlace<D>,
+    output: &mut [[f32; 64]; 2],
+    lets_go: bool,
+) {
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
     // The exchange makes the addresses the same in all lanes for ptxas to see.
     // SAFETY: the whole warpgroup is here. P is full and fenced; the tiles landed before the scores of this block were
@@ -141,15 +163,178 @@ unsafe fn multiply<D: Decode, const SIDE: u32>(place: BlockPlace<D>, output: &mu
             wgmma::wgmma_commit_group();
         });
         wgmma::wgmma_wait_64::<1>(&mut output[0]);
-        place.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
+        if lets_go {
+            place.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
+        }
         wgmma::wgmma_wait_64::<0>(&mut output[1]);
-        place.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
+        if lets_go {
+            place.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
+        }
     }
 }
 
-/// Stores this thread's part of the normalised output: final, or partial where the request is split.
+/// Stores this side's columns of the normalised output: final, or partial where the request is split. They go by way of the
+/// segment's last parts, so that whole lines are written, and those are let go of then.
+///
+/// # Safety
+/// The whole warpgroup calls it, with the place of the segment's last block, whose own parts it has kept.
 #[inline(always)]
 unsafe fn store<D: Decode, const SIDE: u32>(
+    kernel: &D,
+    segment: &Segment,
+    last: BlockPlace<D>,
+    output: &[[f32; 64]; 2],
+    norm: [f32; 2],
+) {
+    let thread = special::thread_x() % WARPGROUP_THREADS;
+    let parts = [last.part(own_part::<SIDE>(0)), last.part(own_part::<SIDE>(1))];
+    let tiles = |tile: u32| parts[(tile / PART_TILES) as usize] + tile % PART_TILES * TILE_BYTES;
+    // SAFETY: each warp stores its own rows of the tiles and reads those; stored rows are within the tensors.
+    unsafe {
+        // Behind this no warp multiplies the parts any more.
+        barrier::<SIDE>();
+        if segment.splits.count == 1 {
+            let norm = again(norm);
+            let (row, chunk) = fragment::matrix_chunk(thread, 0);
+            let first = TILE.chunk(row, chunk);
+            unroll!(PART in 2 => { unroll!(STEP in 8 => {
+                let within = special::again(first) ^ TILE.column_offset(16 * (STEP % TILE_STEPS) as u32);
+                let of_step = |e: usize| output[PART][8 * STEP + e] * norm[e / 2 % 2];
+                let matrices = [
+                    D::Element::pack(of_step(0), of_step(1)),
+                    D::Element::pack(of_step(2), of_step(3)),
+                    D::Element::pack(of_step(4), of_step(5)),
+                    D::Element::pack(of_step(6), of_step(7)),
+                ];
+                let tile = tiles(PART_TILES * PART as u32 + (STEP / TILE_STEPS) as u32);
+                matrix::stmatrix_x4(tile + within, matrices);
+            }); });
+            write_lines(kernel, segment, tiles, |row_in_tensor, tile| {
+                let columns =
+                    own_part::<SIDE>(tile / PART_TILES) * PART_COLUMNS + tile % PART_TILES * TILE_COLUMNS;
+                row_in_tensor + (columns * 2) as u64
+            });
+        } else {
+            let norm = again(norm);
+            unroll!(PART in 2 => {
+                if PART > 0 {
+                    // Behind this all lanes have read the columns before.
+                    warp::warp_sync();
+                }
+                let at = fragment::accumulator(thread, 0);
+                let first = TILE.chunk(at.row, at.column * 4 / CHUNK_BYTES) + at.column * 4 % CHUNK_BYTES;
+                unroll!(I in 16 => {
+                    const GROUPS: usize = (LINE_FLOATS / 8) as usize;
+                    // Computed where it is used, as there are no registers to keep it in.
+                    let within = special::again(first) ^ TILE.column_offset(16 * (I % GROUPS) as u32);
+                    let address = tiles((I / GROUPS) as u32) + within;
+                    let [a, b, c, d] = [0, 1, 2, 3].map(|e| output[PART][4 * I + e] * norm[e / 2]);
+                    memory::st_shared_f32x2(address, [a, b]);
+                    memory::st_shared_f32x2(address + TILE.row_offset(8), [c, d]);
+                });
+                write_lines(kernel, segment, tiles, |row_in_tensor, tile| {
+                    let columns = own_part::<SIDE>(PART as u32) * PART_COLUMNS + tile * LINE_FLOATS;
+                    row_in_tensor + (columns * 4) as u64
+                });
+            });
+        }
+        // The copy engine may write there next.
+        fence::fence_proxy_async_shared();
+        warp::warp_sync();
+        last.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
+        last.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
+    }
+}
+
+/// The same norms, so that nothing is multiplied by them before it is stored.
+#[inline(always)]
+fn again(norm: [f32; 2]) -> [f32; 2] {
+    norm.map(|x| f32::from_bits(special::again(x.to_bits())))
+}
+
+/// Bytes of a lane's share of a line.
+const CHUNK_BYTES: u32 = 16;
+
+/// Lanes that write a line: a tile's row.
+const LINE_LANES: u32 = TILE.row_offset(1) / CHUNK_BYTES;
+
+/// f32 of a line.
+const LINE_FLOATS: u32 = TILE.row_offset(1) / 4;
+
+/// Writes what this warp has stored in its 16 rows of four tiles, line by line. `address` is where a tile's line goes, by the
+/// row's address in the tensor of outputs or of partial results.
+///
+/// # Safety
+/// The whole warp calls it.
+#[inline(always)]
+unsafe fn write_lines<D: Decode>(
+    kernel: &D,
+    segment: &Segment,
+    tiles: impl Fn(u32) -> u32,
+    address: impl Fn(u64, u32) -> u64,
+) {
+    let thread = special::thread_x() % WARPGROUP_THREADS;
+    // SAFETY: as the caller promises; rows that there are lie within the tensor.
+    unsafe {
+        warp::warp_sync();
+        unroll!(STEP in 4 => {
+            let row = thread / WARP_THREADS * WARP_ROWS
+                + STEP as u32 * (WARP_THREADS / LINE_LANES)
+                + thread % WARP_THREADS / LINE_LANES;
+            let chunk = TILE.chunk(row, thread % LINE_LANES);
+            let mut words = [[0; 4]; 4];
+            unroll!(I in 4 => { words[I] = memory::ld_shared_u32x4(tiles(I as u32) + chunk); });
+            if kernel.cta().tile.has(row) {
+                let at = row_address(kernel, segment, row) + (thread % LINE_LANES * CHUNK_BYTES) as u64;
+                unroll!(I in 4 => { memory::st_global_u32x4(address(at, I as u32), words[I]); });
+            }
+        });
+    }
+}
+
+/// Rows of a warp.
+const WARP_ROWS: u32 = TILE_ROWS / WARPGROUP_WARPS;
+
+/// Address of a row of the output, or of the partial results where the request is split.
+#[inline(always)]
+fn row_address<D: Decode>(kernel: &D, segment: &Segment, row: u32) -> u64 {
+    let cta = kernel.cta();
+    if segment.splits.count == 1 {
+        let offset = kernel.output_offset(segment.request, cta.tile.token(row), cta.head(row));
+        cta.params.out.wrapping_add((offset * 2) as u64)
+    } else {
+        cta.params.partial.out + 4 * HEAD_DIM_V as u64 * cta.partial_row(segment, row)
+    }
+}
+
+/// Stores zeros for a segment without keys.
+///
+/// # Safety
+/// The whole warpgroup calls it.
+#[inline(always)]
+unsafe fn store_nothing<D: Decode, const SIDE: u32>(kernel: &D, segment: &Segment) {
+    let thread = special::thread_x() % WARPGROUP_THREADS;
+    let element_bytes = if segment.splits.count == 1 { 2 } else { 4 };
+    // The thread's chunk of a part, and what rows it takes.
+    let chunks = PART_COLUMNS * element_bytes / CHUNK_BYTES;
+    let mut row = thread / chunks;
+    while row < TILE_ROWS {
+        if kernel.cta().tile.has(row) {
+            let at = row_address(kernel, segment, row) + (thread % chunks * CHUNK_BYTES) as u64;
+            unroll!(PART in 2 => {
+                let columns = own_part::<SIDE>(PART as u32) * PART_COLUMNS;
+                // SAFETY: the row is within the tensor.
+                unsafe { memory::st_global_u32x4(at + (columns * element_bytes) as u64, [0; 4]) };
+            });
+        }
+        row += WARPGROUP_THREADS / chunks;
+    }
+}
+
+/// Stores this thread's part of the normalised output: final, or partial where the request is split. Each warp's stores touch
+/// eight lines however narrow they are; for kernels that may not write to their parts.
+#[inline(always)]
+unsafe fn store_directly<D: Decode, const SIDE: u32>(
     kernel: &D,
     segment: &Segment,
     tile_row: u32,

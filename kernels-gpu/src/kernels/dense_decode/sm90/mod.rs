@@ -28,8 +28,10 @@ use crate::kernels::decode::sm90::{Cta, Decode, values};
 use crate::ptx::{fence, memory, special};
 use crate::sync::cluster_barrier;
 use core::marker::PhantomData;
-use oximla_types::kernels::decode::{SharedPlan, TURNS_REGISTERS, TurnsPlan, VALUES_REGISTERS};
-use oximla_types::kernels::dense_decode::{DenseDecodeParams, LOADS_REGISTERS, PLAN, THREADS, TURNS_PLAN};
+use oximla_types::kernels::decode::{
+    SharedPlan, TURNS_REGISTERS, TURNS_THREADS, TurnsPlan, VALUES_REGISTERS,
+};
+use oximla_types::kernels::dense_decode::{DenseDecodeParams, LOADS_REGISTERS, PLAN, TURNS_PLAN};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
 use oximla_types::schedule::BLOCK_KEYS;
@@ -115,7 +117,7 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
             turns::init_barriers::<Dense<E, TAIL>>(special::dynamic_shared());
             fence::fence_mbarrier_init();
         }
-        turns::clear_unused_queries(&Dense::<E, TAIL>::new(params, maps), thread, THREADS);
+        turns::clear_unused_queries(&Dense::<E, TAIL>::new(params, maps), thread);
         // The combine kernel waits for this one to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
         cluster_barrier();
@@ -195,7 +197,7 @@ impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
     const MAX_LOGITS: bool = false;
     const KEY_ARRIVALS: u32 = 1;
     // All but the writing warp's.
-    const SEGMENT_READERS: u32 = THREADS - WARP_THREADS;
+    const SEGMENT_READERS: u32 = TURNS_THREADS - WARP_THREADS;
 
     #[inline(always)]
     fn again(&self) -> Self {

@@ -48,6 +48,7 @@ use oximla_types::kernels::decode::{
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
     LOADS_REGISTERS, PLAN, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES, SparseDecodeParams,
+    V32_CLUSTER_REGISTERS_MOVED,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
@@ -200,7 +201,11 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
         let kernel = || Sparse::<F>::new(params, q_map);
         match role {
             0 => {
-                special::setmaxnreg_dec::<SCORES_REGISTERS>();
+                if F::SHARES && !F::SCALE_PLANE {
+                    special::setmaxnreg_dec::<{ SCORES_REGISTERS + V32_CLUSTER_REGISTERS_MOVED }>();
+                } else {
+                    special::setmaxnreg_dec::<SCORES_REGISTERS>();
+                }
                 scores::run(&kernel(), thread);
             }
             1 => {
@@ -217,7 +222,11 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
                 if is_known {
                     special::griddepcontrol_wait();
                 }
-                special::setmaxnreg_dec::<LOADS_REGISTERS>();
+                if F::SHARES && !F::SCALE_PLANE {
+                    special::setmaxnreg_dec::<{ LOADS_REGISTERS - V32_CLUSTER_REGISTERS_MOVED }>();
+                } else {
+                    special::setmaxnreg_dec::<LOADS_REGISTERS>();
+                }
                 if F::SHARES {
                     cluster::run(&kernel(), segments);
                 } else if params.wide_rows != 0 {
@@ -294,6 +303,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const ZERO_FILLED: bool = true;
     const PACED: bool = false;
     const CLUSTER: u32 = F::CTAS;
+    const SENDS_KEYS: bool = F::SHARES || F::PREFILL && !F::SCALE_PLANE;
     const SPLITS: bool = !F::PREFILL;
     const MAX_LOGITS: bool = F::PREFILL;
     const KEEPS_CHUNKS: bool = F::SHARES || F::PREFILL && F::SCALE_PLANE;

@@ -1,6 +1,6 @@
 //! The loads role: gathers keys with `cp.async`, and asks the copy engine for queries.
 //!
-//! Each warp sees to 32 keys of each block by itself. Eight lanes have a tile's row of a key, 128 bytes, and the lanes next to them
+//! Each warp sees to 16 keys of each block by itself. Eight lanes have a tile's row of a key, 128 bytes, and the lanes next to them
 //! those of the next keys; a lane's next key is the fourth from there. What a lane has asked for completes the barrier of its
 //! part by itself, so that as much is on its way as there is room for. Indices are asked for a block ahead, the length of an index
 //! list a query token ahead.
@@ -10,12 +10,13 @@ use crate::attention::unroll;
 use crate::kernels::decode::segments::Segment;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
 use crate::kernels::decode::sm90::queue::Writer;
-use crate::kernels::decode::sm90::{Decode, TILE, turns};
+use crate::kernels::decode::sm90::{Decode, TILE, WARPGROUP_WARPS, turns};
 use crate::ptx::{copy, memory, special, warp};
+use core::num::NonZeroU32;
 use oximla_types::kernels::decode::{
-    PART_TILES, SplitRecord, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS,
+    BLOCK_TOKENS_PER_WARP, PART_TILES, SplitRecord, TAIL_TILE, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS,
 };
-use oximla_types::kernels::sparse_prefill::{BLOCK_KEYS_PER_WARP, LOADS_WARPS, SparsePrefillParams};
+use oximla_types::kernels::sparse_prefill::SparsePrefillParams;
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::schedule::{self, BLOCK_KEYS, BlockRange};
 
@@ -29,126 +30,137 @@ const TILE_ROW_BYTES: u32 = TILE_COLUMNS * 2;
 const ROW_LANES: u32 = TILE_ROW_BYTES / CHUNK_BYTES;
 
 /// Keys of a block that a lane copies from.
-const LANE_KEYS: usize = 8;
+const LANE_KEYS: usize = 4;
 
 /// From one of them to the next.
 const KEY_STEP: u32 = WARP_THREADS / ROW_LANES;
 
-const _: () = assert!(LANE_KEYS as u32 * KEY_STEP == BLOCK_KEYS_PER_WARP);
+const _: () = assert!(LANE_KEYS as u32 * KEY_STEP == BLOCK_TOKENS_PER_WARP);
 
 /// Runs the role.
 ///
 /// # Safety
-/// All threads of its warps call it, after the barriers are initialised.
+/// All threads of the warpgroup call it, after the barriers are initialised.
 #[inline(always)]
 pub unsafe fn run<const TAIL: bool>(kernel: &Prefill<'_, TAIL>) {
     let (params, thread) = (kernel.params, special::thread_x());
-    let (number, lane) = (thread / WARP_THREADS % LOADS_WARPS, thread % WARP_THREADS);
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Keys lie within the tensor.
     unsafe {
-        let mut segments = Writer::<Prefill<TAIL>>::new();
-        let mut place = BlockPlace::<Prefill<TAIL>>::first_in(special::dynamic_shared());
-        // The lane whose key this is asks for its index.
-        let own_key = number * BLOCK_KEYS_PER_WARP + lane;
-        let mut query = Query::ask(params, kernel.cta.partition);
-        // Counted by the CTA.
-        let mut token = 0;
-        let mut index = query.ask_index(params, own_key);
-        while query.number < params.decode.requests {
-            let len = query.len(params);
-            let next = Query::ask(params, query.number + params.decode.partitions);
-            if number == 0 {
-                segments.write(Some(query.segment(len)), lane);
-                let at = [query.number, 0];
-                turns::load_queries(&kernel.again(), kernel.q_map, token, len == 0, at, lane);
+        let mut place = BlockPlace::<Prefill<TAIL>>::first();
+        let mut query = kernel.cta.partition;
+        // As memory has it: nobody looks at it before it must have come.
+        let mut index = ask_index(params, query, own_key(thread));
+        while query < params.decode.requests {
+            let len = limit_length(params, ask_length(params, special::again(query)));
+            if warp_number(thread) == 0 {
+                let lane = special::again(thread) % WARP_THREADS;
+                let number = token_number(kernel, query);
+                Writer::<Prefill<TAIL>>::before(number).write(Some(segment(query, len)), lane);
+                let is_empty = special::again(len) == 0;
+                turns::load_queries(&kernel.again(), kernel.q_map, number, is_empty, [query, 0], lane);
             }
-            token += 1;
-            if len == 0 {
-                index = next.ask_index(params, own_key);
-            }
-            // The lane's own one of a block.
-            let mut key = own_key;
-            let mut remaining = schedule::key_blocks(len);
-            while remaining > 0 {
-                let keys = Keys::of(params, lane, if key < len { index } else { NO_INDEX });
-                key += BLOCK_KEYS;
-                remaining -= 1;
-                index = if remaining > 0 {
-                    query.ask_index(params, key)
-                } else {
-                    next.ask_index(params, own_key)
-                };
-                keys.load(place, number, lane);
+            // The first key of a block.
+            let mut first = 0;
+            while first < len {
+                let is_key = first + own_key(thread) < len;
+                let keys = Keys::of(params, thread, if is_key { index } else { NO_INDEX });
+                first += BLOCK_KEYS;
+                // Of the next block, which may be the next query token's.
+                let (of, key) =
+                    if first < len { (query, first) } else { (query + params.decode.partitions, 0) };
+                // Its list's address is computed where it is used.
+                index = ask_index(params, special::again(of), key + own_key(thread));
+                keys.load(place, thread);
                 place = place.next();
             }
-            query = next;
+            query += params.decode.partitions;
+            if special::again(len) == 0 {
+                index = ask_index(params, query, own_key(thread));
+            }
         }
-        if number == 0 {
-            segments.write(None, lane);
+        if warp_number(thread) == 0 {
+            let mut end = Writer::<Prefill<TAIL>>::before(token_number(kernel, query));
+            end.write(None, special::again(thread) % WARP_THREADS);
         }
     }
+}
+
+/// Number of a query token among the CTA's.
+#[inline(always)]
+fn token_number<const TAIL: bool>(kernel: &Prefill<'_, TAIL>, query: u32) -> u32 {
+    // SAFETY: a launch has at least one partition.
+    let partitions = unsafe { NonZeroU32::new_unchecked(kernel.params.decode.partitions) };
+    special::again(query) / partitions
+}
+
+/// Number of a thread's warp among those of the loads.
+#[inline(always)]
+fn warp_number(thread: u32) -> u32 {
+    special::again(thread) / WARP_THREADS % WARPGROUP_WARPS
+}
+
+/// The key of a block whose index the lane asks for.
+#[inline(always)]
+fn own_key(thread: u32) -> u32 {
+    let thread = special::again(thread);
+    thread / WARP_THREADS % WARPGROUP_WARPS * BLOCK_TOKENS_PER_WARP + thread % BLOCK_TOKENS_PER_WARP
 }
 
 /// An index that names no key.
 const NO_INDEX: u32 = u32::MAX;
 
-/// A query token, as far as a lane knows it.
-#[derive(Clone, Copy)]
-struct Query {
-    number: u32,
-    /// Indices that count, as memory has it: nobody looks at it before it must have come.
-    length: i32,
-    /// Address of its index list.
-    list: u64,
+/// Address of element `number` of a tensor whose elements are so many words apart.
+#[inline(always)]
+fn word_at(first: u64, number: u32, stride: i64) -> u64 {
+    first.wrapping_add((number as i64 * stride * 4) as u64)
 }
 
-impl Query {
-    /// Asks for the length of a query token's index list, if there is such a token.
-    ///
-    /// # Safety
-    /// The parameters describe live tensors.
-    #[inline(always)]
-    unsafe fn ask(params: &SparsePrefillParams, number: u32) -> Self {
-        let at = |first: u64, stride: i64| first.wrapping_add((number as i64 * stride * 4) as u64);
-        let mut length = params.topk as i32;
-        if params.topk_length != 0 && number < params.decode.requests {
-            // SAFETY: as the caller promises.
-            length = unsafe { memory::ld_global_i32(at(params.topk_length, params.topk_length_stride)) };
-        }
-        Self { number, length, list: at(params.indices, params.indices_stride) }
+/// Asks for the length of a query token's index list, if there is such a token.
+///
+/// # Safety
+/// The parameters describe live tensors.
+#[inline(always)]
+unsafe fn ask_length(params: &SparsePrefillParams, query: u32) -> i32 {
+    if params.topk_length != 0 && query < params.decode.requests {
+        let address = word_at(params.topk_length, query, params.topk_length_stride);
+        // SAFETY: as the caller promises.
+        unsafe { memory::ld_global_i32(address) }
+    } else {
+        params.topk as i32
     }
+}
 
-    /// Keys of the token.
-    #[inline(always)]
-    fn len(self, params: &SparsePrefillParams) -> u32 {
-        let length = if self.length < 0 { 0 } else { self.length as u32 };
-        if length < params.topk { length } else { params.topk }
+/// Keys of a token whose index list has that length.
+#[inline(always)]
+fn limit_length(params: &SparsePrefillParams, length: i32) -> u32 {
+    let length = if length < 0 { 0 } else { length as u32 };
+    if length < params.topk { length } else { params.topk }
+}
+
+/// Asks for an index of a query token's list.
+///
+/// # Safety
+/// The parameters describe live tensors.
+#[inline(always)]
+unsafe fn ask_index(params: &SparsePrefillParams, query: u32, key: u32) -> u32 {
+    if query < params.decode.requests && key < params.topk {
+        let list = word_at(params.indices, query, params.indices_stride);
+        // SAFETY: as the caller promises.
+        unsafe { memory::ld_global_u32(list.wrapping_add(key as u64 * 4)) }
+    } else {
+        NO_INDEX
     }
+}
 
-    /// Asks for an index of the list.
-    ///
-    /// # Safety
-    /// The parameters describe live tensors.
-    #[inline(always)]
-    unsafe fn ask_index(self, params: &SparsePrefillParams, key: u32) -> u32 {
-        if self.number < params.decode.requests && key < params.topk {
-            // SAFETY: as the caller promises.
-            unsafe { memory::ld_global_u32(self.list.wrapping_add(key as u64 * 4)) }
-        } else {
-            NO_INDEX
-        }
-    }
-
-    /// All of it, of so many keys.
-    #[inline(always)]
-    fn segment(self, len: u32) -> Segment {
-        Segment {
-            request: self.number,
-            len,
-            blocks: BlockRange { begin: 0, end: schedule::key_blocks(len) },
-            slot: 0,
-            splits: SplitRecord { first: 0, count: 1 },
-        }
+/// All of a query token, of so many keys.
+#[inline(always)]
+fn segment(query: u32, len: u32) -> Segment {
+    Segment {
+        request: query,
+        len,
+        blocks: BlockRange { begin: 0, end: schedule::key_blocks(len) },
+        slot: 0,
+        splits: SplitRecord { first: 0, count: 1 },
     }
 }
 
@@ -156,33 +168,36 @@ impl Query {
 struct Keys {
     /// Where the lane's chunk of each of its keys' first tile is; anywhere where there is no key.
     chunks: [u64; LANE_KEYS],
-    /// Bytes of it to copy; the rest of the chunk becomes zero.
-    bytes: [u32; LANE_KEYS],
+    /// Which of the warp's keys there are, from the lane's first one on.
+    own: u32,
     /// Which of the warp's keys there are.
     valid: u32,
 }
 
 impl Keys {
-    /// Those that the lanes' indices name.
+    /// Those that the lanes' indices name; lanes from 16 on have the same ones as those before.
     ///
     /// # Safety
     /// The whole warp calls it.
     #[inline(always)]
-    unsafe fn of(params: &SparsePrefillParams, lane: u32, index: u32) -> Self {
+    unsafe fn of(params: &SparsePrefillParams, thread: u32, index: u32) -> Self {
         // Never negative ones, as there are at most i32::MAX keys.
-        let is_valid = |index: u32| index < params.s_kv;
-        let mut keys = Self { chunks: [0; LANE_KEYS], bytes: [0; LANE_KEYS], valid: 0 };
+        let is_valid = index < params.s_kv;
+        let index = if is_valid { index } else { 0 };
+        let mut keys = Self { chunks: [0; LANE_KEYS], own: 0, valid: 0 };
         // SAFETY: as the caller promises.
         unsafe {
-            keys.valid = warp::ballot(is_valid(index));
-            unroll!(I in 8 => {
-                const { assert!(LANE_KEYS == 8) };
-                let index = warp::shfl_idx(index, lane / ROW_LANES + I as u32 * KEY_STEP);
-                let key = if is_valid(index) { index } else { 0 };
+            keys.valid = warp::ballot(is_valid);
+            let lane = special::again(thread) % WARP_THREADS;
+            let first = lane / ROW_LANES;
+            let lanes = keys.valid >> first;
+            unroll!(I in 4 => {
+                const { assert!(LANE_KEYS == 4) };
+                let key = warp::shfl_idx(index, first + I as u32 * KEY_STEP);
                 let row = params.kv.wrapping_add((key as i64 * params.kv_stride_bytes) as u64);
                 keys.chunks[I] = row + (lane % ROW_LANES * CHUNK_BYTES) as u64;
-                keys.bytes[I] = if is_valid(index) { CHUNK_BYTES } else { 0 };
             });
+            keys.own = lanes;
         }
         keys
     }
@@ -192,9 +207,11 @@ impl Keys {
     /// # Safety
     /// The whole warp calls it, once for each block.
     #[inline(always)]
-    unsafe fn load<const TAIL: bool>(&self, place: BlockPlace<Prefill<TAIL>>, number: u32, lane: u32) {
+    unsafe fn load<const TAIL: bool>(&self, place: BlockPlace<Prefill<TAIL>>, thread: u32) {
+        let lane = special::again(thread) % WARP_THREADS;
+        let number = warp_number(thread);
         // The lane's chunk of the first of its keys.
-        let chunk = TILE.chunk(number * BLOCK_KEYS_PER_WARP + lane / ROW_LANES, lane % ROW_LANES);
+        let chunk = TILE.chunk(number * BLOCK_TOKENS_PER_WARP + lane / ROW_LANES, lane % ROW_LANES);
         // SAFETY: what lay in the place is used up; keys are read where there are some, and stored in rows of this warp's.
         unsafe {
             unroll!(PART in 4 => {
@@ -208,7 +225,7 @@ impl Keys {
                 self.copy::<TAIL_TILE, 1>(place.tail() + chunk);
             }
             if special::again(lane) == 0 {
-                memory::st_shared_u32(place.key_mask() + 4 * number, self.valid);
+                memory::st_shared_u16(place.key_mask() + 2 * number, self.valid as u16);
             }
             arrive(place.tail_full(), lane, TAIL);
         }
@@ -220,13 +237,15 @@ impl Keys {
     /// As for [`Self::load`].
     #[inline(always)]
     unsafe fn copy<const FIRST: u32, const TILES: u32>(&self, to: u32) {
-        unroll!(I in 8 => {
+        unroll!(I in 4 => {
             let to = TILE.rows_further(to, I as u32 * KEY_STEP);
+            // Of a key that there is not nothing is read; the chunk becomes zero.
+            let bytes = (self.own >> (I as u32 * KEY_STEP) & 1) * CHUNK_BYTES;
             let mut tile = 0;
             while tile < TILES {
                 let from = self.chunks[I] + ((FIRST + tile) * TILE_ROW_BYTES) as u64;
                 // SAFETY: as the caller promises.
-                unsafe { copy::cp_async_16_prefetch_256(to + tile * TILE_BYTES, from, self.bytes[I]) };
+                unsafe { copy::cp_async_16_prefetch_256(to + tile * TILE_BYTES, from, bytes) };
                 tile += 1;
             }
         });

@@ -1,12 +1,12 @@
 //! Sparse prefill for Hopper: the common roles (`kernels/decode/sm90`), and loads that gather keys.
 //!
-//! | role         | warps      | registers |
-//! |--------------|------------|-----------|
-//! | scores even  | 0 to 3     | 64        |
-//! | scores odd   | 4 to 7     | 64        |
-//! | values even  | 8 to 11    | 160       |
-//! | values odd   | 12 to 15   | 160       |
-//! | loads        | 16 and 17  | 112       |
+//! | role         | warpgroup | registers |
+//! |--------------|-----------|-----------|
+//! | scores even  | 0         | 64        |
+//! | scores odd   | 1         | 64        |
+//! | values even  | 2         | 160       |
+//! | values odd   | 3         | 160       |
+//! | loads        | 4         | 32        |
 //!
 //! The scores warpgroups take turns (`decode/sm90/turns`).
 //!
@@ -25,9 +25,12 @@ use crate::kernels::decode::sm90::turns::{self, Turns};
 use crate::kernels::decode::sm90::{Cta, Decode, scores, values};
 use crate::ptx::{fence, special};
 use crate::sync::cta_barrier;
-use oximla_types::kernels::decode::{SharedPlan, TURNS_REGISTERS, TurnsPlan, VALUES_REGISTERS};
+use oximla_types::kernels::decode::{
+    SharedPlan, TURNS_REGISTERS, TURNS_THREADS, TurnsPlan, VALUES_REGISTERS,
+};
 use oximla_types::kernels::sparse_prefill::{
-    KEY_ARRIVALS, PLAN, PLAN_WITHOUT_TAIL, SparsePrefillParams, THREADS, TURNS_PLAN, TURNS_PLAN_WITHOUT_TAIL,
+    KEY_ARRIVALS, LOADS_REGISTERS, PLAN, PLAN_WITHOUT_TAIL, SparsePrefillParams, TURNS_PLAN,
+    TURNS_PLAN_WITHOUT_TAIL,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
 use oximla_types::layout::tile::Position;
@@ -67,17 +70,17 @@ unsafe fn sparse_prefill<const TAIL: bool>(params: &SparsePrefillParams, address
     let q_map = address + core::mem::offset_of!(SparsePrefillParams, q_map) as u64;
     let thread = special::thread_x();
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
-    // roles come after it. Roles are whole warpgroups, but for the loads.
+    // roles come after it. Roles are whole warpgroups.
     unsafe {
         if thread == 0 {
             keys::init_barriers::<Prefill<TAIL>>(special::dynamic_shared(), 1);
             turns::init_barriers::<Prefill<TAIL>>(special::dynamic_shared());
             fence::fence_mbarrier_init();
         }
-        turns::clear_unused_queries(&Prefill::<TAIL>::new(params, q_map), thread, THREADS);
+        turns::clear_unused_queries(&Prefill::<TAIL>::new(params, q_map), thread);
         // Whatever comes next waits for this kernel to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
-        cta_barrier(THREADS);
+        cta_barrier(TURNS_THREADS);
         special::griddepcontrol_wait();
         let kernel = || Prefill::<TAIL>::new(params, q_map);
         match thread / WARPGROUP_THREADS {
@@ -97,7 +100,10 @@ unsafe fn sparse_prefill<const TAIL: bool>(params: &SparsePrefillParams, address
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
                 values::run::<_, 1>(&kernel());
             }
-            _ => loads::run(&kernel()),
+            _ => {
+                special::setmaxnreg_dec::<LOADS_REGISTERS>();
+                loads::run(&kernel());
+            }
         }
     }
 }
@@ -167,7 +173,9 @@ impl<const TAIL: bool> Decode for Prefill<'_, TAIL> {
         }
         // SAFETY: there is a sink for each head.
         unsafe {
-            sink::sink_factor(self.params.attn_sink, self.params.attn_sink_stride, self.cta.head(row), log)
+            // Looked at here, not before the roles part.
+            let sinks = special::again_u64(self.params.attn_sink);
+            sink::sink_factor(sinks, self.params.attn_sink_stride, self.cta.head(row), log)
         }
     }
 
