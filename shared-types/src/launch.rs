@@ -7,6 +7,9 @@ pub const MAX_SHARED_BYTES: u32 = 232_448;
 /// Registers of one multiprocessor; the compiler divides them among the threads of a CTA.
 pub const REGISTERS_PER_SM: u32 = 65_536;
 
+/// Parts of a multiprocessor, each with a quarter of the registers, that a CTA's warps are dealt out to in turn.
+pub const SM_PARTITIONS: u32 = 4;
+
 /// Threads in a warp.
 pub const WARP_THREADS: u32 = 32;
 
@@ -34,9 +37,11 @@ pub struct LaunchContract {
 }
 
 impl LaunchContract {
-    /// Registers a thread has at entry: what ptxas may allocate under these launch bounds.
+    /// Registers a thread has at entry: what ptxas may allocate under these launch bounds. The partition with the most warps
+    /// has the fewest for each.
     pub const fn registers_at_entry(&self) -> u32 {
-        let even = REGISTERS_PER_SM / (self.threads * self.min_ctas_per_sm);
+        let warps = (self.threads * self.min_ctas_per_sm).div_ceil(WARP_THREADS).div_ceil(SM_PARTITIONS);
+        let even = REGISTERS_PER_SM / SM_PARTITIONS / (warps * WARP_THREADS);
         let rounded = even / 8 * 8;
         if rounded > 255 { 255 } else { rounded }
     }
@@ -53,5 +58,30 @@ impl LaunchContract {
         );
         assert!(self.param_align == 8 || self.param_align == 64, "parameters are aligned to 8 or 64 bytes");
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fullest_partition_sets_the_registers() {
+        let registers = |threads, min_ctas_per_sm| {
+            let contract = LaunchContract {
+                entry: "",
+                threads,
+                min_ctas_per_sm,
+                cluster: 1,
+                shared_bytes: 0,
+                param_align: 8,
+            };
+            contract.registers_at_entry()
+        };
+        let expected = [(128, 255), (384, 168), (512, 128), (544, 96), (576, 96), (640, 96), (1024, 64)];
+        for (threads, count) in expected {
+            assert_eq!(registers(threads, 1), count, "{threads} threads");
+        }
+        assert_eq!(registers(128, 6), 80);
     }
 }

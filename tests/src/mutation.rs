@@ -8,9 +8,6 @@
 //!   would have held ([`Flow::commits_again`]);
 //! * a `wgmma.fence` with nothing to order ([`Flow::has_nothing_to_fence`]);
 //! * a wait that was never for a phase that somebody has to complete ([`BarrierUses::never_waits`]).
-//!
-//! Barriers that only pace the work, by which nothing is protected, hide mistakes with those that protect: what comes after
-//! both is ordered by either. [`without_waits`] takes them out first, which shows at once whether they only pace.
 
 mod flow;
 mod uses;
@@ -127,19 +124,6 @@ pub fn only(ptx: &str, entries: &[&str]) -> String {
         }
     }
     text
-}
-
-/// The module without some of an entry's waits on mbarriers, chosen by their lines. All lines keep their numbers.
-///
-/// # Panics
-/// If the text is not PTX, or has no such entry.
-pub fn without_waits(ptx: &str, entry: &str, is_chosen: impl Fn(u32) -> bool) -> String {
-    let module = parse(ptx);
-    let waits = entry_of(&module, entry)
-        .instructions()
-        .filter(|instruction| is_wait(&instruction.mnemonic()) && is_chosen(instruction.position.line));
-    let changes = waits.filter_map(|wait| Some((wait, passing(wait)?)));
-    Text::new(ptx).with(changes)
 }
 
 fn parse(ptx: &str) -> Module {
@@ -458,12 +442,5 @@ wgmma.wait_group.sync.aligned 0;
             let [only_one] = &instructions(module, emptied)[..] else { panic!("{emptied} does something") };
             assert_eq!(only_one.opcode, "ret");
         }
-    }
-
-    #[test]
-    fn waits_are_taken_out_by_line() {
-        assert_eq!(without_waits(MODULE, "k", |line| line != 9), MODULE);
-        let without = without_waits(MODULE, "k", |line| line == 9);
-        assert_eq!(without, mutants(MODULE, "k", &BarrierUses::default()).0[0].ptx);
     }
 }

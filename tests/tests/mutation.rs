@@ -1,22 +1,14 @@
 //! Would the emulator notice a mistake in a shipped kernel? Each synchronising instruction is deleted or altered, one
 //! at a time; the emulator has to report something, or the result has to differ.
 
-use std::ops::Range;
-
 use oximla::case_file::{Case, Expected};
 use oximla::{Device, EmulatedOptions, EmulatedReports, Error, KvFormat};
 use oximla_conformance::backend::report;
 use oximla_conformance::dense_decode::Spec;
-use oximla_conformance::mutation::{BarrierUses, Equivalent, Mutant, mutants, only, without_waits};
-use oximla_types::kernels::decode::BARRIER_BYTES;
-use oximla_types::kernels::dense_decode::{PLAN, TAIL_SLOTS};
+use oximla_conformance::mutation::{BarrierUses, Equivalent, Mutant, mutants, only};
 use rayon::prelude::*;
 
 const PTX: &str = include_str!("../../host/ptx/sm_90a.ptx");
-
-/// Mbarriers of dense decode that only pace the work: nothing is protected by them. They are taken out before anything else,
-/// which would show if that were not so.
-const PACING: [Range<u32>; 1] = [slots(PLAN.p_may)];
 
 /// Few enough that each CTA has several requests, and some requests are split.
 const MULTIPROCESSORS: u32 = 2;
@@ -71,10 +63,6 @@ struct Trial {
     case: Case,
     rounds: u32,
     sound: Expected,
-}
-
-const fn slots(first: u32) -> Range<u32> {
-    first..first + TAIL_SLOTS * BARRIER_BYTES
 }
 
 /// A few blocks of one request, which show most mistakes in a fraction of the time.
@@ -140,7 +128,6 @@ fn check(decode: &str, combine: &str, format: KvFormat) {
         Trial { case, rounds, sound }
     });
     let uses = barrier_uses(ptx, decode, &trials);
-    let unpaced = without_waits(ptx, decode, |line| uses.is_only_on(line, &PACING));
     // One seed of each trial first: most mistakes show in one of them, whatever the seed.
     let runs = || (0..SEEDS).flat_map(|seed| trials.iter().map(move |trial| (trial, seed)));
     let check_sound = |ptx: &str, what: &str| {
@@ -150,10 +137,7 @@ fn check(decode: &str, combine: &str, format: KvFormat) {
             assert!(same_bits(&result, &trial.sound), "{decode} {what}: another result");
         });
     };
-    check_sound(&unpaced, "without what should only pace it");
-
-    let (mut mutants, mut equivalents) = mutants(&unpaced, decode, &uses);
-    mutants.retain(|mutant| !uses.is_only_on(mutant.line, &PACING));
+    let (mut mutants, mut equivalents) = mutants(ptx, decode, &uses);
     assert!(mutants.len() > 100, "{} mutants", mutants.len());
     let (others, no_mistakes) = self::mutants(ptx, combine, &BarrierUses::default());
     mutants.extend(others);

@@ -90,8 +90,6 @@ pub struct SharedPlan {
     pub p_full: u32,
     /// Probabilities and row scales are used up: one barrier a tail slot.
     pub p_free: u32,
-    /// Probabilities may be multiplied, as the next block's scores are under way: one barrier a tail slot.
-    pub p_may: u32,
     /// A segment is in its slot of the queue: one barrier a slot.
     pub segment_full: u32,
     /// A segment has been read by all threads: one barrier a slot.
@@ -120,8 +118,7 @@ impl SharedPlan {
         let tail_full = part_free + part_slots * BARRIER_BYTES;
         let p_full = tail_full + tail_slots * BARRIER_BYTES;
         let p_free = p_full + tail_slots * BARRIER_BYTES;
-        let p_may = p_free + tail_slots * BARRIER_BYTES;
-        let segment_full = p_may + tail_slots * BARRIER_BYTES;
+        let segment_full = p_free + tail_slots * BARRIER_BYTES;
         let segment_free = segment_full + SEGMENT_SLOTS * BARRIER_BYTES;
         let norm_full = segment_free + SEGMENT_SLOTS * BARRIER_BYTES;
         let norm_free = norm_full + BARRIER_BYTES;
@@ -145,7 +142,6 @@ impl SharedPlan {
             tail_full,
             p_full,
             p_free,
-            p_may,
             segment_full,
             segment_free,
             norm_full,

@@ -34,6 +34,12 @@ const TOO_LARGE: &str = "the variables of a state space take more than 64 megaby
 /// Registers of a multiprocessor, which a CTA's threads share.
 const REGISTERS_PER_SM: u32 = 65_536;
 
+/// Parts of a multiprocessor, each with a quarter of the registers, that a CTA's warps are dealt out to in turn.
+const SM_PARTITIONS: u32 = 4;
+
+/// Threads of a warp.
+const WARP: u32 = 32;
+
 /// An entry.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -183,10 +189,12 @@ impl Program {
         })
     }
 
-    /// Registers a thread has at entry of a CTA of `threads`: what the launch bounds leave for each.
+    /// Registers a thread has at entry of a CTA of `threads`: what the launch bounds leave for each in the partition of the
+    /// multiprocessor that has the most warps.
     pub(crate) fn registers_at_entry(&self, threads: u32) -> u32 {
         let bound = self.max_threads.unwrap_or(threads).max(1).saturating_mul(self.min_ctas.max(1));
-        (REGISTERS_PER_SM / bound / 8 * 8).min(255)
+        let warps = bound.div_ceil(WARP).div_ceil(SM_PARTITIONS);
+        (REGISTERS_PER_SM / SM_PARTITIONS / (warps * WARP) / 8 * 8).min(255)
     }
 }
 

@@ -29,7 +29,6 @@ pub unsafe fn init_barriers<D: Decode>(shared: u32, cluster: u32) {
     init(plan.tail_full, plan.tail_slots, D::KEY_ARRIVALS);
     init(plan.p_full, plan.tail_slots, WARPGROUP_THREADS);
     init(plan.p_free, plan.tail_slots, cluster * 2 * WARPGROUP_WARPS);
-    init(plan.p_may, plan.tail_slots, WARPGROUP_WARPS);
     init(plan.segment_full, SEGMENT_SLOTS, 1);
     init(plan.segment_free, SEGMENT_SLOTS, D::SEGMENT_READERS);
     init(plan.norm_full, 1, if D::TURNS { TURNS } else { 1 } * WARPGROUP_THREADS);
@@ -202,12 +201,6 @@ impl<D: Decode> BlockPlace<D> {
     #[inline(always)]
     pub fn probabilities_full(self) -> Phase {
         Phase::at(self.shared(), D::PLAN.p_full, D::PLAN.tail_slots, self.number)
-    }
-
-    /// Completes when the probabilities may be multiplied.
-    #[inline(always)]
-    pub fn probabilities_may(self) -> Phase {
-        Phase::at(self.shared(), D::PLAN.p_may, D::PLAN.tail_slots, self.number)
     }
 
     /// Completes when both value warpgroups are done with probabilities and row scales.

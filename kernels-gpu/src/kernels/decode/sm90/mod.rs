@@ -10,25 +10,29 @@
 //!     out = O / l,  lse = ln l + m·ln 2
 //! ```
 //!
-//! The tensor cores multiply the scores of block `j + 1`, then, during the softmax of block `j + 1`, the values of block
-//! `j`, in different warpgroups:
+//! The tensor cores multiply the values of block `j` and the scores of the blocks after it side by side, in different
+//! warpgroups:
 //!
-//! | role         | warpgroup | consumes          | produces                         |
-//! |--------------|-----------|-------------------|----------------------------------|
-//! | scores       | 0         | Q, K tiles        | P, row scales, norms, lse        |
-//! | values even  | 1         | P, K parts 0, 2   | O columns 0..128, 256..384       |
-//! | values odd   | 2         | P, K parts 1, 3   | O columns 128..256, 384..512     |
-//! | loads        | 3         | what the kernel's keys come from | Q, K tiles, segments |
+//! | role         | consumes                         | produces                         |
+//! |--------------|----------------------------------|----------------------------------|
+//! | scores       | Q, K tiles                       | P, row scales, norms, lse        |
+//! | values even  | P, K parts 0, 2                  | O columns 0..128, 256..384       |
+//! | values odd   | P, K parts 1, 3                  | O columns 128..256, 384..512     |
+//! | loads        | what the kernel's keys come from | Q, K tiles, segments             |
 //!
-//! The loads are the kernel's own. *Segments*, the blocks of each of the CTA's requests, are queued for all roles.
+//! The loads are the kernel's own. The scores are one warpgroup ([`scores`]), or two that take turns ([`turns`]).
+//! *Segments*, the blocks of each of the CTA's requests, are queued for all roles.
 //!
-//! Shared memory ([`SharedPlan`]): the last query tiles, the others being in registers of the scores; `V`, a ring of
+//! Shared memory ([`SharedPlan`]): query tiles, those that are not in registers of the scores; `V`, a ring of
 //! *parts*, a quarter of a block's value columns each, two tiles of 8 KiB; `TAIL`, a ring of *tails*, a key's last 64
 //! columns, which have no values; staging for the loads; row scales and norms, segments, barriers.
 //!
-//! A *place* is a block's four parts and tail in the rings. The queries of a segment come to a place before its blocks':
-//! the scores take them to where they stay. When a block's scores are computed its tail is used up, and its
-//! probabilities are written there.
+//! A *place* is a block's four parts and tail in the rings. When a block's scores are computed its tail is used up, and its
+//! probabilities are written there. The values write a segment's output to its last parts, and from there to memory in whole
+//! lines, before they let go of them.
+//!
+//! Where one warpgroup has the scores, the queries of a segment come to a place before its blocks': the scores take them to
+//! where they stay.
 //!
 //! | barrier           | completes when                                          | arrivals                         |
 //! |-------------------|---------------------------------------------------------|----------------------------------|
@@ -36,22 +40,21 @@
 //! | `PART_FREE[s]`    | the part has been multiplied                            | 4 value warps a CTA of the cluster |
 //! | `TAIL_FULL[i]`    | the tail in slot `i` has landed                         | the loads, and the copied bytes  |
 //! | `P_FULL[i]`       | P and row scales are written                            | the scores warpgroup             |
-//! | `P_MAY[i]`        | the next block's scores are under way                   | 4 scores warps                   |
 //! | `P_FREE[i]`       | P and row scales are used up                            | 8 value warps a CTA of the cluster |
 //! | `SEGMENT_FULL[n]` | the segment is in the queue                             | 1                                |
 //! | `SEGMENT_FREE[n]` | the segment has been read                               | all reading threads              |
-//! | `NORM_FULL`       | the row norms are written                               | the scores warpgroup             |
+//! | `NORM_FULL`       | the row norms are written                               | all scores warpgroups            |
 //! | `NORM_FREE`       | the row norms have been read                            | both value warpgroups            |
 //!
 //! Keys of 512 elements have no tail: nothing is loaded to `TAIL` and no scores are multiplied from it, all else is the same.
 //!
 //! At a place of queries the scores arrive in the values' stead, and the values wait for nothing: who lets nobody wait for it must
 //! not wait for a phase, as it might find the barrier two phases on, which a parity does not tell. For the same reason each
-//! part's slot is waited for by who filled it last.
+//! part's slot is waited for by who filled it last, and all scores warpgroups arrive at `NORM_FULL`, who writes the norms and
+//! who does not.
 //!
-//! `P_MAY` only paces the work, in kernels that are paced. Row scales need no
-//! barrier of their own to be free: scores that write them have seen the tail of their slot land, which was asked for
-//! once `P_FREE` told that the old ones are used up.
+//! Row scales need no barrier of their own to be free: scores that write them have seen the tail of their slot land, which was
+//! asked for once `P_FREE` told that the old ones are used up.
 
 pub mod keys;
 pub mod queries;
@@ -94,10 +97,6 @@ pub trait Decode: Sized {
     const UNFENCED_KEYS: bool;
     /// Whether what lies in the places of keys that there are not is zero.
     const ZERO_FILLED: bool;
-    /// Whether the values of a block wait for the scores of the next one to be under way. It pays where keys come early:
-    /// `wgmma`s of 64 columns hardly advance beside those of the values. Where a block's keys wait for the room of the
-    /// values before, it would make each wait for the other.
-    const PACED: bool;
     /// CTAs of its clusters, which load keys together; 1 for none, 0 where it is up to the launch.
     const CLUSTER: u32;
     /// Whether it has none. A constant by itself: of a comparison both branches would reach LLVM.

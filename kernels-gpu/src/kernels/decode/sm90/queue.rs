@@ -171,6 +171,16 @@ impl<D: Decode> Reader<D> {
     pub unsafe fn peek(&self) -> Option<Segment> {
         self.place.full().wait();
         // SAFETY: the writer has filled the slot.
+        unsafe { self.reread() }
+    }
+
+    /// The segment that was peeked at, read anew.
+    ///
+    /// # Safety
+    /// It has been peeked at, and not been released.
+    #[inline(always)]
+    pub unsafe fn reread(&self) -> Option<Segment> {
+        // SAFETY: the writer has filled the slot.
         unsafe { load::<D>(self.place.address()) }
     }
 

@@ -30,7 +30,6 @@ const LN_2: f32 = core::f32::consts::LN_2;
 /// initialised.
 #[inline(always)]
 pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
-    let lane = thread % WARP_THREADS;
     // SAFETY: the roles follow one protocol, told at the top of the kernel.
     unsafe {
         let mut segments = Reader::<D>::new();
@@ -49,18 +48,10 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
                     probabilities(kernel, &segment, &mut softmax, place, block, &mut scores);
                     remaining -= 1;
                     multiply(place.next(), &queries, &mut scores);
-                    // The values of a block start behind the scores of the next one: the tensor cores multiply them
-                    // during its softmax.
-                    if D::PACED && lane == 0 {
-                        place.probabilities_may().barrier.arrive();
-                    }
                     place = place.next();
                     wgmma::wgmma_wait_32::<0>(&mut scores);
                 }
                 probabilities(kernel, &segment, &mut softmax, place, segment.blocks.end - 1, &mut scores);
-                if D::PACED && lane == 0 {
-                    place.probabilities_may().barrier.arrive();
-                }
                 place = place.next();
             }
             // Made anew, so that the loop need not keep what only this takes.
@@ -197,7 +188,9 @@ pub(super) unsafe fn multiply<D: Decode>(
                     D::Element::multiply_scores(scores, queries, keys);
                 }
             });
-            wgmma::wgmma_commit_group();
+            if !D::TURNS {
+                wgmma::wgmma_commit_group();
+            }
         });
         place.tail_full().wait();
         if D::TAIL {
@@ -211,6 +204,11 @@ pub(super) unsafe fn multiply<D: Decode>(
                 const OFFSET: u32 = step_offset(STEP as u32);
                 D::Element::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
             });
+            if !D::TURNS {
+                wgmma::wgmma_commit_group();
+            }
+        }
+        if D::TURNS {
             wgmma::wgmma_commit_group();
         }
     }
@@ -255,7 +253,6 @@ pub(super) const QUERY_REGISTERS: usize = MAX_REGISTER_TILES * TILE_STEPS * A_RE
 #[inline(always)]
 unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32) -> [u32; QUERY_REGISTERS] {
     const { assert!(D::REGISTER_QUERY_TILES <= MAX_REGISTER_TILES) };
-    let lane = thread % WARP_THREADS;
     let rows = kernel.cta().tile.rows();
     // SAFETY: the tiles have landed; the whole warpgroup is here. Each warp has waited for its last scores.
     unsafe {
@@ -310,9 +307,6 @@ unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32)
         place.probabilities_free().arrive_in_cluster::<D>();
         // No probabilities come to this place, but its barriers take part in all places.
         place.probabilities_full().barrier.arrive();
-        if D::PACED && lane == 0 {
-            place.probabilities_may().barrier.arrive();
-        }
         queries
     }
 }

@@ -169,8 +169,6 @@ pub unsafe fn load_queries<D: Turns>(
         if lane == 0 {
             full.arrive_expecting(tiles * cta.tile.rows() * TILE_COLUMNS * 2);
         }
-        // Behind the word of how many bytes there are.
-        warp::warp_sync();
         if lane < tiles {
             let head = cta.kv_head * cta.tile.group + cta.tile.first_head;
             let coordinates = [(lane * TILE_COLUMNS) as i32, head as i32, token as i32, batch as i32];
@@ -241,7 +239,7 @@ pub unsafe fn run<D: Turns, const TURN: u32>(kernel: &D) {
             // Lanes read what others have written.
             warp::warp_sync();
             // Made anew, so that the loop need not keep what only this takes.
-            if let Some(segment) = segments.peek()
+            if let Some(segment) = segments.reread()
                 && place.number().wrapping_sub(1) % TURNS == TURN
             {
                 let kernel = &kernel.again();

@@ -62,7 +62,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 remaining -= 1;
             }
             // Read and made anew, so that the loop need not keep what only this takes.
-            let Some(segment) = segments.peek() else { break };
+            let Some(segment) = segments.reread() else { break };
             let kernel = &kernel.again();
             if SIDE == 1 {
                 kernel.rotate_back(&segment, &mut output[1]);
@@ -149,9 +149,6 @@ unsafe fn multiply<D: Decode, const SIDE: u32>(
     // computed.
     unsafe {
         let p = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
-        if D::PACED {
-            place.probabilities_may().wait();
-        }
         wgmma::wgmma_fence();
         unroll!(PART in 2 => {
             let v = warp::shfl_idx(place.part(own_part::<SIDE>(PART as u32)), 0);

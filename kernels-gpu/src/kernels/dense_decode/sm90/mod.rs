@@ -190,7 +190,6 @@ impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
     const TAIL: bool = TAIL;
     const UNFENCED_KEYS: bool = false;
     const ZERO_FILLED: bool = false;
-    const PACED: bool = false;
     const CLUSTER: u32 = 0;
     const TURNS: bool = true;
     const SPLITS: bool = true;

@@ -301,7 +301,6 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const TAIL: bool = F::TAIL;
     const UNFENCED_KEYS: bool = !F::SHARES;
     const ZERO_FILLED: bool = true;
-    const PACED: bool = false;
     const CLUSTER: u32 = F::CTAS;
     const SENDS_KEYS: bool = F::SHARES || F::PREFILL && !F::SCALE_PLANE;
     const SPLITS: bool = !F::PREFILL;

@@ -132,7 +132,6 @@ impl<const TAIL: bool> Decode for Prefill<'_, TAIL> {
     const TAIL: bool = TAIL;
     const UNFENCED_KEYS: bool = true;
     const ZERO_FILLED: bool = true;
-    const PACED: bool = false;
     const CLUSTER: u32 = 1;
     const TURNS: bool = true;
     const SPLITS: bool = false;
