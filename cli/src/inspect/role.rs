@@ -15,7 +15,7 @@ const OF_WARPGROUPS: [&str; 2] = ["wgmma.mma_async", "setmaxnreg"];
 const NAMES: &[(&str, &[&str])] =
     &[("dense_decode_sm90", DENSE_DECODE_SM90), ("dense_decode_d512_sm90", DENSE_DECODE_SM90)];
 
-const DENSE_DECODE_SM90: &[&str] = &["scores", "values even", "values odd", "loads"];
+const DENSE_DECODE_SM90: &[&str] = &["scores even", "scores odd", "values even", "values odd", "loads"];
 
 /// Neighbouring warps with the same work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ mod tests {
         let both: &[u64] = &[4, 1];
         let multiply: &[u64] = &[4, 0];
         let profile = profile(&texts, &[both, multiply, multiply, multiply]);
-        let scores = Role { name: "scores".into(), warps: 0..4 };
+        let scores = Role { name: "scores even".into(), warps: 0..4 };
         assert_eq!(roles("dense_decode_sm90_bf16", &profile), [scores]);
         assert_eq!(roles("other", &profile)[0].name, "warpgroup 0");
     }
