@@ -27,9 +27,21 @@ fn mistakes_in_dense_decode_are_noticed() {
     check("dense_decode_sm90_bf16", "combine_bf16", KvFormat::Bf16);
 }
 
+/// What is noticed in the kernels of bf16 is in those of fp16: they are made of the same source, and the same could be wrong
+/// with them, in the same order.
 #[test]
-fn mistakes_in_dense_decode_of_fp16_are_noticed() {
-    check("dense_decode_sm90_fp16", "combine_fp16", KvFormat::Fp16);
+fn kernels_of_fp16_synchronise_as_those_of_bf16_do() {
+    let mistakes = |entry: &str| -> Vec<(String, &'static str)> {
+        let (all, _) = mutants(&only(PTX, &[entry]), entry, &BarrierUses::default());
+        all.into_iter().map(|mutant| (mutant.instruction.replace("bf16", "f16"), mutant.change)).collect()
+    };
+    for [bf16, fp16] in
+        [["dense_decode_sm90_bf16", "dense_decode_sm90_fp16"], ["combine_bf16", "combine_fp16"]]
+    {
+        let of_bf16 = mistakes(bf16);
+        assert!(!of_bf16.is_empty(), "{bf16}");
+        assert!(of_bf16 == mistakes(fp16), "{fp16}");
+    }
 }
 
 /// A kernel that does not wait for the ones before it is found by what it touches of theirs: the combine kernel by what the
