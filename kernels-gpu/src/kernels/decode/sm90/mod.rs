@@ -103,8 +103,9 @@ pub trait Decode: Sized {
     const ALONE: bool = Self::CLUSTER == 1;
     /// Whether two warpgroups take turns with the scores ([`turns`]), and queries come straight to where they stay.
     const TURNS: bool = false;
-    /// Whether parts are copied to the other CTA of the cluster. Only that one knows when they have been read.
-    const SENDS_KEYS: bool = false;
+    /// Whether outputs are stored from registers, not by way of the segment's last parts. Needed where those are copied to the
+    /// other CTA of the cluster: only that one knows when they have been read.
+    const STORES_DIRECTLY: bool = false;
     /// Whether requests may be split.
     const SPLITS: bool;
     /// Whether it tells each row's largest scaled score.

@@ -54,7 +54,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 if !D::ZERO_FILLED && remaining == 1 && unused_keys > 0 {
                     clear_unused_values::<D, SIDE>(place, BLOCK_KEYS - unused_keys);
                 }
-                multiply::<D, SIDE>(place, &mut output, D::SENDS_KEYS || remaining > 1);
+                multiply::<D, SIDE>(place, &mut output, D::STORES_DIRECTLY || remaining > 1);
                 // Row scales are read by all lanes, as well as the probabilities.
                 warp::warp_sync();
                 place.probabilities_free().arrive_in_cluster::<D>();
@@ -71,7 +71,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
             keys::norms_full::<D>(segments.peeked()).wait();
             let norm = load_rows(special::dynamic_shared() + D::PLAN.row_norm, row);
             keys::norms_free::<D>(segments.peeked()).barrier.arrive();
-            if D::SENDS_KEYS {
+            if D::STORES_DIRECTLY {
                 store_directly::<D, SIDE>(kernel, &segment, row, &output, norm);
             } else if segment.blocks.is_empty() {
                 store_nothing::<D, SIDE>(kernel, &segment);

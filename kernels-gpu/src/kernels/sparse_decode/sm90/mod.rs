@@ -302,7 +302,8 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const UNFENCED_KEYS: bool = !F::SHARES;
     const ZERO_FILLED: bool = true;
     const CLUSTER: u32 = F::CTAS;
-    const SENDS_KEYS: bool = F::SHARES || F::PREFILL && !F::SCALE_PLANE;
+    // In prefill over V3.2 caches ptxas spills registers otherwise.
+    const STORES_DIRECTLY: bool = F::SHARES || F::PREFILL && !F::SCALE_PLANE;
     const SPLITS: bool = !F::PREFILL;
     const MAX_LOGITS: bool = F::PREFILL;
     const KEEPS_CHUNKS: bool = F::SHARES || F::PREFILL && F::SCALE_PLANE;
