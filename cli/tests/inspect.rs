@@ -152,7 +152,7 @@ fn people_get_tables_that_fit() {
     {
         assert!(ended.stdout.contains(text), "{text} is missing in\n{}", ended.stdout);
     }
-    // All sixteen warps ask for their threads' numbers, once.
+    // All twenty warps ask for their threads' numbers, once.
     let listed = ended.stdout.lines().find(|line| line.contains("%tid.x")).unwrap();
     assert_eq!(listed.split_whitespace().take(2).collect::<Vec<_>>(), ["-", "20"]);
 
