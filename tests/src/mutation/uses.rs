@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::ops::Range;
 
 use ptx_emulator::profile::Profile;
 
@@ -36,14 +35,6 @@ impl BarrierUses {
                 known.waits |= found.waits;
             }
         }
-    }
-
-    /// Whether the instruction of a line was executed on mbarriers, all of them in these ranges of offsets.
-    pub fn is_only_on(&self, line: u32, ranges: &[Range<u32>]) -> bool {
-        self.lines.get(&line).is_some_and(|Use { offsets, .. }| {
-            !offsets.is_empty()
-                && offsets.iter().all(|offset| ranges.iter().any(|range| range.contains(offset)))
-        })
     }
 
     /// Whether the wait of a line was executed, and each time for the phase before a barrier's first, with which every
@@ -85,9 +76,6 @@ mod tests {
         };
         let mut uses = BarrierUses::default();
         uses.add(&profile);
-        let first_two = [64..72, 72..80];
-        assert!(uses.is_only_on(7, &first_two) && !uses.is_only_on(7, &first_two[..1]));
-        assert!(!uses.is_only_on(8, &first_two) && !uses.is_only_on(9, &first_two));
         assert!(uses.never_waits(7) && !uses.never_waits(8) && !uses.never_waits(9));
         assert_eq!(uses.describe(7), "warps 1..=2, mbarriers at offsets 64 72");
         assert_eq!(uses.describe(9), "never executed");

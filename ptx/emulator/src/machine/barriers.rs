@@ -6,7 +6,7 @@ use super::warp::{WARP, Warp, lanes, to_mask};
 use super::{Place, Unit};
 use crate::diagnostic::Check;
 use crate::order::View;
-use crate::program::{self, ReduceOperation};
+use crate::program::{self, Reduction};
 
 /// One of a CTA's 16 barriers.
 #[derive(Debug, Default)]
@@ -175,8 +175,8 @@ impl Unit<'_> {
         if let Some(reduction) = &barrier.reduction {
             let (holding, all) = self.ctas[place.cta].barriers[id as usize].completed_holding;
             let value = match reduction.kind {
-                ReduceOperation::Count => holding,
-                ReduceOperation::And => u32::from(holding == all),
+                Reduction::Count => holding,
+                Reduction::And => u32::from(holding == all),
                 _ => u32::from(holding != 0),
             };
             self.write(place, reduction.result, &[u64::from(value); 32], mask);

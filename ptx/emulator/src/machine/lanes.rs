@@ -4,7 +4,7 @@ use super::warp::{WARP, lanes, to_mask};
 use super::{Place, Unit};
 use crate::arithmetic::{LANES, Lanes};
 use crate::diagnostic::Check;
-use crate::program::{Operation, ReduceOperation, Shuffle, ShuffleMode, Source, Vote};
+use crate::program::{Operation, Reduction, Shuffle, ShuffleMode, Source, Vote};
 
 impl Unit<'_> {
     /// Instructions with a mask of lanes that have to execute them together.
@@ -78,14 +78,14 @@ impl Unit<'_> {
             Operation::Reduce { operation, signed, result, value, .. } => {
                 let values = self.read(place, *value);
                 let reduced = lanes(mask).map(|lane| values[lane] as u32).reduce(|a, b| match operation {
-                    ReduceOperation::Add | ReduceOperation::Count => a.wrapping_add(b),
-                    ReduceOperation::Min if *signed => (a as i32).min(b as i32) as u32,
-                    ReduceOperation::Max if *signed => (a as i32).max(b as i32) as u32,
-                    ReduceOperation::Min => a.min(b),
-                    ReduceOperation::Max => a.max(b),
-                    ReduceOperation::And => a & b,
-                    ReduceOperation::Or => a | b,
-                    ReduceOperation::Xor => a ^ b,
+                    Reduction::Add | Reduction::Count => a.wrapping_add(b),
+                    Reduction::Min if *signed => (a as i32).min(b as i32) as u32,
+                    Reduction::Max if *signed => (a as i32).max(b as i32) as u32,
+                    Reduction::Min => a.min(b),
+                    Reduction::Max => a.max(b),
+                    Reduction::And => a & b,
+                    Reduction::Or => a | b,
+                    Reduction::Xor => a ^ b,
                 });
                 self.write(place, *result, &[u64::from(reduced.unwrap_or(0)); LANES], mask);
             }

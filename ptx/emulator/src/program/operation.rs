@@ -96,7 +96,7 @@ pub(crate) enum Operation {
         mask: Source,
     },
     Reduce {
-        operation: ReduceOperation,
+        operation: Reduction,
         signed: bool,
         result: Register,
         value: Source,
@@ -265,7 +265,7 @@ pub(crate) struct NamedBarrier {
 
 #[derive(Debug)]
 pub(crate) struct BarrierReduction {
-    pub(crate) kind: ReduceOperation,
+    pub(crate) kind: Reduction,
     pub(crate) result: Register,
     pub(crate) predicate: Source,
 }
@@ -310,7 +310,7 @@ pub(crate) enum Vote {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReduceOperation {
+pub(crate) enum Reduction {
     Add,
     Min,
     Max,

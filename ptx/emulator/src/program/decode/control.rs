@@ -5,7 +5,7 @@ use ptx_syntax::ast::{self, Operand};
 use super::operands::{Arguments, scope};
 use super::{Decoder, Reason};
 use crate::program::operation::{
-    BarrierReduction, Fence, Mbarrier, MbarrierOperation, NamedBarrier, Operation, ReduceOperation, Shuffle,
+    BarrierReduction, Fence, Mbarrier, MbarrierOperation, NamedBarrier, Operation, Reduction, Shuffle,
     ShuffleMode, Vote,
 };
 
@@ -54,7 +54,7 @@ impl Decoder<'_> {
             };
             let counts = has("popc");
             reduction = Some(BarrierReduction {
-                kind: if counts { ReduceOperation::Count } else { reduce_operation(instruction)? },
+                kind: if counts { Reduction::Count } else { reduce_operation(instruction)? },
                 result: self.target(result, if counts { 32 } else { 1 })?,
                 predicate: self.source(predicate, 1)?,
             });
@@ -152,14 +152,14 @@ pub(super) fn fence(instruction: &ast::Instruction) -> Fence {
     Fence::Memory { acquires: !release, releases: !acquire, scope: scope(instruction) }
 }
 
-pub(super) fn reduce_operation(instruction: &ast::Instruction) -> Result<ReduceOperation, Reason> {
+pub(super) fn reduce_operation(instruction: &ast::Instruction) -> Result<Reduction, Reason> {
     let operations = [
-        ("add", ReduceOperation::Add),
-        ("min", ReduceOperation::Min),
-        ("max", ReduceOperation::Max),
-        ("and", ReduceOperation::And),
-        ("or", ReduceOperation::Or),
-        ("xor", ReduceOperation::Xor),
+        ("add", Reduction::Add),
+        ("min", Reduction::Min),
+        ("max", Reduction::Max),
+        ("and", Reduction::And),
+        ("or", Reduction::Or),
+        ("xor", Reduction::Xor),
     ];
     let found = operations.iter().find(|(name, _)| instruction.has(name));
     found.map(|(_, operation)| *operation).ok_or_else(|| "names no operation".into())
