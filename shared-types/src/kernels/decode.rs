@@ -151,6 +151,18 @@ impl SharedPlan {
     }
 }
 
+/// Scores warpgroups that take turns.
+pub const TURNS: u32 = 2;
+
+/// Registers of a thread of a scores warpgroup that takes turns: 32 scores and their bookkeeping.
+pub const TURNS_REGISTERS: u32 = 64;
+
+/// Warpgroups of a CTA whose scores take turns: two for scores, two for values, one for loads.
+pub const TURNS_WARPGROUPS: u32 = TURNS + 3;
+
+/// Threads of such a CTA.
+pub const TURNS_THREADS: u32 = TURNS_WARPGROUPS * WARPGROUP_THREADS;
+
 /// Byte offsets of what two scores warpgroups need that take turns, block by block.
 ///
 /// Rows' maxima and sums go from one to the other, in two slots: one for blocks of each.
@@ -173,18 +185,6 @@ pub struct TurnsPlan {
     /// Bytes in all.
     pub bytes: u32,
 }
-
-/// Scores warpgroups that take turns.
-pub const TURNS: u32 = 2;
-
-/// Registers of a thread of a scores warpgroup that takes turns: 32 scores and their bookkeeping.
-pub const TURNS_REGISTERS: u32 = 64;
-
-/// Warpgroups of a CTA whose scores take turns: two for scores, two for values, one for loads.
-pub const TURNS_WARPGROUPS: u32 = TURNS + 3;
-
-/// Threads of such a CTA.
-pub const TURNS_THREADS: u32 = TURNS_WARPGROUPS * WARPGROUP_THREADS;
 
 impl TurnsPlan {
     /// Registers of a thread of each warpgroup but the loads', together.

@@ -145,7 +145,7 @@ impl<D: Decode> BlockPlace<D> {
 
     /// The place of the block before.
     #[inline(always)]
-    pub fn last(self) -> Self {
+    pub fn before(self) -> Self {
         Self { number: self.number - 1, ..self }
     }
 

@@ -69,7 +69,7 @@ use crate::attention::element::Element;
 use crate::attention::rows::QueryTile;
 use crate::ptx::special;
 use core::num::NonZeroU32;
-use oximla_types::kernels::decode::{DecodeParams, SharedPlan, TILE_BYTES, TILE_ROWS};
+use oximla_types::kernels::decode::{DecodeParams, SharedPlan, TILE_BYTES, TILE_COLUMNS, TILE_ROWS};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::swizzle::Swizzle;
 use oximla_types::layout::tile::{Position, Tile};
@@ -78,6 +78,15 @@ use oximla_types::layout::tile::{Position, Tile};
 pub const TILE: Tile = Tile::new(TILE_ROWS, Swizzle::Bytes128);
 
 const _: () = assert!(TILE.panel_bytes() == TILE_BYTES);
+
+/// Steps of 16 columns across a tile.
+const TILE_STEPS: usize = (TILE_COLUMNS / 16) as usize;
+
+/// Named barriers of the scores warpgroups, of the one by itself or of even places first.
+const SCORES_BARRIERS: [u32; 2] = [1, 4];
+
+/// Named barriers of the values warpgroups, even and odd.
+const VALUES_BARRIERS: [u32; 2] = [2, 3];
 
 /// Warps of a warpgroup.
 pub const WARPGROUP_WARPS: u32 = WARPGROUP_THREADS / WARP_THREADS;

@@ -3,7 +3,7 @@
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
 use super::queue::Reader;
-use super::{Decode, TILE};
+use super::{Decode, SCORES_BARRIERS, TILE, TILE_STEPS};
 use crate::attention::element::Element;
 use crate::attention::softmax::{self, OnlineSoftmax};
 use crate::attention::unroll;
@@ -17,8 +17,8 @@ use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment::{self, A_REGISTERS};
 use oximla_types::layout::tile::Position;
 
-/// The named barrier of this warpgroup; the value warpgroups have the next two.
-const BARRIER: u32 = 1;
+/// The named barrier of this warpgroup.
+const BARRIER: u32 = SCORES_BARRIERS[0];
 
 /// Natural logarithm of 2.
 const LN_2: f32 = core::f32::consts::LN_2;
@@ -229,9 +229,6 @@ fn register_step(queries: &[u32; QUERY_REGISTERS], step: usize) -> [u32; A_REGIS
     let first = if step < QUERY_REGISTERS / A_REGISTERS { A_REGISTERS * step } else { 0 };
     [queries[first], queries[first + 1], queries[first + 2], queries[first + 3]]
 }
-
-/// Steps of 16 columns across a tile.
-const TILE_STEPS: usize = (TILE_COLUMNS / 16) as usize;
 
 /// Where step `step` of 16 columns begins in a row of tiles.
 const fn step_offset(step: u32) -> u32 {

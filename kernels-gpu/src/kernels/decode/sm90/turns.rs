@@ -19,7 +19,7 @@ use super::super::segments::Segment;
 use super::keys::{self, BlockPlace, Phase};
 use super::queue::Reader;
 use super::scores::{self, QUERY_REGISTERS};
-use super::{Decode, TILE, WARPGROUP_WARPS, values};
+use super::{Decode, SCORES_BARRIERS, TILE, WARPGROUP_WARPS, values};
 use crate::attention::softmax::{self, MAX_FLOOR};
 use crate::attention::unroll;
 use crate::ptx::{copy, fence, math, memory, special, warp, wgmma};
@@ -210,8 +210,7 @@ pub unsafe fn run<D: Turns, const TURN: u32>(kernel: &D) {
     unsafe {
         let mut segments = Reader::<D>::new();
         let mut place = BlockPlace::<D>::first();
-        loop {
-            let Some(segment) = segments.peek() else { break };
+        while let Some(segment) = segments.peek() {
             // Blocks from `place` on.
             let mut remaining = segment.blocks.end.saturating_sub(segment.blocks.begin);
             let mut is_first = true;
@@ -305,7 +304,7 @@ unsafe fn probabilities<D: Turns, const TURN: u32>(
     // SAFETY: the whole warpgroup is here, and none of it multiplies the block's tail any more.
     unsafe {
         // Behind this no warp multiplies the block any more, so that its tail may be overwritten.
-        warpgroup_barrier_of::<TURN>();
+        barrier::<TURN>();
         let thread = special::thread_x() % WARPGROUP_THREADS;
         let lane = thread % WARP_THREADS;
         let first = fragment::accumulator(thread, 0);
@@ -344,13 +343,13 @@ unsafe fn probabilities<D: Turns, const TURN: u32>(
 
 /// Waits for this warpgroup.
 #[inline(always)]
-unsafe fn warpgroup_barrier_of<const TURN: u32>() {
-    // SAFETY: barriers 2 and 3 are the values'.
+unsafe fn barrier<const TURN: u32>() {
+    // SAFETY: each is one warpgroup's.
     unsafe {
         if TURN == 0 {
-            warpgroup_barrier::<1>();
+            warpgroup_barrier::<{ SCORES_BARRIERS[0] }>();
         } else {
-            warpgroup_barrier::<4>();
+            warpgroup_barrier::<{ SCORES_BARRIERS[1] }>();
         }
     }
 }

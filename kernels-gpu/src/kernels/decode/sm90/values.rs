@@ -3,7 +3,7 @@
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
 use super::queue::Reader;
-use super::{Decode, TILE, WARPGROUP_WARPS};
+use super::{Decode, TILE, TILE_STEPS, VALUES_BARRIERS, WARPGROUP_WARPS};
 use crate::attention::element::Element;
 use crate::attention::unroll;
 use crate::ptx::{fence, matrix, memory, special, warp, wgmma};
@@ -19,11 +19,20 @@ use oximla_types::schedule::BLOCK_KEYS;
 /// Bytes of 16 keys of a tile: one step of `wgmma` along V.
 const STEP_BYTES: u32 = TILE.row_offset(16);
 
-/// Steps of 16 columns across a tile.
-const TILE_STEPS: usize = (TILE_COLUMNS / 16) as usize;
-
 /// Columns of a part.
 const PART_COLUMNS: u32 = PART_TILES * TILE_COLUMNS;
+
+/// Rows of a warp.
+const WARP_ROWS: u32 = TILE_ROWS / WARPGROUP_WARPS;
+
+/// Bytes of a lane's share of a line.
+const CHUNK_BYTES: u32 = 16;
+
+/// Lanes that write a line: a tile's row.
+const LINE_LANES: u32 = TILE.row_offset(1) / CHUNK_BYTES;
+
+/// f32 of a line.
+const LINE_FLOATS: u32 = TILE.row_offset(1) / 4;
 
 const _: () = assert!(VALUE_PARTS == 4 && PART_COLUMNS == 128, "two parts a side, of 64 accumulators each");
 
@@ -76,7 +85,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
             } else if segment.blocks.is_empty() {
                 store_nothing::<D, SIDE>(kernel, &segment);
             } else {
-                store::<D, SIDE>(kernel, &segment, place.last(), &output, norm);
+                store::<D, SIDE>(kernel, &segment, place.before(), &output, norm);
             }
             segments.release();
         }
@@ -249,15 +258,6 @@ fn again(norm: [f32; 2]) -> [f32; 2] {
     norm.map(|x| f32::from_bits(special::again(x.to_bits())))
 }
 
-/// Bytes of a lane's share of a line.
-const CHUNK_BYTES: u32 = 16;
-
-/// Lanes that write a line: a tile's row.
-const LINE_LANES: u32 = TILE.row_offset(1) / CHUNK_BYTES;
-
-/// f32 of a line.
-const LINE_FLOATS: u32 = TILE.row_offset(1) / 4;
-
 /// Writes what this warp has stored in its 16 rows of four tiles, line by line. `address` is where a tile's line goes, by the
 /// row's address in the tensor of outputs or of partial results.
 ///
@@ -288,9 +288,6 @@ unsafe fn write_lines<D: Decode>(
         });
     }
 }
-
-/// Rows of a warp.
-const WARP_ROWS: u32 = TILE_ROWS / WARPGROUP_WARPS;
 
 /// Address of a row of the output, or of the partial results where the request is split.
 #[inline(always)]
@@ -402,12 +399,12 @@ pub(super) unsafe fn load_rows(rows: u32, row: u32) -> [f32; 2] {
 /// Waits for this half's warpgroup.
 #[inline(always)]
 unsafe fn barrier<const SIDE: u32>() {
-    // SAFETY: barrier 1 is the scores warpgroup's, 2 and 3 are the halves'.
+    // SAFETY: each is one warpgroup's.
     unsafe {
         if SIDE == 0 {
-            warpgroup_barrier::<2>();
+            warpgroup_barrier::<{ VALUES_BARRIERS[0] }>();
         } else {
-            warpgroup_barrier::<3>();
+            warpgroup_barrier::<{ VALUES_BARRIERS[1] }>();
         }
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! Each warp sees to 16 keys of each block by itself. Eight lanes have a tile's row of a key, 128 bytes, and the lanes next to them
 //! those of the next keys; a lane's next key is the fourth from there. What a lane has asked for completes the barrier of its
-//! part by itself, so that as much is on its way as there is room for. Indices are asked for a block ahead, the length of an index
-//! list a query token ahead.
+//! part by itself, so that as much is on its way as there is room for. Indices are asked for a block ahead, also
+//! across query tokens; the length of a token's list when it begins.
+//!
+//! The role has few registers: what follows from the thread's or the query token's number is computed where it is used
+//! (`special::again`).
 
 use super::Prefill;
 use crate::attention::unroll;
@@ -190,14 +193,13 @@ impl Keys {
             keys.valid = warp::ballot(is_valid);
             let lane = special::again(thread) % WARP_THREADS;
             let first = lane / ROW_LANES;
-            let lanes = keys.valid >> first;
+            keys.own = keys.valid >> first;
             unroll!(I in 4 => {
                 const { assert!(LANE_KEYS == 4) };
                 let key = warp::shfl_idx(index, first + I as u32 * KEY_STEP);
                 let row = params.kv.wrapping_add((key as i64 * params.kv_stride_bytes) as u64);
                 keys.chunks[I] = row + (lane % ROW_LANES * CHUNK_BYTES) as u64;
             });
-            keys.own = lanes;
         }
         keys
     }
