@@ -17,7 +17,7 @@ use oximla_types::kernels::sparse_prefill::SparsePrefillParams;
 use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 27] = [
+const ENTRIES: [(&str, usize); 28] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),
@@ -31,6 +31,7 @@ const ENTRIES: [(&str, usize); 27] = [
     ("sparse_prefill_d512_sm90_bf16", size_of::<SparsePrefillParams>()),
     ("sparse_prefill_v32_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_prefill_model1_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_prefill_v32_cluster_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_prefill_model1_cluster_sm90", size_of::<SparseDecodeParams>()),
     ("combine_bf16", size_of::<CombineParams>()),
     ("combine_fp16", size_of::<CombineParams>()),

@@ -4,7 +4,7 @@ use half::bf16;
 use oximla_types::kernels::combine::{BF16, CombineParams};
 use oximla_types::kernels::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
 use oximla_types::kernels::sparse_decode::Divisor;
-use ptx_emulator::diagnostic::Check;
+use ptx_emulator::diagnostic::{Check, Diagnostic};
 use ptx_emulator::{GlobalMemory, Launch, Module, Options, Report, launch};
 
 const PTX: &str = include_str!("../../host/ptx/sm_90a.ptx");
@@ -71,8 +71,8 @@ fn run(ptx: &str, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>)
         out_strides: [(ROWS * HEAD_DIM_V).into(), 0, HEAD_DIM_V.into()],
         lse_strides: [ROWS.into(), 1, 1],
         batch: BATCH as u32,
-        rows: ROWS,
-        group: ROWS,
+        rows: Divisor::new(ROWS),
+        group: Divisor::new(ROWS),
         total_rows: ROWS,
         slots: partial.lse.len() as u32 / ROWS,
         ctas: CTAS,
@@ -133,16 +133,18 @@ fn any_number_of_splits_is_combined() {
     assert_eq!(again, out, "the order of events shows");
 }
 
+/// For what requests are looked at, the lse of a round, the teams' sums, and the next requests.
 #[test]
-fn teams_meet_before_their_sums_do() {
+fn threads_must_meet_at_each_barrier() {
     let begin = PTX.find(&format!(".entry {}(", BF16.entry)).unwrap();
-    let barrier = begin + PTX[begin..].find("bar.sync").expect("the barrier");
-    let end = barrier + PTX[barrier..].find('\n').unwrap();
-    let ptx = [&PTX[..barrier], &PTX[end..]].concat();
-    let (report, ..) = run(&ptx, &partial(), 0);
-    assert!(
-        report.diagnostics.iter().any(|found| found.check == Check::DataRace),
-        "{:?}",
-        report.diagnostics
-    );
+    let end = begin + PTX[begin..].find("\n}").unwrap();
+    let barriers: Vec<usize> = PTX[begin..end].match_indices("bar.sync").map(|(at, _)| begin + at).collect();
+    assert_eq!(barriers.len(), 4);
+    for barrier in barriers {
+        let behind = barrier + PTX[barrier..].find('\n').unwrap();
+        let ptx = [&PTX[..barrier], &PTX[behind..]].concat();
+        let (report, ..) = run(&ptx, &partial(), 0);
+        let is_race = |found: &Diagnostic| found.check == Check::DataRace;
+        assert!(report.diagnostics.iter().any(is_race), "{barrier}: {:?}", report.diagnostics);
+    }
 }

@@ -57,8 +57,8 @@ impl SparsePlan {
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
         let kernels = [
-            (contract::V32_SM90, Some(contract::V32_CLUSTER_SM90)),
-            (contract::MODEL1_SM90, Some(contract::MODEL1_CLUSTER_SM90)),
+            [contract::V32_SM90, contract::V32_CLUSTER_SM90],
+            [contract::MODEL1_SM90, contract::MODEL1_CLUSTER_SM90],
         ];
         let mut plan = Self::without_splits(problem, "batch · s_q", kernels, device)?;
         let queries = problem.batch * problem.s_q;
@@ -71,21 +71,21 @@ impl SparsePlan {
     /// A prefill of the problem's query tokens, none of which is split.
     pub(crate) fn of_prefill(problem: &SparseDecode, device: &Arc<GpuDevice>) -> Result<Self, Error> {
         let kernels = [
-            (sparse_prefill::V32_SM90, None),
-            (sparse_prefill::MODEL1_SM90, Some(sparse_prefill::MODEL1_CLUSTER_SM90)),
+            [sparse_prefill::V32_SM90, sparse_prefill::V32_CLUSTER_SM90],
+            [sparse_prefill::MODEL1_SM90, sparse_prefill::MODEL1_CLUSTER_SM90],
         ];
         Self::without_splits(problem, "s_q", kernels, device)
     }
 
-    /// With the kernels of the problem's format, V3.2 or MODEL1: for CTAs by themselves, and in clusters, if there is one.
+    /// With the kernels of the problem's format, V3.2 or MODEL1: for CTAs by themselves, and in clusters.
     /// Errors call the number of query tokens `queries`.
     fn without_splits(
         problem: &SparseDecode,
         queries: &str,
-        [v32, model1]: [(LaunchContract, Option<LaunchContract>); 2],
+        [v32, model1]: [[LaunchContract; 2]; 2],
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        let (alone, cluster) = match problem.format {
+        let [alone, cluster] = match problem.format {
             KvFormat::V32Fp8 => v32,
             KvFormat::Model1Fp8 => model1,
             other => {
@@ -98,10 +98,7 @@ impl SparsePlan {
             problem: problem.clone(),
             determinism: Determinism::default(),
             decode: Kernel::of(&alone)?,
-            cluster: cluster
-                .filter(|contract| contract.cluster == shape.cluster())
-                .map(|contract| Kernel::of(&contract))
-                .transpose()?,
+            cluster: (cluster.cluster == shape.cluster()).then(|| Kernel::of(&cluster)).transpose()?,
             shape,
             split: None,
         })
@@ -212,8 +209,8 @@ impl SparsePlan {
             out_strides: decode.out_strides,
             lse_strides: decode.lse_strides,
             batch: decode.requests,
-            rows: self.shape.rows,
-            group: decode.group,
+            rows: Divisor::new(self.shape.rows),
+            group: Divisor::new(decode.group),
             total_rows: self.shape.total_rows,
             slots: workspace.slots,
             ctas: combine::ctas(decode.requests, self.shape.total_rows, self.device.multiprocessors),
@@ -229,7 +226,7 @@ impl SparsePlan {
 
 /// What the kernel must know of a cache, and whether its tokens can be read 16 bytes at a time.
 ///
-/// Where an index names no token, the kernel reads the cache's first one and ignores it: a valid problem has one.
+/// Where an index names no token, the kernel reads one of the cache's first ones and ignores it: a valid problem has one.
 fn scope_params(
     name: &str,
     format: KvFormat,

@@ -7,7 +7,18 @@ use crate::ptx::{math, warp};
 /// Parts whose loads are on their way together.
 pub const PARTS_AT_ONCE: u32 = 10;
 
-/// Values of a lane of [`log_sum_exp2`].
+/// Repeats a block for each part, but for the second half of them where there are no more than the first: often there are few.
+macro_rules! each_part {
+    ($i:ident of $count:expr => $body:block) => {
+        unroll!(FIRST in 5 => { const $i: usize = FIRST; $body });
+        if $count > PARTS_AT_ONCE / 2 {
+            unroll!(SECOND in 5 => { const $i: usize = SECOND + 5; $body });
+        }
+    };
+}
+const _: () = assert!(PARTS_AT_ONCE == 10, "twice five");
+
+/// Values of a lane of [`log_sum_exp2`], at most.
 pub const LANE_VALUES: usize = 8;
 
 /// `log₂ Σ 2^lse` over the values of all lanes: −∞ where all are, NaN where one is. Every lane gets the same.
@@ -15,13 +26,14 @@ pub const LANE_VALUES: usize = 8;
 /// # Safety
 /// The whole warp calls it.
 #[inline(always)]
-pub unsafe fn log_sum_exp2(lses: [f32; LANE_VALUES]) -> f32 {
+pub unsafe fn log_sum_exp2<const N: usize>(lses: [f32; N]) -> f32 {
+    const { assert!(N <= LANE_VALUES && LANE_VALUES == 8) };
     let mut max = f32::NEG_INFINITY;
-    unroll!(I in 8 => { max = math::max(max, lses[I]); });
+    unroll!(I in 8 => { if I < N { max = math::max(max, lses[I]); } });
     // SAFETY: the whole warp is here.
     let base = finite_base(unsafe { largest(max) });
     let mut sum = 0.0;
-    unroll!(I in 8 => { sum += math::ex2(lses[I] - base); });
+    unroll!(I in 8 => { if I < N { sum += math::ex2(lses[I] - base); } });
     // SAFETY: as above.
     math::lg2(unsafe { across_warp(sum, |a, b| a + b) }) + base
 }
@@ -49,6 +61,12 @@ pub fn finite_base(max: f32) -> f32 {
     if max == f32::NEG_INFINITY { 0.0 } else { max }
 }
 
+/// What a part counts for of whose sum `lse` is the logarithm, `log` being that of all parts' sum: 0 for one without keys.
+#[inline(always)]
+pub fn weight(lse: f32, log: f32) -> f32 {
+    math::ex2(lse - finite_base(log))
+}
+
 /// Four columns of up to [`PARTS_AT_ONCE`] parts, on their way from memory.
 pub struct Parts {
     count: u32,
@@ -60,7 +78,7 @@ impl Parts {
     #[inline(always)]
     pub fn load(count: u32, mut values: impl FnMut(u32) -> [f32; 4]) -> Self {
         let mut parts = Self { count, values: [[0.0; 4]; PARTS_AT_ONCE as usize] };
-        unroll!(I in 10 => {
+        each_part!(I of count => {
             if (I as u32) < count {
                 parts.values[I] = values(I as u32);
             }
@@ -68,19 +86,24 @@ impl Parts {
         parts
     }
 
-    /// Adds the parts to the merged columns. `log` is the logarithm of all parts' sum; one without keys counts for nothing,
-    /// whatever its values are.
+    /// Adds the parts to the merged columns, each by its [`weight`], which follows from what `ask` asks memory for and is 0 of −∞;
+    /// one without weight counts for nothing, whatever its values are.
     #[inline(always)]
-    pub fn add_to(self, columns: &mut [f32; 4], log: f32, mut lse: impl FnMut(u32) -> f32) {
-        let mut lses = [f32::NEG_INFINITY; PARTS_AT_ONCE as usize];
-        unroll!(I in 10 => {
+    pub fn add_to(
+        self,
+        columns: &mut [f32; 4],
+        mut ask: impl FnMut(u32) -> f32,
+        weight: impl Fn(f32) -> f32,
+    ) {
+        let mut asked = [f32::NEG_INFINITY; PARTS_AT_ONCE as usize];
+        each_part!(I of self.count => {
             if (I as u32) < self.count {
-                lses[I] = lse(I as u32);
+                asked[I] = ask(I as u32);
             }
         });
-        unroll!(I in 10 => {
-            if lses[I] != f32::NEG_INFINITY {
-                let weight = math::ex2(lses[I] - log);
+        each_part!(I of self.count => {
+            let weight = weight(asked[I]);
+            if weight != 0.0 {
                 unroll!(J in 4 => { columns[J] = math::fma(weight, self.values[I][J], columns[J]); });
             }
         });

@@ -8,6 +8,7 @@ pub mod merge;
 pub mod output;
 pub mod rope;
 pub mod rows;
+pub mod scan;
 pub mod sink;
 pub mod softmax;
 

@@ -19,6 +19,8 @@ pub struct QueryTile {
     pub heads: NonZeroU32,
     /// Tokens of the tile.
     pub tokens: u32,
+    /// Whether that is 1 in any launch of the kernel, so that no row need be divided by anything. A constant.
+    pub is_single_token: bool,
     /// The first of its heads, counted from the first that shares the key/value head.
     pub first_head: u32,
     /// The first of its tokens.
@@ -29,13 +31,13 @@ impl QueryTile {
     /// Query token of a row.
     #[inline(always)]
     pub fn token(&self, row: u32) -> u32 {
-        self.first_token + row / self.heads
+        self.first_token + if self.is_single_token { 0 } else { row / self.heads }
     }
 
     /// Head of a row within those that share the key/value head.
     #[inline(always)]
     pub fn head(&self, row: u32) -> u32 {
-        self.first_head + row % self.heads
+        self.first_head + if self.is_single_token { row } else { row % self.heads }
     }
 
     /// Rows that the copy engine writes, which exist or not.

@@ -6,21 +6,23 @@
 
 use crate::attention::divide::divide;
 use crate::attention::element::{Bf16, Element, Fp16};
-use crate::attention::merge::{self, LANE_VALUES, PARTS_AT_ONCE, Parts};
+use crate::attention::merge::{self, PARTS_AT_ONCE, Parts};
+use crate::attention::scan;
 use crate::attention::sink;
 use crate::attention::unroll;
 use crate::ptx::{barrier, memory, special, warp};
-use core::num::NonZeroU32;
 use oximla_types::kernels::combine::{
-    self, COLUMNS_PER_THREAD, CombineParams, SPLITS_AT_ONCE, SharedPlan, THREADS,
+    self, COLUMNS_PER_THREAD, CombineParams, MAX_SLICES, SPLITS_AT_ONCE, SharedPlan, THREADS,
 };
 use oximla_types::kernels::decode::{HEAD_DIM_V, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
 
 const _: () = assert!(COLUMNS_PER_THREAD == 4 && SPLITS_AT_ONCE == PARTS_AT_ONCE);
 
-/// Requests that are looked at together.
-const WINDOW: u32 = u128::BITS;
+/// Splits of a round at most: what all teams load at once.
+const MAX_ROUND: u32 = SPLITS_AT_ONCE * MAX_SLICES;
+
+const _: () = assert!(MAX_ROUND <= 2 * THREADS, "a thread asks for two lse at most");
 
 /// The kernel with bf16 outputs.
 ///
@@ -59,138 +61,168 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
     // The next decode waits for this kernel to finish, so it may start to wait at any time.
     special::griddepcontrol_launch_dependents();
     special::griddepcontrol_wait();
-    // The CTA's next slice, counted from the request's first.
+    let thread = special::thread_x();
+    // The CTA's next slice, counted from the first one of the warp's first request.
     let mut next = special::cta_x();
-    let mut buffer = special::dynamic_shared();
-    // What turns the address of one buffer into the other's.
-    let other_buffer = buffer ^ (buffer + SharedPlan::BUFFER_BYTES);
+    let mut lses = SharedPlan::LSES[0];
     let mut first = 0;
-    while first < params.batch {
-        // SAFETY: the whole CTA is here, and takes the same requests and slices, which are there.
+    loop {
+        // SAFETY: the whole CTA is here, and takes the same slices, which are there.
         unsafe {
-            let mut split = split_requests(params, first, special::thread_x() % WARP_THREADS);
-            while split != 0 {
-                let request = first + split.trailing_zeros();
-                split &= split - 1;
-                let splits = record(params, request);
-                let slices_log2 = combine::slices_log2(splits.count);
-                let slices = params.total_rows << slices_log2;
-                while next < slices {
-                    let (row, index) = (next >> slices_log2, next & ((1 << slices_log2) - 1));
-                    let slice = Slice { request, row, index, slices_log2, splits };
-                    combine_slice::<E>(params, &slice, buffer);
-                    // A team by itself neither uses it nor meets others.
-                    if slices_log2 > 0 {
-                        buffer ^= other_buffer;
-                    }
+            let [first_slot, count] = record(params, first + thread);
+            memory::st_shared_u32(record_address(thread), first_slot);
+            memory::st_shared_u32(record_address(thread) + 4, count);
+            barrier::barrier_cta_sync::<0>(THREADS);
+            let mut number = 0;
+            while number < THREADS && first + number < params.batch {
+                let lane = special::again(thread) % WARP_THREADS;
+                let [_, count] = memory::ld_shared_u32x2(record_address(number + lane));
+                let slices = if count == 0 { 0 } else { params.total_rows << combine::slices_log2(count) };
+                let own_end = scan::inclusive_sum(slices, lane);
+                let end = warp::shfl_idx(own_end, WARP_THREADS - 1);
+                while next < end {
+                    let of_lane = warp::ballot(next < own_end).trailing_zeros();
+                    let [first_slot, count] = memory::ld_shared_u32x2(record_address(number + of_lane));
+                    let slices_log2 = combine::slices_log2(count);
+                    let of_request = next - warp::shfl_idx(own_end - slices, of_lane);
+                    let (row, index) = (of_request >> slices_log2, of_request & ((1 << slices_log2) - 1));
+                    let splits = SplitRecord { first: first_slot, count };
+                    let slice = Slice { request: first + number + of_lane, row, index, slices_log2, splits };
+                    combine_slice::<E>(params, &slice, &mut lses);
                     next += params.ctas;
                 }
-                next -= slices;
+                next -= end;
+                number += WARP_THREADS;
             }
+            first += THREADS;
+            if first >= params.batch {
+                return;
+            }
+            // Behind this nobody reads the records any more.
+            barrier::barrier_cta_sync::<0>(THREADS);
         }
-        first += WINDOW;
     }
 }
 
-/// Which of the requests from `first` on are split and have their partial results in the workspace.
-///
-/// # Safety
-/// The whole warp calls it; there is a record for each request.
+/// Address of what is known of one of the requests that are looked at together, of each thread one.
 #[inline(always)]
-unsafe fn split_requests(params: &CombineParams, first: u32, lane: u32) -> u128 {
-    let mut records = [SplitRecord { first: 0, count: 0 }; (WINDOW / WARP_THREADS) as usize];
-    unroll!(I in 4 => {
-        let request = first + I as u32 * WARP_THREADS + lane;
-        if request < params.batch {
-            // SAFETY: it is one of the batch.
-            records[I] = unsafe { record(params, request) };
-        }
-    });
-    let mut requests = 0;
-    unroll!(I in 4 => {
-        let SplitRecord { first, count } = records[I];
-        let is_split = count > 1 && first < params.slots && count <= params.slots - first;
-        // SAFETY: the whole warp is here.
-        requests |= u128::from(unsafe { warp::ballot(is_split) }) << (I as u32 * WARP_THREADS);
-    });
-    requests
+fn record_address(number: u32) -> u32 {
+    special::dynamic_shared() + SharedPlan::RECORDS + number * size_of::<SplitRecord>() as u32
 }
 
-/// What the decode kernel says of a request.
+/// What the decode kernel says of a request, its first slot and its splits: none where it is not split, or has not its partial
+/// results in the workspace.
 ///
 /// # Safety
-/// The request is one of the batch.
+/// There is a record for each request of the batch.
 #[inline(always)]
-unsafe fn record(params: &CombineParams, request: u32) -> SplitRecord {
+unsafe fn record(params: &CombineParams, request: u32) -> [u32; 2] {
+    if request >= params.batch {
+        return [0; 2];
+    }
     let address = params.partial.splits + request as u64 * size_of::<SplitRecord>() as u64;
-    // SAFETY: there is a record for each request.
-    unsafe {
-        SplitRecord { first: memory::ld_global_u32(address), count: memory::ld_global_u32(address + 4) }
-    }
+    // SAFETY: it is one of the batch.
+    let [first, count] = unsafe { memory::ld_global_u32x2(address) };
+    let is_split = count > 1 && first < params.slots && count <= params.slots - first;
+    if is_split { [first, count] } else { [0; 2] }
 }
 
-/// Combines a slice. The columns of several teams meet in `buffer`, which threads may still read until the CTA has met once
-/// more: the next such slice takes the other one.
+/// Combines a slice, round by round; there are more rounds than one only of very many splits. The threads meet in each: behind that,
+/// the other place for lse is free, and the one for columns.
 ///
 /// # Safety
-/// The whole CTA calls it; the decode kernel has left a partial result in each of the row's slots; nobody has used the buffer
-/// since the CTA met last.
+/// The whole CTA calls it; the decode kernel has left a partial result in each of the row's slots; nobody reads from `lses` any more,
+/// the offset of one of the two places for a round's.
 #[inline(always)]
-unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, buffer: u32) {
-    let Slice { row, slices_log2, splits: SplitRecord { first, count }, .. } = *slice;
-    let teams = 1 << slices_log2;
-    let slot = |split: u32| (first + split) as u64 * params.total_rows as u64 + row as u64;
+unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, lses: &mut u32) {
+    let thread = special::thread_x();
+    let Place { team, team_threads, column } = Place::of(slice, thread);
+    let teams = 1 << slice.slices_log2;
+    let (mut columns, mut log) = ([0.0; 4], f32::NEG_INFINITY);
+    let mut first = 0;
     // SAFETY: as the caller promises; output rows are within the tensors.
     unsafe {
-        let mut columns = [0.0; 4];
-        let mut log;
-        let mut split = 0;
-        loop {
-            // Asked for anew each time, so that nothing that follows from it stays in registers.
-            let Place { team, column, .. } = Place::of(slice, special::thread_x());
-            let own = slot(split + team);
-            let own_count = (count - split + teams - 1).saturating_sub(team) >> slices_log2;
-            let slots_between = (params.total_rows as u64) << slices_log2;
-            let mut address = params.partial.out + 4 * (own * HEAD_DIM_V as u64 + column as u64);
-            let parts = Parts::load(own_count, |_| {
-                let values = memory::ld_global_f32x4(address);
-                address += 4 * HEAD_DIM_V as u64 * slots_between;
-                values
-            });
-            // In each round, as there are more than one only of very many splits. A loop, so that the compiler leaves it
-            // behind the loads above, which it should not wait for.
-            log = f32::NEG_INFINITY;
-            let mut taken = 0;
-            while taken < count {
-                let lses = lane_lses(
-                    count - taken,
-                    params.partial.lse + 4 * slot(taken),
-                    4 * params.total_rows as u64,
-                );
-                log = merge::log_add_exp2(log, merge::log_sum_exp2(lses));
-                taken += LANE_VALUES as u32 * WARP_THREADS;
+        while first < slice.splits.count {
+            let parts = load_parts(params, slice, first + team, column);
+            let round_log = log_of_round(params, slice, first, special::dynamic_shared() + *lses);
+            if first > 0 {
+                let sum = merge::log_add_exp2(log, round_log);
+                columns = columns.map(|x| x * merge::weight(log, sum));
+                log = sum;
+            } else {
+                log = round_log;
             }
-            // The first-level cache has these, as the lanes have asked for all.
-            let mut address = params.partial.lse + 4 * own;
-            parts.add_to(&mut columns, log, |_| {
-                let lse = memory::ld_global_f32(address);
-                address += 4 * slots_between;
+            let mut address = special::dynamic_shared() + *lses + 4 * team;
+            let ask = |_| {
+                let lse = memory::ld_shared_f32(address);
+                address += 4 << slice.slices_log2;
                 lse
-            });
-            split += SPLITS_AT_ONCE << slices_log2;
-            if split >= count {
-                break;
-            }
+            };
+            parts.add_to(&mut columns, ask, |lse| merge::weight(lse, log));
+            first += SPLITS_AT_ONCE << slice.slices_log2;
+            *lses ^= SharedPlan::LSES[0] ^ SharedPlan::LSES[1];
         }
-        let thread = special::thread_x();
-        let Place { team, team_threads, column } = Place::of(slice, thread);
         if teams > 1 {
-            columns = add_teams(columns, teams, buffer, thread, team_threads);
+            columns = add_teams(columns, teams, thread, team_threads);
         }
         if team == 0 {
             store::<E>(params, slice, column, columns, log);
         }
     }
+}
+
+/// The base-2 logarithm of the sum of a round's splits. Puts their lse where `lses` says.
+///
+/// # Safety
+/// As for [`combine_slice`].
+#[inline(always)]
+unsafe fn log_of_round(params: &CombineParams, slice: &Slice, first: u32, lses: u32) -> f32 {
+    let thread = special::thread_x();
+    let left = slice.splits.count - first;
+    let round = SPLITS_AT_ONCE << slice.slices_log2;
+    let count = if left < round { left } else { round };
+    // SAFETY: as the caller promises.
+    unsafe {
+        unroll!(I in 2 => {
+            let split = I as u32 * THREADS + thread;
+            let mut lse = f32::NEG_INFINITY;
+            if split < count {
+                lse = memory::ld_global_f32(params.partial.lse + 4 * slot(params, slice, first + split));
+            }
+            memory::st_shared_f32(lses + 4 * split, lse);
+        });
+        // What is asked for above is on its way before anyone waits here.
+        barrier::barrier_cta_sync::<0>(THREADS);
+        let lane = thread % WARP_THREADS;
+        let [a, b, c, d] = memory::ld_shared_u32x4(lses + 16 * lane).map(f32::from_bits);
+        let [e, f, g, h] = memory::ld_shared_u32x4(lses + 4 * THREADS + 16 * lane).map(f32::from_bits);
+        merge::log_sum_exp2([a, b, c, d, e, f, g, h])
+    }
+}
+
+/// Where the partial result of one of the slice's splits is, in rows of partial results.
+#[inline(always)]
+fn slot(params: &CombineParams, slice: &Slice, split: u32) -> u64 {
+    (slice.splits.first + split) as u64 * params.total_rows as u64 + slice.row as u64
+}
+
+/// Asks for a thread's columns of the splits from `first` on that its team has, as many as there are or it takes at once.
+///
+/// # Safety
+/// As for [`combine_slice`].
+#[inline(always)]
+unsafe fn load_parts(params: &CombineParams, slice: &Slice, first: u32, column: u32) -> Parts {
+    let &Slice { slices_log2, splits, .. } = slice;
+    let last_team = (1 << slices_log2) - 1;
+    let count = (splits.count + last_team).saturating_sub(first) >> slices_log2;
+    let row = slot(params, slice, first) * HEAD_DIM_V as u64;
+    let mut address = params.partial.out + 4 * (row + column as u64);
+    Parts::load(count, |_| {
+        // SAFETY: as the caller promises.
+        let values = unsafe { memory::ld_global_f32x4(address) };
+        address += 4 * HEAD_DIM_V as u64 * ((params.total_rows as u64) << slices_log2);
+        values
+    })
 }
 
 /// What a thread does of a slice.
@@ -212,32 +244,14 @@ impl Place {
     }
 }
 
-/// The lse of `count` splits from `address` on, `split_bytes` apart: a lane takes every 32nd; −∞ stands for none.
-///
-/// # Safety
-/// They are there.
-#[inline(always)]
-unsafe fn lane_lses(count: u32, address: u64, split_bytes: u64) -> [f32; LANE_VALUES] {
-    let lane = special::thread_x() % WARP_THREADS;
-    let mut address = address + lane as u64 * split_bytes;
-    let mut lses = [f32::NEG_INFINITY; LANE_VALUES];
-    unroll!(I in 8 => {
-        if I as u32 * WARP_THREADS + lane < count {
-            // SAFETY: as the caller promises.
-            lses[I] = unsafe { memory::ld_global_f32(address) };
-        }
-        address += WARP_THREADS as u64 * split_bytes;
-    });
-    lses
-}
-
 /// The sum of all teams' columns, in the teams' order; only those of the first team's threads count.
 ///
 /// # Safety
-/// The whole CTA calls it; nobody else uses the buffer, nor has since the CTA met last.
+/// The whole CTA calls it; the last columns have been read before the CTA met last.
 #[inline(always)]
-unsafe fn add_teams(columns: [f32; 4], teams: u32, buffer: u32, thread: u32, team_threads: u32) -> [f32; 4] {
-    let address = |thread: u32| buffer + thread * SharedPlan::THREAD_BYTES;
+unsafe fn add_teams(columns: [f32; 4], teams: u32, thread: u32, team_threads: u32) -> [f32; 4] {
+    let address =
+        |thread: u32| special::dynamic_shared() + SharedPlan::COLUMNS + thread * SharedPlan::THREAD_BYTES;
     // SAFETY: as the caller promises.
     unsafe {
         memory::st_shared_u32x4(address(thread), columns.map(f32::to_bits));
@@ -274,16 +288,15 @@ unsafe fn store<E: Element>(
     columns: [f32; 4],
     log: f32,
 ) {
-    // SAFETY: a launch has at least one row.
-    let (rows, group) =
-        unsafe { (NonZeroU32::new_unchecked(params.rows), NonZeroU32::new_unchecked(params.group)) };
-    let row_in_head = row % rows;
-    let head = row / rows * group.get() + row_in_head % group;
+    let (kv_head, row_in_head) = divide(row, &params.rows);
+    let (row_token, head_in_group) = divide(row_in_head, &params.group);
+    let head = kv_head * params.group.divisor + head_in_group;
     let (batch, query) = divide(request, &params.queries);
     // One of the two is 0: either requests have tokens, or tokens are requests.
-    let token = query + row_in_head / group;
+    let token = query + row_token;
     // SAFETY: there is a sink for each head.
-    let factor = unsafe { sink::sink_factor(params.attn_sink, params.attn_sink_stride, head, log) };
+    let sink = unsafe { sink::load(params.attn_sink, params.attn_sink_stride, head) };
+    let factor = sink::factor(sink, log);
     let [a, b, c, d] = columns.map(|x| x * factor);
     let [batch_stride, token_stride, head_stride] = params.out_strides;
     let offset =

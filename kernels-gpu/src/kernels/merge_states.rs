@@ -3,7 +3,7 @@
 //! A CTA takes some rows one after the other, a thread four columns of each.
 
 use crate::attention::element::{Bf16, Fp16};
-use crate::attention::merge::{self, LANE_VALUES, PARTS_AT_ONCE, Parts};
+use crate::attention::merge::{self, PARTS_AT_ONCE, Parts};
 use crate::attention::output::{F32, Output};
 use crate::ptx::{memory, special};
 use core::num::NonZeroU32;
@@ -95,16 +95,15 @@ unsafe fn merge_row<T: Output>(params: &MergeStatesParams, request: u32, row: u3
         // In base 2 only relative to the maximum: the product of a large logarithm would be rounded too coarsely.
         let base = merge::finite_base(merge::largest(own));
         let binary = |natural: f32| (natural - base) * core::f32::consts::LOG2_E;
-        let mut lane_lses = [f32::NEG_INFINITY; LANE_VALUES];
-        lane_lses[0] = binary(own);
-        let log = merge::log_sum_exp2(lane_lses);
+        let log = merge::log_sum_exp2([binary(own)]);
         let mut columns = [0.0; 4];
         let mut first = 0;
         while first < params.count {
-            Parts::load(params.count - first, |index| T::load(out_address(state(first + index)))).add_to(
+            let parts = Parts::load(params.count - first, |index| T::load(out_address(state(first + index))));
+            parts.add_to(
                 &mut columns,
-                log,
-                |index| binary(natural(first + index)),
+                |index| natural(first + index),
+                |natural| merge::weight(binary(natural), log),
             );
             first += PARTS_AT_ONCE;
         }

@@ -4,7 +4,7 @@
 //! form as many *teams* as there are slices. Each team covers the slice, and the splits are dealt out to the teams in turn.
 //! The CTAs, as many as a GPU runs at a time, share the slices of all split requests evenly.
 
-use super::decode::{HEAD_DIM_V, PartialResults};
+use super::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
 use super::sparse_decode::Divisor;
 use crate::launch::{LaunchContract, WARP_THREADS};
 
@@ -23,17 +23,23 @@ pub const MAX_SLICES: u32 = 16;
 /// CTAs that run on a multiprocessor at a time.
 const CTAS_PER_MULTIPROCESSOR: u32 = 6;
 
-/// The CTA's shared memory: twice, in turns, four columns of each thread.
+/// The CTA's shared memory.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedPlan;
 
 impl SharedPlan {
+    /// Bytes of a round's lse: up to two a thread.
+    pub const LSES_BYTES: u32 = 2 * THREADS * size_of::<f32>() as u32;
+    /// Offsets of a round's lse: two places, in turns.
+    pub const LSES: [u32; 2] = [0, Self::LSES_BYTES];
+    /// Offset of the columns of all threads.
+    pub const COLUMNS: u32 = 2 * Self::LSES_BYTES;
     /// Bytes of a thread's columns.
     pub const THREAD_BYTES: u32 = COLUMNS_PER_THREAD * 4;
-    /// Bytes of all threads' columns.
-    pub const BUFFER_BYTES: u32 = THREADS * Self::THREAD_BYTES;
+    /// Offset of a request's record for each thread.
+    pub const RECORDS: u32 = Self::COLUMNS + THREADS * Self::THREAD_BYTES;
     /// Bytes in all.
-    pub const BYTES: u32 = 2 * Self::BUFFER_BYTES;
+    pub const BYTES: u32 = Self::RECORDS + THREADS * size_of::<SplitRecord>() as u32;
 }
 
 /// Parameters of the kernel. Strides are in elements.
@@ -53,9 +59,9 @@ pub struct CombineParams {
     /// Requests.
     pub batch: u32,
     /// Query rows that share a key/value head.
-    pub rows: u32,
+    pub rows: Divisor,
     /// Query heads that share a key/value head.
-    pub group: u32,
+    pub group: Divisor,
     /// Query rows of a request: `h_kv · rows`.
     pub total_rows: u32,
     /// Slots of partial results: after a decode with a schedule of other lengths, records may name others.

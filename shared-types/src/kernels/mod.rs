@@ -51,6 +51,7 @@ pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     sparse_prefill::D512_SM90_BF16,
     sparse_prefill::V32_SM90,
     sparse_prefill::MODEL1_SM90,
+    sparse_prefill::V32_CLUSTER_SM90,
     sparse_prefill::MODEL1_CLUSTER_SM90,
     combine::BF16,
     combine::FP16,

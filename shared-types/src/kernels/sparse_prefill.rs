@@ -89,6 +89,10 @@ pub const V32_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_v32
 /// The kernel for MODEL1 caches on Hopper.
 pub const MODEL1_SM90: LaunchContract = sparse_decode::contract("sparse_prefill_model1_sm90", 1);
 
+/// The kernel for V3.2 caches on Hopper where two tiles of heads share the keys.
+pub const V32_CLUSTER_SM90: LaunchContract =
+    sparse_decode::contract("sparse_prefill_v32_cluster_sm90", sparse_decode::CLUSTER);
+
 /// The kernel for MODEL1 caches on Hopper where two tiles of heads share the keys.
 pub const MODEL1_CLUSTER_SM90: LaunchContract =
     sparse_decode::contract("sparse_prefill_model1_cluster_sm90", sparse_decode::CLUSTER);

@@ -1,6 +1,7 @@
 //! Which key blocks a CTA computes, request by request.
 
 use crate::attention::rows::QueryTile;
+use crate::attention::scan;
 use crate::attention::unroll;
 use crate::ptx::{memory, special, warp};
 use oximla_types::kernels::decode::{DecodeParams, SplitRecord};
@@ -213,7 +214,7 @@ unsafe fn locate(
         unsafe {
             let work =
                 lane_blocks(params, requests, first, lane).map_or(0, |blocks| split.request_work(blocks));
-            let end = before + inclusive_sum(work, lane);
+            let end = before + scan::inclusive_sum(work, lane);
             let past = warp::ballot(end > unit);
             if past != 0 {
                 let found = past.trailing_zeros();
@@ -224,19 +225,4 @@ unsafe fn locate(
         first += WARP_THREADS;
     }
     (params.requests, before)
-}
-
-/// Sum over this lane and the ones below.
-#[inline(always)]
-unsafe fn inclusive_sum(value: u32, lane: u32) -> u32 {
-    let mut sum = value;
-    macro_rules! step {
-        ($($delta:literal)*) => { $({
-            // SAFETY: the whole warp is here.
-            let below = unsafe { warp::shfl_up::<$delta>(sum) };
-            sum += if lane >= $delta { below } else { 0 };
-        })* };
-    }
-    step!(1 2 4 8 16);
-    sum
 }

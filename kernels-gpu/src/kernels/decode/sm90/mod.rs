@@ -67,6 +67,7 @@ use self::keys::BlockPlace;
 use super::segments::Segment;
 use crate::attention::element::Element;
 use crate::attention::rows::QueryTile;
+use crate::attention::sink;
 use crate::ptx::special;
 use core::num::NonZeroU32;
 use oximla_types::kernels::decode::{DecodeParams, SharedPlan, TILE_BYTES, TILE_COLUMNS, TILE_ROWS};
@@ -117,6 +118,8 @@ pub trait Decode: Sized {
     const STORES_DIRECTLY: bool = false;
     /// Whether requests may be split.
     const SPLITS: bool;
+    /// Whether heads may have attention sinks.
+    const SINKS: bool = false;
     /// Whether it tells each row's largest scaled score.
     const MAX_LOGITS: bool;
     /// Whether scores may keep in registers from segment to segment where in a tile a thread's chunks of queries lie. Where it
@@ -147,9 +150,11 @@ pub trait Decode: Sized {
         scores: &mut [f32; 32],
     );
 
-    /// What the row's output is multiplied by beside the reciprocal of its sum, whose base-2 logarithm is `log`, which is
-    /// finite.
-    fn sink_factor(&self, row: u32, log: f32) -> f32;
+    /// The attention sink of the row's head, where there is one.
+    #[inline(always)]
+    fn sink(&self, _row: u32) -> f32 {
+        sink::NONE
+    }
 
     /// Turns the values' position embedding back in the output's last part, if the values carry one and it is asked for.
     ///
@@ -211,8 +216,44 @@ impl<'a> Cta<'a> {
                 causal,
                 heads,
                 tokens: params.tiling.tokens,
+                is_single_token: false,
                 first_head: tile % head_tiles * heads.get(),
                 first_token: tile / head_tiles * params.tiling.tokens,
+            },
+            partition: special::cta_y(),
+            cluster: special::cluster_ctas(),
+            cluster_rank: special::cluster_rank(),
+        }
+    }
+
+    /// This CTA of a kernel with one key/value head, of whose query tokens each has a tile by itself.
+    ///
+    /// # Safety
+    /// The host launches with at least one head and one tile.
+    #[inline(always)]
+    pub unsafe fn of_single_tokens(params: &'a DecodeParams) -> Self {
+        let number = special::cta_x();
+        // SAFETY: as the caller promises.
+        let (heads, head_tiles) = unsafe {
+            (
+                NonZeroU32::new_unchecked(params.tiling.heads),
+                NonZeroU32::new_unchecked(params.tiling.head_tiles),
+            )
+        };
+        Self {
+            params,
+            kv_head: 0,
+            tile: QueryTile {
+                number,
+                head_tiles,
+                group: params.group,
+                s_q: 1,
+                causal: false,
+                heads,
+                tokens: 1,
+                is_single_token: true,
+                first_head: number * heads.get(),
+                first_token: 0,
             },
             partition: special::cta_y(),
             cluster: special::cluster_ctas(),

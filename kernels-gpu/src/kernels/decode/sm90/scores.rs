@@ -5,6 +5,7 @@ use super::keys::{self, BlockPlace};
 use super::queue::Reader;
 use super::{Decode, SCORES_BARRIERS, TILE, TILE_STEPS};
 use crate::attention::element::Element;
+use crate::attention::sink;
 use crate::attention::softmax::{self, OnlineSoftmax};
 use crate::attention::unroll;
 use crate::ptx::{fence, math, matrix, memory, special, warp, wgmma};
@@ -58,10 +59,21 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
             let kernel = &kernel.again();
             let thread = special::thread_x();
             let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
+            let sinks = sinks(kernel, &segment, row);
             let rows = softmax.online.finish();
             keys::norms_free::<D>(segments.number()).wait_for_last();
-            finish(kernel, &segment, segments.number(), lane, row, rows, softmax.largest);
+            finish(kernel, &segment, segments.number(), lane, row, sinks, rows, softmax.largest);
         }
+    }
+}
+
+/// The sinks that count for a thread's two rows: in final results. Asked for before anyone must know.
+#[inline(always)]
+pub(super) fn sinks<D: Decode>(kernel: &D, segment: &Segment, row: u32) -> [f32; 2] {
+    if D::SINKS && segment.splits.count == 1 {
+        [kernel.sink(row), kernel.sink(row + 8)]
+    } else {
+        [sink::NONE; 2]
     }
 }
 
@@ -74,12 +86,13 @@ pub(super) unsafe fn finish<D: Decode>(
     number: u32,
     lane: u32,
     row: u32,
+    sinks: [f32; 2],
     [(sum_0, log_0), (sum_1, log_1)]: [(f32, f32); 2],
     largest: [f32; 2],
 ) {
     // SAFETY: the norms before have been read; rows are stored by one warpgroup.
     unsafe {
-        let norms = [norm(kernel, segment, row, sum_0, log_0), norm(kernel, segment, row + 8, sum_1, log_1)];
+        let norms = [norm::<D>(sum_0, log_0, sinks[0]), norm::<D>(sum_1, log_1, sinks[1])];
         store_rows(special::dynamic_shared() + D::PLAN.row_norm, row, lane, norms);
         keys::norms_full::<D>(number).barrier.arrive();
         if lane % 4 == 0 {
@@ -365,13 +378,14 @@ pub(super) unsafe fn store_rows(rows: u32, row: u32, lane: u32, values: [f32; 2]
     }
 }
 
-/// What a row of the output is multiplied by: 1 by its sum, 0 where there was no key; in a final result the sink counts, too.
+/// What a row of the output is multiplied by: 1 by its sum, of which `log` is the base-2 logarithm, and what the sink makes of it;
+/// 0 where there was no key.
 #[inline(always)]
-fn norm<D: Decode>(kernel: &D, segment: &Segment, row: u32, sum: f32, log: f32) -> f32 {
+fn norm<D: Decode>(sum: f32, log: f32, sink: f32) -> f32 {
     if sum == 0.0 {
         0.0
-    } else if segment.splits.count == 1 {
-        math::rcp(sum) * kernel.sink_factor(row, log)
+    } else if D::SINKS {
+        math::rcp(sum) * sink::factor(sink, log)
     } else {
         math::rcp(sum)
     }

@@ -234,20 +234,22 @@ pub unsafe fn run<D: Turns, const TURN: u32>(kernel: &D) {
                 let passed = remaining.min(TURNS);
                 (place, remaining) = (place.skip(passed), remaining - passed);
             }
-            keys::norms_free::<D>(segments.peeked()).wait_for_last();
-            // Lanes read what others have written.
-            warp::warp_sync();
             // Made anew, so that the loop need not keep what only this takes.
             if let Some(segment) = segments.reread()
                 && place.number().wrapping_sub(1) % TURNS == TURN
             {
                 let kernel = &kernel.again();
                 let thread = special::thread_x() % WARPGROUP_THREADS;
-                let (rows, largest) = last_rows::<D>(&segment, place, thread);
                 let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
-                scores::finish(kernel, &segment, segments.peeked(), lane, row, rows, largest);
+                let sinks = scores::sinks(kernel, &segment, row);
+                keys::norms_free::<D>(segments.peeked()).wait_for_last();
+                // Lanes read what others have written.
+                warp::warp_sync();
+                let (rows, largest) = last_rows::<D>(&segment, place, thread);
+                scores::finish(kernel, &segment, segments.peeked(), lane, row, sinks, rows, largest);
             } else {
                 // So that nobody goes on before this warpgroup has waited for the norms before.
+                keys::norms_free::<D>(segments.peeked()).wait_for_last();
                 keys::norms_full::<D>(segments.peeked()).barrier.arrive();
             }
             segments.release();

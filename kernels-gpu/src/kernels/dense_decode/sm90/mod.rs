@@ -235,11 +235,6 @@ impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
     }
 
     #[inline(always)]
-    fn sink_factor(&self, _: u32, _: f32) -> f32 {
-        1.0
-    }
-
-    #[inline(always)]
     fn output_offset(&self, request: u32, token: u32, head: u32) -> i64 {
         let [batch_stride, token_stride, head_stride] = self.cta.params.out_strides;
         request as i64 * batch_stride + token as i64 * token_stride + head as i64 * head_stride

@@ -63,7 +63,7 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Quer
             let mut next_start = Start::SECOND;
             if !start.is_of_two() {
                 // The indices have come during the last blocks.
-                let (token, valid) = next.token::<F>(params);
+                let (token, valid) = next.token::<F>(params, thread);
                 (row, rows_valid, next_start) = (token.row, valid, next.start);
                 if F::SCALE_PLANE {
                     Scales::copy_of_plane::<F>(thread, token.scales, valid);

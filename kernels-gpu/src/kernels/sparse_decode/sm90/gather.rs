@@ -140,7 +140,7 @@ impl Pair {
     /// # Safety
     /// The whole warp calls it.
     #[inline(always)]
-    pub unsafe fn token<F: Format>(self, params: &SparseDecodeParams) -> (Token, u32) {
+    pub unsafe fn token<F: Format>(self, params: &SparseDecodeParams, thread: Thread) -> (Token, u32) {
         let of_scope = |scope: &ScopeParams| {
             let ScopeParams { kv_cache, page_stride, page_size, tokens, .. } = *scope;
             (kv_cache, page_stride, page_size, tokens)
@@ -149,7 +149,7 @@ impl Pair {
         let (kv_cache, page_stride, page_size, tokens) = select(params, start.scope(), of_scope);
         // Never negative ones, as there are at most i32::MAX tokens.
         let is_valid = index < tokens;
-        let (page, token) = divide(if is_valid { index } else { 0 }, &page_size);
+        let (page, token) = divide(if is_valid { index } else { stand_in(thread, tokens) }, &page_size);
         let page_address = kv_cache.wrapping_add((page as i64 * page_stride) as u64);
         let row_bytes = F::RAW.row_bytes as u64;
         let row = page_address + token as u64 * row_bytes;
@@ -162,6 +162,13 @@ impl Pair {
         let valid = unsafe { warp::ballot(is_valid) };
         (Token { row, scales }, valid)
     }
+}
+
+/// A token to read where there is none. Not the same one for all threads: the level-2 cache gives out what is asked for at one place
+/// one after the other, and everyone would wait.
+#[inline(always)]
+fn stand_in(thread: Thread, tokens: u32) -> u32 {
+    thread.number().min(tokens - 1)
 }
 
 impl<F: Format> Blocks<F> {

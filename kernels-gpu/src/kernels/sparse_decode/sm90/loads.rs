@@ -12,7 +12,7 @@ use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS, queries};
 use crate::ptx::{copy, memory, special, warp};
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, THREADS, TILE_BYTES};
 use oximla_types::kernels::sparse_decode::PLAN;
-use oximla_types::launch::WARP_THREADS;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
 /// Runs the role where no cluster shares the keys; `segments` are the CTA's. With `WIDE`, the rows of all caches are aligned to 16 bytes, else to 8.
 ///
@@ -63,7 +63,7 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             let mut next_start = Start::SECOND;
             if !start.is_of_two() {
                 // The indices have come during the last blocks.
-                let (token, valid) = next.token::<F>(params);
+                let (token, valid) = next.token::<F>(params, thread);
                 (row, rows_valid, next_start) = (token.row, valid, next.start);
                 if F::SCALE_PLANE {
                     Scales::copy_of_plane::<F>(thread, token.scales, valid);
@@ -160,6 +160,12 @@ impl Thread {
         let rank = if F::SHARES { special::cluster_rank() * RANK } else { 0 };
         let thread = unsafe { warp::shfl_bfly::<0>(special::thread_x() | rank) };
         Self { shared: special::dynamic_shared(), thread }
+    }
+
+    /// Its number in the warpgroup.
+    #[inline(always)]
+    pub fn number(self) -> u32 {
+        special::again(self.thread) % WARPGROUP_THREADS
     }
 
     /// Number of its warp in the warpgroup.

@@ -26,10 +26,21 @@ pub unsafe extern "ptx-kernel" fn sparse_prefill_model1_sm90(params: SparseDecod
     unsafe { sparse_decode::<InPrefill<Model1>>(&params, address) }
 }
 
-/// The kernel for MODEL1 caches where two tiles of heads share the keys, as a cluster.
+/// The kernel for V3.2 caches where two tiles of heads share the keys, as a cluster.
 ///
 /// # Safety
 /// As for [`sparse_prefill_v32_sm90`], with an even number of tiles; all rows of all caches are aligned to 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "ptx-kernel" fn sparse_prefill_v32_cluster_sm90(params: SparseDecodeParams) {
+    let address = special::parameter_address!("sparse_prefill_v32_cluster_sm90");
+    // SAFETY: as the caller promises.
+    unsafe { sparse_decode::<InCluster<InPrefill<V32>>>(&params, address) }
+}
+
+/// The kernel for MODEL1 caches where two tiles of heads share the keys, as a cluster.
+///
+/// # Safety
+/// As for [`sparse_prefill_v32_cluster_sm90`].
 #[unsafe(no_mangle)]
 pub unsafe extern "ptx-kernel" fn sparse_prefill_model1_cluster_sm90(params: SparseDecodeParams) {
     let address = special::parameter_address!("sparse_prefill_model1_cluster_sm90");

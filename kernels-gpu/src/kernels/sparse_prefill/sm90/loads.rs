@@ -81,6 +81,9 @@ pub unsafe fn run<const TAIL: bool>(kernel: &Prefill<'_, TAIL>) {
                 index = ask_index(params, query, own_key(thread));
             }
         }
+        // All have come before the thread ends: a tool that looks for races would take them for unfinished else.
+        copy::cp_async_commit_group();
+        copy::cp_async_wait_group::<0>();
         if warp_number(thread) == 0 {
             let mut end = Writer::<Prefill<TAIL>>::before(token_number(kernel, query));
             end.write(None, special::again(thread) % WARP_THREADS);

@@ -120,7 +120,7 @@ impl<'a, const TAIL: bool> Prefill<'a, TAIL> {
     #[inline(always)]
     unsafe fn new(params: &'a SparsePrefillParams, q_map: u64) -> Self {
         // SAFETY: as the caller promises.
-        let cta = unsafe { Cta::new(&params.decode, false) };
+        let cta = unsafe { Cta::of_single_tokens(&params.decode) };
         Self { cta, params, q_map }
     }
 }
@@ -135,6 +135,7 @@ impl<const TAIL: bool> Decode for Prefill<'_, TAIL> {
     const CLUSTER: u32 = 1;
     const TURNS: bool = true;
     const SPLITS: bool = false;
+    const SINKS: bool = true;
     const MAX_LOGITS: bool = true;
     const KEY_ARRIVALS: u32 = KEY_ARRIVALS;
     // The loads find the segments by themselves.
@@ -166,15 +167,15 @@ impl<const TAIL: bool> Decode for Prefill<'_, TAIL> {
     }
 
     #[inline(always)]
-    fn sink_factor(&self, row: u32, log: f32) -> f32 {
+    fn sink(&self, row: u32) -> f32 {
         if !self.cta.tile.has(row) {
-            return 1.0;
+            return sink::NONE;
         }
         // SAFETY: there is a sink for each head.
         unsafe {
             // Looked at here, not before the roles part.
             let sinks = special::again_u64(self.params.attn_sink);
-            sink::sink_factor(sinks, self.params.attn_sink_stride, self.cta.head(row), log)
+            sink::load(sinks, self.params.attn_sink_stride, self.cta.head(row))
         }
     }
 
