@@ -32,7 +32,7 @@ pub fn run(
     views: Views,
 ) -> Result<Vec<bf16>, Error> {
     let problem = KvGather {
-        format: layout.library_format(),
+        format: layout.kv_format(),
         num_pages: layout.num_pages,
         page_size: layout.page_size,
         tokens: slots.len(),

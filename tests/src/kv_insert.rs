@@ -136,12 +136,8 @@ pub fn run(
     views: Views,
 ) -> Result<Vec<u8>, Error> {
     let tokens = case.slots.len();
-    let problem = KvInsert {
-        format: layout.library_format(),
-        num_pages: case.num_pages,
-        page_size: case.page_size,
-        tokens,
-    };
+    let problem =
+        KvInsert { format: layout.kv_format(), num_pages: case.num_pages, page_size: case.page_size, tokens };
     let plan = KvInsertPlan::new(&problem, &backend.device)?;
     let head_dim = case.format.head_dim();
     let nope_dim = head_dim - ROPE_DIM;

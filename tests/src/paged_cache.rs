@@ -48,8 +48,8 @@ impl CacheLayout {
         self.num_pages * self.page_size
     }
 
-    /// What the library calls the format.
-    pub fn library_format(&self) -> KvFormat {
+    /// The format as a problem names it.
+    pub fn kv_format(&self) -> KvFormat {
         match self.format {
             Fp8Format::V32 => KvFormat::V32Fp8,
             Fp8Format::Model1 => KvFormat::Model1Fp8,

@@ -313,6 +313,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const SPLITS: bool = !F::PREFILL;
     const SINKS: bool = true;
     const MAX_LOGITS: bool = F::PREFILL;
+    // So chosen that ptxas spills nothing in any of the kernels.
     const KEEPS_CHUNKS: bool = F::SHARES || F::PREFILL == F::SCALE_PLANE;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
