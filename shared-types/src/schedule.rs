@@ -174,6 +174,69 @@ impl Place {
     }
 }
 
+/// How requests of one length are divided, all of them: what the host knows before any kernel runs, so that kernels find their
+/// parts without looking at other requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct EqualSplit {
+    /// Units of a piece; 0 where the lengths are not known.
+    payload: u32,
+    /// [`SplitKv`]: units of a request, or 0.
+    width: u32,
+    /// As of [`Workload`].
+    chunk_slots: u32,
+    /// Blocks of each request.
+    blocks: u32,
+}
+
+impl EqualSplit {
+    /// The lengths are in memory.
+    pub const UNKNOWN: Self = Self { payload: 0, width: 0, chunk_slots: 0, blocks: 0 };
+
+    /// Of requests of `blocks` blocks each, for so many partitions; the workload is theirs.
+    pub const fn new(workload: Workload, partitions: u32, blocks: u32) -> Self {
+        let SplitKv { payload, width, chunk_slots } = SplitKv::new(workload, partitions);
+        Self { payload: payload.get(), width, chunk_slots, blocks }
+    }
+
+    /// Whether the lengths are known.
+    pub const fn is_known(self) -> bool {
+        self.payload > 0
+    }
+
+    /// Whether it is known that no request is split.
+    pub const fn is_whole(self) -> bool {
+        if self.chunk_slots > 0 { chunks(self.blocks) == 1 } else { self.width > 0 }
+    }
+
+    /// Where a partition starts, of so many requests.
+    pub const fn place(self, partition: u32, requests: u32) -> Place {
+        let split = self.split();
+        let unit = split.piece_start(partition);
+        let before = match NonZeroU32::new(split.request_work(self.blocks)) {
+            Some(work) => unit / work.get(),
+            None => 0,
+        };
+        let request = min(before, requests);
+        let start = request * split.request_work(self.blocks);
+        Place::new(split, split.enter(partition, request, start, self.blocks))
+    }
+
+    /// The slots of a request.
+    pub const fn splits(self, request: u32) -> SlotRange {
+        let split = self.split();
+        split.splits(request, request * split.request_work(self.blocks), self.blocks)
+    }
+
+    const fn split(self) -> SplitKv {
+        let payload = match NonZeroU32::new(self.payload) {
+            Some(payload) => payload,
+            None => MIN_PAYLOAD,
+        };
+        SplitKv { payload, width: self.width, chunk_slots: self.chunk_slots }
+    }
+}
+
 impl BlockRange {
     /// Whether there is no block.
     pub const fn is_empty(self) -> bool {

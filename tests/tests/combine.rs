@@ -4,6 +4,8 @@ use half::bf16;
 use oximla_types::kernels::combine::{BF16, CombineParams};
 use oximla_types::kernels::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
 use oximla_types::kernels::sparse_decode::Divisor;
+use oximla_types::layout::partial;
+use oximla_types::schedule::EqualSplit;
 use ptx_emulator::diagnostic::{Check, Diagnostic};
 use ptx_emulator::{GlobalMemory, Launch, Module, Options, Report, launch};
 
@@ -79,6 +81,7 @@ fn run(ptx: &str, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>)
         attn_sink: 0,
         attn_sink_stride: 0,
         queries: Divisor::new(1),
+        equal: EqualSplit::UNKNOWN,
         reserved: 0,
     };
     let what = Launch {
@@ -119,9 +122,10 @@ fn any_number_of_splits_is_combined() {
                 .collect();
             let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
             assert!((f64::from(lse) - sum.ln()).abs() < 1e-4, "{count} splits: {lse}, not {}", sum.ln());
-            for (column, value) in out.iter().enumerate() {
+            for place in 0..COLUMNS {
+                let value = out[partial::column(place as u32) as usize];
                 let term =
-                    |&(part, weight): &(usize, f64)| weight * f64::from(partial.out[part * COLUMNS + column]);
+                    |&(part, weight): &(usize, f64)| weight * f64::from(partial.out[part * COLUMNS + place]);
                 let expected = weights.iter().map(term).sum::<f64>() / sum;
                 // Half a unit in the last place of a bf16, and a little for sums that end up near zero.
                 let error = (f64::from(value.to_f32()) - expected).abs();

@@ -19,7 +19,9 @@ use oximla_types::kernels::dense_decode::{
     self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_WITHOUT_TAIL,
 };
 use oximla_types::kernels::sparse_decode::Divisor;
-use oximla_types::schedule::{BLOCK_KEYS, Determinism, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD};
+use oximla_types::schedule::{
+    BLOCK_KEYS, Determinism, EqualSplit, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD,
+};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -199,6 +201,7 @@ impl DensePlan {
             attn_sink: 0,
             attn_sink_stride: 0,
             queries: Divisor::new(1),
+            equal: EqualSplit::UNKNOWN,
             reserved: 0,
         };
         let decode_grid =

@@ -18,7 +18,7 @@ use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{self as contract, Divisor, ScopeParams, SparseDecodeParams};
 use oximla_types::kernels::sparse_prefill;
 use oximla_types::launch::LaunchContract;
-use oximla_types::schedule::{self, Determinism, MAX_TOTAL_WORK, REQUEST_OVERHEAD};
+use oximla_types::schedule::{self, Determinism, EqualSplit, MAX_TOTAL_WORK, REQUEST_OVERHEAD, Workload};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -177,6 +177,7 @@ impl SparsePlan {
             chunk_slots: self.determinism.chunk_slots(max_blocks),
             scale_log2: problem.softmax_scale * std::f32::consts::LOG2_E,
         };
+        let equal = self.equal_split(inputs, &decode);
         let params = SparseDecodeParams {
             q_map: self.device.driver.encode(&HalfTensor4::queries(q, tiling))?,
             decode,
@@ -187,6 +188,7 @@ impl SparsePlan {
             max_logits_strides,
             queries,
             wide_rows: u32::from(is_wide),
+            equal,
             inverse_rope: match (&problem.inverse_rope, &inputs.inverse_rope) {
                 (Some(angles), Some(inputs)) => rope_params(angles, inputs),
                 _ => RopeParams::zeroed(),
@@ -199,7 +201,7 @@ impl SparsePlan {
         // kernel reaches no element outside them; the stream's maker promised a live one.
         unsafe { decode_kernel.launch(driver, stream.0, grid, &params)? };
         let Some(Split { combine, workspace }) = &self.split else { return Ok(()) };
-        if !partials::may_split(self.determinism, &self.shape, max_blocks) {
+        if equal.is_whole() || !partials::may_split(self.determinism, &self.shape, max_blocks) {
             return Ok(());
         }
         let params = CombineParams {
@@ -217,10 +219,29 @@ impl SparsePlan {
             attn_sink,
             attn_sink_stride,
             queries,
+            equal,
             reserved: 0,
         };
         // SAFETY: as above.
         unsafe { combine.launch(driver, stream.0, Grid::of([params.ctas, 1]), &params) }
+    }
+
+    /// How query tokens are divided, if no lengths are in memory that it might depend on.
+    fn equal_split(&self, inputs: &SparseDecodeInputs<'_>, decode: &DecodeParams) -> EqualSplit {
+        let scopes = [Some(&inputs.scope), inputs.extra.as_ref()];
+        if self.split.is_none() || scopes.iter().flatten().any(|scope| scope.topk_length.is_some()) {
+            return EqualSplit::UNKNOWN;
+        }
+        let blocks = max_blocks(&self.problem);
+        let work = self.determinism.request_work(blocks);
+        let workload = Workload {
+            chunk_slots: decode.chunk_slots,
+            total: decode.requests * work,
+            longest: work,
+            min_payload: contract::min_payload(work),
+            batch: decode.requests,
+        };
+        EqualSplit::new(workload, decode.partitions, blocks)
     }
 }
 

@@ -16,8 +16,10 @@ use oximla_types::kernels::combine::{
 };
 use oximla_types::kernels::decode::{HEAD_DIM_V, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
+use oximla_types::layout::partial::{self, THREAD_PLACES};
+use oximla_types::schedule::SlotRange;
 
-const _: () = assert!(COLUMNS_PER_THREAD == 4 && SPLITS_AT_ONCE == PARTS_AT_ONCE);
+const _: () = assert!(COLUMNS_PER_THREAD == THREAD_PLACES && SPLITS_AT_ONCE == PARTS_AT_ONCE);
 
 /// Splits of a round at most: what all teams load at once.
 const MAX_ROUND: u32 = SPLITS_AT_ONCE * MAX_SLICES;
@@ -60,7 +62,10 @@ struct Slice {
 unsafe fn combine<E: Element>(params: &CombineParams) {
     // The next decode waits for this kernel to finish, so it may start to wait at any time.
     special::griddepcontrol_launch_dependents();
-    special::griddepcontrol_wait();
+    // Where the slices are known, the decode kernel is waited for when the first one is due.
+    if !params.equal.is_known() {
+        special::griddepcontrol_wait();
+    }
     let thread = special::thread_x();
     // The CTA's next slice, counted from the first one of the warp's first request.
     let mut next = special::cta_x();
@@ -87,6 +92,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
                     let of_request = next - warp::shfl_idx(own_end - slices, of_lane);
                     let (row, index) = (of_request >> slices_log2, of_request & ((1 << slices_log2) - 1));
                     let splits = SplitRecord { first: first_slot, count };
+                    special::griddepcontrol_wait();
                     let slice = Slice { request: first + number + of_lane, row, index, slices_log2, splits };
                     combine_slice::<E>(params, &slice, &mut lses);
                     next += params.ctas;
@@ -96,6 +102,8 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
             }
             first += THREADS;
             if first >= params.batch {
+                // Also a CTA without slices: what waits for this kernel relies on the decode kernel's end, too.
+                special::griddepcontrol_wait();
                 return;
             }
             // Behind this nobody reads the records any more.
@@ -110,8 +118,8 @@ fn record_address(number: u32) -> u32 {
     special::dynamic_shared() + SharedPlan::RECORDS + number * size_of::<SplitRecord>() as u32
 }
 
-/// What the decode kernel says of a request, its first slot and its splits: none where it is not split, or has not its partial
-/// results in the workspace.
+/// The first slot of a request and its splits, as is known or the decode kernel says: none where it is not split, or has not its
+/// partial results in the workspace.
 ///
 /// # Safety
 /// There is a record for each request of the batch.
@@ -119,6 +127,10 @@ fn record_address(number: u32) -> u32 {
 unsafe fn record(params: &CombineParams, request: u32) -> [u32; 2] {
     if request >= params.batch {
         return [0; 2];
+    }
+    if params.equal.is_known() {
+        let SlotRange { first, count } = params.equal.splits(request);
+        return if count > 1 { [first, count] } else { [0; 2] };
     }
     let address = params.partial.splits + request as u64 * size_of::<SplitRecord>() as u64;
     // SAFETY: it is one of the batch.
@@ -137,14 +149,17 @@ unsafe fn record(params: &CombineParams, request: u32) -> [u32; 2] {
 unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, lses: &mut u32) {
     let thread = special::thread_x();
     let Place { team, team_threads, column } = Place::of(slice, thread);
+    // SAFETY: as the caller promises.
+    let output = unsafe { Output::of(params, slice) };
     let teams = 1 << slice.slices_log2;
     let (mut columns, mut log) = ([0.0; 4], f32::NEG_INFINITY);
     let mut first = 0;
     // SAFETY: as the caller promises; output rows are within the tensors.
     unsafe {
         while first < slice.splits.count {
+            let round_lses = load_lses(params, slice, first);
             let parts = load_parts(params, slice, first + team, column);
-            let round_log = log_of_round(params, slice, first, special::dynamic_shared() + *lses);
+            let round_log = log_of_round(round_lses, special::dynamic_shared() + *lses);
             if first > 0 {
                 let sum = merge::log_add_exp2(log, round_log);
                 columns = columns.map(|x| x * merge::weight(log, sum));
@@ -165,32 +180,41 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, lses:
         if teams > 1 {
             columns = add_teams(columns, teams, thread, team_threads);
         }
-        if team == 0 {
-            store::<E>(params, slice, column, columns, log);
-        }
+        store::<E>(params, &output, team == 0, column, columns, log);
     }
 }
 
-/// The base-2 logarithm of the sum of a round's splits. Puts their lse where `lses` says.
+/// Asks for the lse of a round's splits: up to two a thread.
 ///
 /// # Safety
 /// As for [`combine_slice`].
 #[inline(always)]
-unsafe fn log_of_round(params: &CombineParams, slice: &Slice, first: u32, lses: u32) -> f32 {
-    let thread = special::thread_x();
+unsafe fn load_lses(params: &CombineParams, slice: &Slice, first: u32) -> [f32; 2] {
     let left = slice.splits.count - first;
     let round = SPLITS_AT_ONCE << slice.slices_log2;
     let count = if left < round { left } else { round };
+    let mut lses = [f32::NEG_INFINITY; 2];
+    unroll!(I in 2 => {
+        let split = I as u32 * THREADS + special::thread_x();
+        if split < count {
+            let address = params.partial.lse + 4 * slot(params, slice, first + split);
+            // SAFETY: as the caller promises.
+            lses[I] = unsafe { memory::ld_global_f32(address) };
+        }
+    });
+    lses
+}
+
+/// The base-2 logarithm of the sum of a round's splits. Puts their lse at `lses`.
+///
+/// # Safety
+/// As for [`combine_slice`].
+#[inline(always)]
+unsafe fn log_of_round(round_lses: [f32; 2], lses: u32) -> f32 {
+    let thread = special::thread_x();
     // SAFETY: as the caller promises.
     unsafe {
-        unroll!(I in 2 => {
-            let split = I as u32 * THREADS + thread;
-            let mut lse = f32::NEG_INFINITY;
-            if split < count {
-                lse = memory::ld_global_f32(params.partial.lse + 4 * slot(params, slice, first + split));
-            }
-            memory::st_shared_f32(lses + 4 * split, lse);
-        });
+        unroll!(I in 2 => { memory::st_shared_f32(lses + 4 * (I as u32 * THREADS + thread), round_lses[I]); });
         // What is asked for above is on its way before anyone waits here.
         barrier::barrier_cta_sync::<0>(THREADS);
         let lane = thread % WARP_THREADS;
@@ -229,7 +253,7 @@ unsafe fn load_parts(params: &CombineParams, slice: &Slice, first: u32, column: 
 struct Place {
     team: u32,
     team_threads: u32,
-    /// Of the row.
+    /// The first of its columns' places in the row.
     column: u32,
 }
 
@@ -276,35 +300,66 @@ unsafe fn add_teams(columns: [f32; 4], teams: u32, thread: u32, team_threads: u3
     sum
 }
 
-/// Stores four columns of the result, and with the row's first ones its lse. `log` is the base-2 logarithm of its sum.
+/// Where a row of the result goes.
+struct Output {
+    batch: u32,
+    token: u32,
+    head: u32,
+    /// Of the head; asked for early.
+    sink: f32,
+}
+
+impl Output {
+    /// Of a slice's row. Asks for the sink.
+    ///
+    /// # Safety
+    /// The row is within the tensors.
+    #[inline(always)]
+    unsafe fn of(params: &CombineParams, &Slice { request, row, .. }: &Slice) -> Self {
+        let (kv_head, row_in_head) = divide(row, &params.rows);
+        let (row_token, head_in_group) = divide(row_in_head, &params.group);
+        let head = kv_head * params.group.divisor + head_in_group;
+        let (batch, query) = divide(request, &params.queries);
+        // SAFETY: there is a sink for each head.
+        let sink = unsafe { sink::load(params.attn_sink, params.attn_sink_stride, head) };
+        // One of the two is 0: either requests have tokens, or tokens are requests.
+        Self { batch, token: query + row_token, head, sink }
+    }
+}
+
+/// Stores four columns of the result, and with the row's first ones its lse, where `stores` says so. `log` is the base-2 logarithm
+/// of its sum.
 ///
 /// # Safety
-/// The row is within the tensors.
+/// The whole warp calls it. The row is within the tensors.
 #[inline(always)]
 unsafe fn store<E: Element>(
     params: &CombineParams,
-    &Slice { request, row, .. }: &Slice,
-    column: u32,
+    &Output { batch, token, head, sink }: &Output,
+    stores: bool,
+    place: u32,
     columns: [f32; 4],
     log: f32,
 ) {
-    let (kv_head, row_in_head) = divide(row, &params.rows);
-    let (row_token, head_in_group) = divide(row_in_head, &params.group);
-    let head = kv_head * params.group.divisor + head_in_group;
-    let (batch, query) = divide(request, &params.queries);
-    // One of the two is 0: either requests have tokens, or tokens are requests.
-    let token = query + row_token;
-    // SAFETY: there is a sink for each head.
-    let sink = unsafe { sink::load(params.attn_sink, params.attn_sink_stride, head) };
     let factor = sink::factor(sink, log);
     let [a, b, c, d] = columns.map(|x| x * factor);
+    let [first, last] = [E::pack(a, b), E::pack(c, d)];
+    // Neighbours exchange two columns, so that each has four in a row.
+    let is_odd = place / THREAD_PLACES % 2 == 1;
+    // SAFETY: as the caller promises.
+    let other = unsafe { warp::shfl_bfly::<1>(if is_odd { first } else { last }) };
+    if !stores {
+        return;
+    }
+    let words = if is_odd { [other, last] } else { [first, other] };
     let [batch_stride, token_stride, head_stride] = params.out_strides;
+    let column = partial::exchanged_column(place) as i64;
     let offset =
-        batch as i64 * batch_stride + token as i64 * token_stride + head as i64 * head_stride + column as i64;
+        batch as i64 * batch_stride + token as i64 * token_stride + head as i64 * head_stride + column;
     let address = params.out.wrapping_add((offset * 2) as u64);
     // SAFETY: as the caller promises; rows of `out` are aligned to 16 bytes, and a thread's part to 8.
-    unsafe { memory::st_global_u32x2(address, [E::pack(a, b), E::pack(c, d)]) };
-    if column == 0 {
+    unsafe { memory::st_global_u32x2(address, words) };
+    if place == 0 {
         let [batch_stride, head_stride, token_stride] = params.lse_strides;
         let offset = batch as i64 * batch_stride + head as i64 * head_stride + token as i64 * token_stride;
         let empty = log == f32::NEG_INFINITY;

@@ -183,6 +183,20 @@ pub unsafe fn st_global_u32x4(address: u64, [a, b, c, d]: [u32; 4]) {
     }
 }
 
+/// `st.global.v4.b32`, under a predicate: four words, if told so.
+///
+/// # Safety
+/// As for [`st_global_u32x4`], if it is told so.
+#[inline(always)]
+pub unsafe fn st_global_u32x4_if(stores: bool, address: u64, [a, b, c, d]: [u32; 4]) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("{{ .reg .pred stores; setp.ne.b32 stores, {}, 0; @stores st.global.v4.b32 [{}], {{{}, {}, {}, {}}}; }}",
+            in(reg32) stores as u32, in(reg64) address,
+            in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d, options(nostack))
+    }
+}
+
 /// `st.shared.v4.b32`: 16 zero bytes.
 ///
 /// # Safety

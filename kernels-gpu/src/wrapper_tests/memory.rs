@@ -134,6 +134,13 @@ kernel!(wrapper_st_global_u32x4, |lane, input, output| {
     st_global_u32x4(output.add(4 * opposite(lane)) as u64, words)
 });
 
+kernel!(wrapper_st_global_u32x4_if, |lane, input, output| {
+    let words = [0, 1, 2, 3].map(|word| *input.add(4 * lane + word));
+    let to = output.add(4 * opposite(lane)) as u64;
+    st_global_u32x4_if(lane % 2 == 0, to, words);
+    st_global_u32x4_if(lane % 2 == 1, to, words.map(|word| !word))
+});
+
 kernel!(wrapper_ld_shared_u32, |lane, input, output| { pass_words(lane, input, output) });
 kernel!(wrapper_st_shared_u32, |lane, input, output| { pass_words(lane, input, output) });
 kernel!(wrapper_ld_shared_f32, |lane, input, output| { pass_numbers(lane, input, output) });

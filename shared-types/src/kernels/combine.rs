@@ -6,7 +6,8 @@
 
 use super::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
 use super::sparse_decode::Divisor;
-use crate::launch::{LaunchContract, WARP_THREADS};
+use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARP_THREADS};
+use crate::schedule::EqualSplit;
 
 /// Threads of a CTA: one for every four columns of a row.
 pub const THREADS: u32 = 4 * WARP_THREADS;
@@ -21,7 +22,7 @@ pub const SPLITS_AT_ONCE: u32 = 10;
 pub const MAX_SLICES: u32 = 16;
 
 /// CTAs that run on a multiprocessor at a time.
-const CTAS_PER_MULTIPROCESSOR: u32 = 6;
+const CTAS_PER_MULTIPROCESSOR: u32 = 4;
 
 /// The CTA's shared memory.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +76,8 @@ pub struct CombineParams {
     /// Requests that are query tokens of one batch entry: 1, but for a sparse decode, whose query tokens have keys of their
     /// own.
     pub queries: Divisor,
+    /// How requests are divided, where their lengths are known; else the decode kernel's records tell.
+    pub equal: EqualSplit,
     /// Zero; fills the struct to its alignment.
     pub reserved: u32,
 }
@@ -95,13 +98,19 @@ pub const fn ctas(batch: u32, total_rows: u32, multiprocessors: u32) -> u32 {
     (if slices < room { slices } else { room }) as u32
 }
 
+/// Shared memory that a CTA asks for: as much as lets no more run on a multiprocessor. The kernel starts while a decode ends; without
+/// that, the multiprocessors that have nothing to decode would take all CTAs, and the others none.
+const SHARED_BYTES: u32 = MAX_SHARED_BYTES / CTAS_PER_MULTIPROCESSOR - 1024;
+
+const _: () = assert!(SHARED_BYTES >= SharedPlan::BYTES);
+
 const fn contract(entry: &'static str) -> LaunchContract {
     LaunchContract {
         entry,
         threads: THREADS,
         min_ctas_per_sm: CTAS_PER_MULTIPROCESSOR,
         cluster: 1,
-        shared_bytes: SharedPlan::BYTES,
+        shared_bytes: SHARED_BYTES,
         param_align: 8,
     }
     .checked()
@@ -129,7 +138,7 @@ mod tests {
     #[test]
     fn all_ctas_run_at_a_time() {
         assert_eq!(ctas(1, 16, 132), 256);
-        assert_eq!(ctas(128, 128, 132), 6 * 132);
-        assert_eq!(ctas(u32::MAX, u32::MAX, 132), 6 * 132);
+        assert_eq!(ctas(128, 128, 132), 4 * 132);
+        assert_eq!(ctas(u32::MAX, u32::MAX, 132), 4 * 132);
     }
 }

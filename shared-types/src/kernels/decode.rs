@@ -309,7 +309,8 @@ impl DecodeParams {
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct PartialResults {
-    /// Normalised partial outputs `[slots, h_kv · rows, 512]` f32.
+    /// Normalised partial outputs `[slots, h_kv · rows, 512]` f32, a row's columns in the order of
+    /// [`partial`](crate::layout::partial).
     pub out: u64,
     /// Base-2 logarithms of the partial denominators `[slots, h_kv · rows]` f32; −∞ where there was no key.
     pub lse: u64,

@@ -12,7 +12,7 @@ use super::inverse_rope::RopeParams;
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::kv_cache::KvFormat;
 use crate::launch::LaunchContract;
-use crate::schedule::{self, MIN_PAYLOAD, Place};
+use crate::schedule::{self, EqualSplit, MIN_PAYLOAD, Place, REQUEST_OVERHEAD};
 
 /// Parts in shared memory at a time: two blocks of keys.
 pub const PART_SLOTS: u32 = 2 * VALUE_PARTS;
@@ -36,10 +36,10 @@ pub const LOADS_REGISTERS: u32 = 80;
 /// ptxas spills some else.
 pub const V32_CLUSTER_REGISTERS_MOVED: u32 = 8;
 
-/// The shortest piece of the work line, in blocks, where the longest request takes `longest` of it. To gather and convert a
+/// The shortest piece of the work line, in blocks, where the longest request takes `longest` units of it. To gather and convert a
 /// block takes longer than to load another partial result, as long as those of a request are loaded all at once.
 pub const fn min_payload(longest: u32) -> u32 {
-    let all_at_once = longest.div_ceil(SPLITS_AT_ONCE);
+    let all_at_once = longest.saturating_sub(REQUEST_OVERHEAD).div_ceil(SPLITS_AT_ONCE);
     let most = MIN_PAYLOAD.get();
     if all_at_once == 0 {
         1
@@ -224,6 +224,8 @@ pub struct SparseDecodeParams {
     pub queries: Divisor,
     /// 1 where all rows of all caches are aligned to 16 bytes, else 0: to 8.
     pub wide_rows: u32,
+    /// How query tokens are divided, where no lengths are in memory; unknown in a prefill.
+    pub equal: EqualSplit,
     /// Zero where the output is not rotated, as with V3.2.
     pub inverse_rope: RopeParams,
 }
@@ -277,8 +279,9 @@ mod tests {
 
     #[test]
     fn pieces_are_short_where_all_fit_at_once() {
-        assert_eq!([0, 1, SPLITS_AT_ONCE].map(min_payload), [1; 3]);
-        assert_eq!([SPLITS_AT_ONCE + 1, 2 * SPLITS_AT_ONCE].map(min_payload), [2; 2]);
+        let of_blocks = |blocks| min_payload(blocks + REQUEST_OVERHEAD);
+        assert_eq!([0, 1, SPLITS_AT_ONCE].map(of_blocks), [1; 3]);
+        assert_eq!([SPLITS_AT_ONCE + 1, 2 * SPLITS_AT_ONCE].map(of_blocks), [2; 2]);
         assert_eq!(min_payload(1 << 20), MIN_PAYLOAD.get());
     }
 

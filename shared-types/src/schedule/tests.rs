@@ -185,6 +185,46 @@ fn long_requests_have_long_chunks() {
 }
 
 proptest! {
+    /// What is known of equal requests is what each partition would find.
+    #[test]
+    fn equal_requests(
+        blocks in prop_oneof![0_u32..40, 900_u32..2000],
+        requests in 1_u32..300,
+        partitions in 1_u32..140,
+        min_payload in 1..=MIN_PAYLOAD.get(),
+        determinism in prop_oneof![Just(Determinism::RunToRun), Just(Determinism::BatchInvariant)],
+    ) {
+        let all = vec![blocks; requests as usize];
+        let workload = Workload { min_payload, ..workload(determinism, &all) };
+        let (split, equal) = (SplitKv::new(workload, partitions), EqualSplit::new(workload, partitions, blocks));
+        let from = |first: &dyn Fn(u32) -> Cursor| -> Vec<Placed> {
+            let mut chunks = Vec::new();
+            for partition in 0..partitions {
+                let mut cursor = first(partition);
+                while cursor.request() < requests && split.has(partition, cursor) {
+                    let (chunk, behind) = split.take(partition, cursor, blocks);
+                    chunks.push((partition, cursor.request(), chunk));
+                    cursor = behind;
+                }
+            }
+            chunks
+        };
+        let found = from(&|partition| equal.place(partition, requests).restore(workload.chunk_slots).1);
+        prop_assert_eq!(&found, &walk(split, &all, partitions));
+        for (_, request, chunk) in &found {
+            prop_assert_eq!(equal.splits(*request).count, chunk.splits);
+            if chunk.blocks.begin == 0 {
+                prop_assert_eq!(equal.splits(*request).first, chunk.slot);
+            }
+        }
+        if equal.is_whole() {
+            prop_assert!(found.iter().all(|(_, _, chunk)| chunk.splits == 1));
+        }
+        prop_assert!(equal.is_known() && !EqualSplit::UNKNOWN.is_known());
+    }
+}
+
+proptest! {
     /// Each request is some partition's, whole, once.
     #[test]
     fn places_of_whole_requests(blocks in batches(), partitions in 1_u32..200) {

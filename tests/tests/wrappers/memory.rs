@@ -69,6 +69,16 @@ pub fn st_global_u32x4(kernel: &Kernel) {
     check(kernel, words(4 * 32), 4, |word| word);
 }
 
+/// Lanes of even numbers store what they have, the others its complement: each of them is told not to store the other one.
+pub fn st_global_u32x4_if(kernel: &Kernel) {
+    let input = words(4 * 32);
+    let stored = |(lane, words): (usize, &[u32])| -> Vec<u32> {
+        words.iter().map(|&word| if lane.is_multiple_of(2) { word } else { !word }).collect()
+    };
+    let expected: Vec<_> = input.chunks(4).enumerate().rev().flat_map(stored).collect();
+    assert_eq!(kernel.run(&Work::new(input, expected.len())), expected);
+}
+
 pub fn st_global_u32(kernel: &Kernel) {
     check(kernel, words(32), 1, |word| word);
 }

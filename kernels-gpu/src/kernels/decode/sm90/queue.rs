@@ -116,24 +116,34 @@ pub unsafe fn store(segment: Option<Segment>, address: u32) {
     }
 }
 
-/// What was stored.
+/// Whether a segment was stored, not the end.
 ///
 /// # Safety
 /// It was stored at `address`, which the thread may read.
 #[inline(always)]
-unsafe fn load<D: Decode>(address: u32) -> Option<Segment> {
+unsafe fn is_segment(address: u32) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { memory::ld_shared_u32(address) != END[0] }
+}
+
+/// The segment that was stored.
+///
+/// # Safety
+/// As for [`is_segment`]; it was one.
+#[inline(always)]
+unsafe fn load<D: Decode>(address: u32) -> Segment {
     // SAFETY: as the caller promises.
     let words = unsafe { (memory::ld_shared_u32x4(address), memory::ld_shared_u32x4(address + 16)) };
     let ([request, len, begin, end], [slot, count, ..]) = words;
     // What the readers know at compile time, they need not ask for.
     let (begin, slot, count) = if D::SPLITS { (begin, slot, count) } else { (0, 0, 1) };
-    (request != END[0]).then_some(Segment {
+    Segment {
         request,
         len,
         blocks: BlockRange { begin, end },
         slot,
         splits: SplitRecord { first: slot, count },
-    })
+    }
 }
 
 impl<D: Decode> Reader<D> {
@@ -171,15 +181,15 @@ impl<D: Decode> Reader<D> {
     pub unsafe fn peek(&self) -> Option<Segment> {
         self.place.full().wait();
         // SAFETY: the writer has filled the slot.
-        unsafe { self.reread() }
+        unsafe { is_segment(self.place.address()).then(|| self.reread()) }
     }
 
     /// The segment that was peeked at, read anew.
     ///
     /// # Safety
-    /// It has been peeked at, and not been released.
+    /// It has been peeked at, not been released, and is not the end.
     #[inline(always)]
-    pub unsafe fn reread(&self) -> Option<Segment> {
+    pub unsafe fn reread(&self) -> Segment {
         // SAFETY: the writer has filled the slot.
         unsafe { load::<D>(self.place.address()) }
     }

@@ -235,9 +235,8 @@ pub unsafe fn run<D: Turns, const TURN: u32>(kernel: &D) {
                 (place, remaining) = (place.skip(passed), remaining - passed);
             }
             // Made anew, so that the loop need not keep what only this takes.
-            if let Some(segment) = segments.reread()
-                && place.number().wrapping_sub(1) % TURNS == TURN
-            {
+            if place.number().wrapping_sub(1) % TURNS == TURN {
+                let segment = segments.reread();
                 let kernel = &kernel.again();
                 let thread = special::thread_x() % WARPGROUP_THREADS;
                 let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);

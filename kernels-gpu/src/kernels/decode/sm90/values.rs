@@ -13,7 +13,7 @@ use oximla_types::kernels::decode::{
     HEAD_DIM_V, PART_TILES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
-use oximla_types::layout::fragment;
+use oximla_types::layout::{fragment, partial};
 use oximla_types::schedule::BLOCK_KEYS;
 
 /// Bytes of 16 keys of a tile: one step of `wgmma` along V.
@@ -30,9 +30,6 @@ const CHUNK_BYTES: u32 = 16;
 
 /// Lanes that write a line: a tile's row.
 const LINE_LANES: u32 = TILE.row_offset(1) / CHUNK_BYTES;
-
-/// f32 of a line.
-const LINE_FLOATS: u32 = TILE.row_offset(1) / 4;
 
 const _: () = assert!(VALUE_PARTS == 4 && PART_COLUMNS == 128, "two parts a side, of 64 accumulators each");
 
@@ -70,22 +67,34 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 place = place.next();
                 remaining -= 1;
             }
-            // Read and made anew, so that the loop need not keep what only this takes.
-            let Some(segment) = segments.reread() else { break };
+            // Made anew, so that the loop need not keep what only this takes; the segment is read anew for each step.
             let kernel = &kernel.again();
             if SIDE == 1 {
-                kernel.rotate_back(&segment, &mut output[1]);
+                kernel.rotate_back(&segments.reread(), &mut output[1]);
             }
+            let number = segments.peeked();
+            keys::norms_full::<D>(number).wait();
+            let segment = segments.reread();
             let row = fragment::accumulator(special::thread_x() % WARPGROUP_THREADS, 0).row;
-            keys::norms_full::<D>(segments.peeked()).wait();
-            let norm = load_rows(special::dynamic_shared() + D::PLAN.row_norm, row);
-            keys::norms_free::<D>(segments.peeked()).barrier.arrive();
-            if D::STORES_DIRECTLY {
-                store_directly::<D, SIDE>(kernel, &segment, row, &output, norm);
+            // Read by each way of storing itself, so that ptxas does not multiply by them before it is known which one it is.
+            let take_norms = || {
+                let norms = load_rows(special::dynamic_shared() + D::PLAN.row_norm, row);
+                keys::norms_free::<D>(number).barrier.arrive();
+                norms
+            };
+            if segment.splits.count != 1 {
+                let norms = take_norms();
+                if !D::STORES_DIRECTLY && !segment.blocks.is_empty() {
+                    let_go::<D, SIDE>(place.before());
+                }
+                store_partial::<D, SIDE>(kernel, &segment, row, &output, norms);
+            } else if D::STORES_DIRECTLY {
+                store_directly::<D, SIDE>(kernel, &segment, row, &output, take_norms());
             } else if segment.blocks.is_empty() {
+                take_norms();
                 store_nothing::<D, SIDE>(kernel, &segment);
             } else {
-                store::<D, SIDE>(kernel, &segment, place.before(), &output, norm);
+                store::<D, SIDE>(kernel, &segment, place.before(), &output, take_norms());
             }
             segments.release();
         }
@@ -179,8 +188,55 @@ unsafe fn multiply<D: Decode, const SIDE: u32>(
     }
 }
 
-/// Stores this side's columns of the normalised output: final, or partial where the request is split. They go by way of the
-/// segment's last parts, so that whole lines are written, and those are let go of then.
+/// Lets go of this side's parts of a segment's last block.
+///
+/// # Safety
+/// The whole warp calls it, with the place of the segment's last block, whose own parts it has kept.
+#[inline(always)]
+unsafe fn let_go<D: Decode, const SIDE: u32>(last: BlockPlace<D>) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        last.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
+        last.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
+    }
+}
+
+/// Stores this thread's part of a split request's normalised output, 16 bytes at a time: its columns of 16 next to each other
+/// (`shared-types/src/layout/partial.rs`).
+///
+/// # Safety
+/// The whole warpgroup calls it.
+#[inline(always)]
+unsafe fn store_partial<D: Decode, const SIDE: u32>(
+    kernel: &D,
+    segment: &Segment,
+    tile_row: u32,
+    output: &[[f32; 64]; 2],
+    norm: [f32; 2],
+) {
+    let cta = kernel.cta();
+    let first = own_part::<SIDE>(0) * PART_COLUMNS + partial::first_place(special::thread_x());
+    let rows = [tile_row, tile_row + 8];
+    let has = rows.map(|row| cta.tile.has(row));
+    let base = rows.map(|row| {
+        let element = cta.partial_row(segment, row) * HEAD_DIM_V as u64 + first as u64;
+        cta.params.partial.out + 4 * element
+    });
+    unroll!(PART in 2 => { unroll!(I in 8 => {
+        const GROUP: u32 = 2 * PART_COLUMNS * PART as u32 + partial::GROUP_COLUMNS * I as u32;
+        unroll!(HALF in 2 => {
+            let columns = partial::REGISTERS.map(|register| {
+                let register = partial::GROUP_REGISTERS * I + 2 * HALF + register;
+                (output[PART][register] * norm[HALF]).to_bits()
+            });
+            // SAFETY: rows that there are lie within the partial results.
+            unsafe { memory::st_global_u32x4_if(has[HALF], base[HALF] + 4 * GROUP as u64, columns) };
+        });
+    }); });
+}
+
+/// Stores this side's columns of the normalised output. They go by way of the segment's last parts, so that whole lines are
+/// written, and those are let go of then.
 ///
 /// # Safety
 /// The whole warpgroup calls it, with the place of the segment's last block, whose own parts it has kept.
@@ -199,56 +255,26 @@ unsafe fn store<D: Decode, const SIDE: u32>(
     unsafe {
         // Behind this no warp multiplies the parts any more.
         barrier::<SIDE>();
-        if segment.splits.count == 1 {
-            let norm = again(norm);
-            let (row, chunk) = fragment::matrix_chunk(thread, 0);
-            let first = TILE.chunk(row, chunk);
-            unroll!(PART in 2 => { unroll!(STEP in 8 => {
-                let within = special::again(first) ^ TILE.column_offset(16 * (STEP % TILE_STEPS) as u32);
-                let of_step = |e: usize| output[PART][8 * STEP + e] * norm[e / 2 % 2];
-                let matrices = [
-                    D::Element::pack(of_step(0), of_step(1)),
-                    D::Element::pack(of_step(2), of_step(3)),
-                    D::Element::pack(of_step(4), of_step(5)),
-                    D::Element::pack(of_step(6), of_step(7)),
-                ];
-                let tile = tiles(PART_TILES * PART as u32 + (STEP / TILE_STEPS) as u32);
-                matrix::stmatrix_x4(tile + within, matrices);
-            }); });
-            write_lines(kernel, segment, tiles, |row_in_tensor, tile| {
-                let columns =
-                    own_part::<SIDE>(tile / PART_TILES) * PART_COLUMNS + tile % PART_TILES * TILE_COLUMNS;
-                row_in_tensor + (columns * 2) as u64
-            });
-        } else {
-            let norm = again(norm);
-            unroll!(PART in 2 => {
-                if PART > 0 {
-                    // Behind this all lanes have read the columns before.
-                    warp::warp_sync();
-                }
-                let at = fragment::accumulator(thread, 0);
-                let first = TILE.chunk(at.row, at.column * 4 / CHUNK_BYTES) + at.column * 4 % CHUNK_BYTES;
-                unroll!(I in 16 => {
-                    const GROUPS: usize = (LINE_FLOATS / 8) as usize;
-                    // Computed where it is used, as there are no registers to keep it in.
-                    let within = special::again(first) ^ TILE.column_offset(16 * (I % GROUPS) as u32);
-                    let address = tiles((I / GROUPS) as u32) + within;
-                    let [a, b, c, d] = [0, 1, 2, 3].map(|e| output[PART][4 * I + e] * norm[e / 2]);
-                    memory::st_shared_f32x2(address, [a, b]);
-                    memory::st_shared_f32x2(address + TILE.row_offset(8), [c, d]);
-                });
-                write_lines(kernel, segment, tiles, |row_in_tensor, tile| {
-                    let columns = own_part::<SIDE>(PART as u32) * PART_COLUMNS + tile * LINE_FLOATS;
-                    row_in_tensor + (columns * 4) as u64
-                });
-            });
-        }
+        let norm = again(norm);
+        let (row, chunk) = fragment::matrix_chunk(thread, 0);
+        let first = TILE.chunk(row, chunk);
+        unroll!(PART in 2 => { unroll!(STEP in 8 => {
+            let within = special::again(first) ^ TILE.column_offset(16 * (STEP % TILE_STEPS) as u32);
+            let of_step = |e: usize| output[PART][8 * STEP + e] * norm[e / 2 % 2];
+            let matrices = [
+                D::Element::pack(of_step(0), of_step(1)),
+                D::Element::pack(of_step(2), of_step(3)),
+                D::Element::pack(of_step(4), of_step(5)),
+                D::Element::pack(of_step(6), of_step(7)),
+            ];
+            let tile = tiles(PART_TILES * PART as u32 + (STEP / TILE_STEPS) as u32);
+            matrix::stmatrix_x4(tile + within, matrices);
+        }); });
+        write_lines::<D, SIDE>(kernel, segment, tiles);
         // The copy engine may write there next.
         fence::fence_proxy_async_shared();
         warp::warp_sync();
-        last.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
-        last.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
+        let_go::<D, SIDE>(last);
     }
 }
 
@@ -258,19 +284,17 @@ fn again(norm: [f32; 2]) -> [f32; 2] {
     norm.map(|x| f32::from_bits(special::again(x.to_bits())))
 }
 
-/// Writes what this warp has stored in its 16 rows of four tiles, line by line. `address` is where a tile's line goes, by the
-/// row's address in the tensor of outputs or of partial results.
+/// Writes what this warp has stored in its 16 rows of this side's four tiles to the output, line by line.
 ///
 /// # Safety
 /// The whole warp calls it.
 #[inline(always)]
-unsafe fn write_lines<D: Decode>(
-    kernel: &D,
-    segment: &Segment,
-    tiles: impl Fn(u32) -> u32,
-    address: impl Fn(u64, u32) -> u64,
-) {
+unsafe fn write_lines<D: Decode, const SIDE: u32>(kernel: &D, segment: &Segment, tiles: impl Fn(u32) -> u32) {
     let thread = special::thread_x() % WARPGROUP_THREADS;
+    let column_bytes = |tile: u32| {
+        let columns = own_part::<SIDE>(tile / PART_TILES) * PART_COLUMNS + tile % PART_TILES * TILE_COLUMNS;
+        (columns * 2) as u64
+    };
     // SAFETY: as the caller promises; rows that there are lie within the tensor.
     unsafe {
         warp::warp_sync();
@@ -283,50 +307,48 @@ unsafe fn write_lines<D: Decode>(
             unroll!(I in 4 => { words[I] = memory::ld_shared_u32x4(tiles(I as u32) + chunk); });
             if kernel.cta().tile.has(row) {
                 let at = row_address(kernel, segment, row) + (thread % LINE_LANES * CHUNK_BYTES) as u64;
-                unroll!(I in 4 => { memory::st_global_u32x4(address(at, I as u32), words[I]); });
+                unroll!(I in 4 => { memory::st_global_u32x4(at + column_bytes(I as u32), words[I]); });
             }
         });
     }
 }
 
-/// Address of a row of the output, or of the partial results where the request is split.
+/// Address of a row of the output.
 #[inline(always)]
 fn row_address<D: Decode>(kernel: &D, segment: &Segment, row: u32) -> u64 {
     let cta = kernel.cta();
-    if segment.splits.count == 1 {
-        let offset = kernel.output_offset(segment.request, cta.tile.token(row), cta.head(row));
-        cta.params.out.wrapping_add((offset * 2) as u64)
-    } else {
-        cta.params.partial.out + 4 * HEAD_DIM_V as u64 * cta.partial_row(segment, row)
-    }
+    let offset = kernel.output_offset(segment.request, cta.tile.token(row), cta.head(row));
+    cta.params.out.wrapping_add((offset * 2) as u64)
 }
 
-/// Stores zeros for a segment without keys.
+/// Stores zeros for a request without keys.
 ///
 /// # Safety
 /// The whole warpgroup calls it.
 #[inline(always)]
 unsafe fn store_nothing<D: Decode, const SIDE: u32>(kernel: &D, segment: &Segment) {
+    /// Of a part.
+    const CHUNKS: u32 = PART_COLUMNS * 2 / CHUNK_BYTES;
     let thread = special::thread_x() % WARPGROUP_THREADS;
-    let element_bytes = if segment.splits.count == 1 { 2 } else { 4 };
-    // The thread's chunk of a part, and what rows it takes.
-    let chunks = PART_COLUMNS * element_bytes / CHUNK_BYTES;
-    let mut row = thread / chunks;
+    let mut row = thread / CHUNKS;
     while row < TILE_ROWS {
         if kernel.cta().tile.has(row) {
-            let at = row_address(kernel, segment, row) + (thread % chunks * CHUNK_BYTES) as u64;
+            let at = row_address(kernel, segment, row) + (thread % CHUNKS * CHUNK_BYTES) as u64;
             unroll!(PART in 2 => {
                 let columns = own_part::<SIDE>(PART as u32) * PART_COLUMNS;
                 // SAFETY: the row is within the tensor.
-                unsafe { memory::st_global_u32x4(at + (columns * element_bytes) as u64, [0; 4]) };
+                unsafe { memory::st_global_u32x4(at + (columns * 2) as u64, [0; 4]) };
             });
         }
-        row += WARPGROUP_THREADS / chunks;
+        row += WARPGROUP_THREADS / CHUNKS;
     }
 }
 
-/// Stores this thread's part of the normalised output: final, or partial where the request is split. Each warp's stores touch
-/// eight lines however narrow they are; for kernels that may not write to their parts.
+/// Stores this thread's part of the normalised output. Each warp's stores touch eight lines however narrow they are; for kernels
+/// that may not write to their parts.
+///
+/// # Safety
+/// The whole warpgroup calls it.
 #[inline(always)]
 unsafe fn store_directly<D: Decode, const SIDE: u32>(
     kernel: &D,
@@ -335,56 +357,21 @@ unsafe fn store_directly<D: Decode, const SIDE: u32>(
     output: &[[f32; 64]; 2],
     norm: [f32; 2],
 ) {
-    let cta = kernel.cta();
     let column = own_part::<SIDE>(0) * PART_COLUMNS + 2 * (special::thread_x() % 4);
-    let rows = [tile_row, tile_row + 8];
-    let stored = [cta.tile.has(rows[0]), cta.tile.has(rows[1])];
-    // SAFETY: stored rows are within the tensors.
-    unsafe {
-        if segment.splits.count == 1 {
-            let row = |row| {
-                let offset = kernel.output_offset(segment.request, cta.tile.token(row), cta.head(row));
-                cta.params.out.wrapping_add(((offset + column as i64) * 2) as u64)
-            };
-            let base = [row(rows[0]), row(rows[1])];
-            if stored[0] {
-                unroll!(PART in 2 => { unroll!(I in 16 => {
-                    let pair = D::Element::pack(output[PART][4 * I] * norm[0], output[PART][4 * I + 1] * norm[0]);
-                    memory::st_global_u32(base[0] + column_bytes(PART, I, 2), pair);
-                }); });
-            }
-            if stored[1] {
-                unroll!(PART in 2 => { unroll!(I in 16 => {
-                    let pair = D::Element::pack(output[PART][4 * I + 2] * norm[1], output[PART][4 * I + 3] * norm[1]);
-                    memory::st_global_u32(base[1] + column_bytes(PART, I, 2), pair);
-                }); });
-            }
-        } else {
-            let partial = |row| {
-                let element = cta.partial_row(segment, row) * HEAD_DIM_V as u64 + column as u64;
-                cta.params.partial.out + 4 * element
-            };
-            let base = [partial(rows[0]), partial(rows[1])];
-            if stored[0] {
-                unroll!(PART in 2 => { unroll!(I in 16 => {
-                    let pair = [output[PART][4 * I] * norm[0], output[PART][4 * I + 1] * norm[0]];
-                    memory::st_global_f32x2(base[0] + column_bytes(PART, I, 4), pair);
-                }); });
-            }
-            if stored[1] {
-                unroll!(PART in 2 => { unroll!(I in 16 => {
-                    let pair = [output[PART][4 * I + 2] * norm[1], output[PART][4 * I + 3] * norm[1]];
-                    memory::st_global_f32x2(base[1] + column_bytes(PART, I, 4), pair);
-                }); });
-            }
+    unroll!(HALF in 2 => {
+        let row = tile_row + 8 * HALF as u32;
+        if kernel.cta().tile.has(row) {
+            let base = row_address(kernel, segment, row) + (column * 2) as u64;
+            let norm = again(norm);
+            unroll!(PART in 2 => { unroll!(I in 16 => {
+                const FIRST: usize = 4 * I + 2 * HALF;
+                let [a, b] = [output[PART][FIRST] * norm[HALF], output[PART][FIRST + 1] * norm[HALF]];
+                const COLUMNS: u32 = 2 * PART_COLUMNS * PART as u32 + 8 * I as u32;
+                // SAFETY: the row is within the tensor.
+                unsafe { memory::st_global_u32(base + (COLUMNS * 2) as u64, D::Element::pack(a, b)) };
+            }); });
         }
-    }
-}
-
-/// Distance in bytes of group `group` of eight columns of a side's part `part` from those of its first part.
-const fn column_bytes(part: usize, group: usize, element_bytes: u32) -> u64 {
-    let columns = 2 * PART_COLUMNS * part as u32 + 8 * group as u32;
-    (columns * element_bytes) as u64
+    });
 }
 
 /// This thread's two of 64 per-row values.

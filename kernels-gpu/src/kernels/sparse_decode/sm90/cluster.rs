@@ -11,13 +11,12 @@
 use super::super::Queries;
 use super::codes::{Converter, Lane, RawScales, Rows, Scales, Taken, store_rope};
 use super::gather::{Blocks, Start};
-use super::loads::{Thread, arrive, key_mask};
+use super::loads::{Thread, arrive, key_mask, load_queries};
 use super::{Format, Sparse};
-use crate::attention::divide::divide;
 use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;
+use crate::kernels::decode::sm90::TILE;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
-use crate::kernels::decode::sm90::{Decode, TILE, queries};
 use crate::ptx::{copy, fence, memory, special, warp};
 use oximla_types::kernels::decode::{PART_TILES, TILE_BYTES, VALUE_PARTS};
 use oximla_types::kernels::sparse_decode::{WARP_CODES_BYTES, WARP_PART_BYTES};
@@ -41,7 +40,17 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Quer
         let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
         // The first time around, there is no block yet, but the first one is asked for.
         let mut start = Start::NONE;
-        let mut next = blocks.next(kernel);
+        let first = blocks.find(kernel);
+        blocks.publish();
+        if first.start.is_end() {
+            return;
+        }
+        special::griddepcontrol_wait();
+        // The indices are on their way while the copy engine is asked for queries.
+        let mut next = blocks.ask_published(first);
+        if !first.start.is_empty() {
+            place = load_queries(kernel, first.start, place);
+        }
         // Of the blocks that are asked for each lane of a half knows a row.
         let (mut row, mut rows_valid) = (params.scopes[0].kv_cache, 0);
         while !start.is_end() {
@@ -127,11 +136,7 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Quer
             if start.is_segment() && !start.is_end() {
                 blocks.publish();
                 if !start.is_empty() {
-                    // Made anew, so that the loop need not keep what only this takes.
-                    let kernel = &kernel.again();
-                    let (batch, query) = divide(start.request(), &kernel.params.queries);
-                    queries::load(kernel, kernel.q_map, place, query, batch);
-                    place = place.next();
+                    place = load_queries(kernel, start, place);
                 }
             }
         }

@@ -53,6 +53,24 @@ pub struct Pair {
     index: u32,
 }
 
+/// A pair of blocks, as far as a lane knows it that has yet to ask for the index of its token: the key at `position`, if that is before
+/// `end`.
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// What the first block begins.
+    pub start: Start,
+    position: u32,
+    end: u32,
+}
+
+impl Found {
+    /// What has no keys.
+    #[inline(always)]
+    fn without_keys(start: Start) -> Self {
+        Self { start, position: 0, end: 0 }
+    }
+}
+
 /// What a block begins: [`Start::SEGMENT`] and a query token, nothing, or [`Start::END`], which is no block at all. A segment
 /// without keys stands as [`Start::EMPTY`] for a block that is none. In between, whether the block is the first one of two, and
 /// which cache the lane's index is for.
@@ -72,6 +90,12 @@ impl Start {
 
     /// What the second block of two begins: nothing.
     pub const SECOND: Self = Self(Self::SECOND_OF_TWO);
+
+    /// The same, of whose segment the other roles know.
+    #[inline(always)]
+    fn published(self) -> Self {
+        Self(self.0 & !Self::SEGMENT)
+    }
 
     /// Whether there is no such block.
     #[inline(always)]
@@ -196,6 +220,19 @@ impl<F: Format> Blocks<F> {
     /// The whole warp calls it; the parameters describe live tensors.
     #[inline(always)]
     pub unsafe fn next(&mut self, kernel: &Sparse<'_, F>) -> Pair {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let found = self.find(kernel);
+            self.ask(found)
+        }
+    }
+
+    /// The next pair of blocks, of whose tokens nothing is asked for yet: it does not depend on what the index lists hold.
+    ///
+    /// # Safety
+    /// As for [`Self::next`].
+    #[inline(always)]
+    pub unsafe fn find(&mut self, kernel: &Sparse<'_, F>) -> Found {
         let (params, thread) = (kernel.params, self.thread);
         let (number, lane) = (thread.warp(), thread.lane());
         let mut start = 0;
@@ -212,12 +249,12 @@ impl<F: Format> Blocks<F> {
                 }
                 piece.segments += 1;
                 let Some(Segment { request, len, blocks, .. }) = segment else {
-                    return Pair { start: Start::END, index: NO_INDEX };
+                    return Found::without_keys(Start::END);
                 };
                 start = Start::SEGMENT | request;
                 if blocks.is_empty() {
                     piece.store(thread);
-                    return Pair { start: Start(start | Start::EMPTY), index: NO_INDEX };
+                    return Found::without_keys(Start(start | Start::EMPTY));
                 }
                 let (batch, _) = divide(request, &params.queries);
                 let first_keys = Queries(params).scope_keys(0, batch);
@@ -235,17 +272,39 @@ impl<F: Format> Blocks<F> {
             if key + BLOCK_KEYS < end {
                 start |= Start::OF_TWO;
             }
-            let mut pair = Pair { start: Start(start), index: NO_INDEX };
-            if position < end {
-                if position >= first_keys {
-                    pair.start.0 |= Start::SECOND_SCOPE;
-                }
-                let list = lists_address(thread) + pair.start.scope() * size_of::<u64>() as u32;
+            if position < end && position >= first_keys {
+                start |= Start::SECOND_SCOPE;
+            }
+            Found { start: Start(start), position, end }
+        }
+    }
+
+    /// As [`Self::ask`], of a segment that the other roles know of.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub unsafe fn ask_published(&self, found: Found) -> Pair {
+        // SAFETY: as the caller promises.
+        unsafe { self.ask(Found { start: found.start.published(), ..found }) }
+    }
+
+    /// Asks for the index of the lane's token.
+    ///
+    /// # Safety
+    /// The whole warp calls it, with what it has found last; the parameters describe live tensors.
+    #[inline(always)]
+    pub unsafe fn ask(&self, Found { start, position, end }: Found) -> Pair {
+        let mut pair = Pair { start, index: NO_INDEX };
+        if position < end {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let list = lists_address(self.thread) + start.scope() * size_of::<u64>() as u32;
                 let list = memory::ld_shared_u64(list);
                 pair.index = memory::ld_global_u32(list.wrapping_add(position as u64 * 4));
             }
-            pair
         }
+        pair
     }
 
     /// Tells the other roles of the next segment that is pending, or of the end.

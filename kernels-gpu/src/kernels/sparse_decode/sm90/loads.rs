@@ -29,7 +29,17 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
         let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
         // The first time around, there is no block yet, but the first one is asked for.
         let (mut start, mut rows) = (Start::NONE, Rows::none(params));
-        let mut next = blocks.next(kernel);
+        let first = blocks.find(kernel);
+        blocks.publish();
+        if first.start.is_end() {
+            return;
+        }
+        special::griddepcontrol_wait();
+        // The indices are on their way while the copy engine is asked for queries.
+        let mut next = blocks.ask_published(first);
+        if !first.start.is_empty() {
+            place = load_queries(kernel, first.start, place);
+        }
         // Of the blocks that are asked for each lane of a half knows a row.
         let (mut row, mut rows_valid) = (params.scopes[0].kv_cache, 0);
         while !start.is_end() {
@@ -115,11 +125,7 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             if start.is_segment() && !start.is_end() {
                 blocks.publish();
                 if !start.is_empty() {
-                    // Made anew, so that the loop need not keep what only this takes.
-                    let kernel = &kernel.again();
-                    let (batch, query) = divide(start.request(), &kernel.params.queries);
-                    queries::load(kernel, kernel.q_map, place, query, batch);
-                    place = place.next();
+                    place = load_queries(kernel, start, place);
                 }
             }
         }
@@ -127,6 +133,24 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
         // What was asked for behind the last block must land before the CTA ends.
         copy::cp_async_wait_group::<0>();
     }
+}
+
+/// Asks for the queries of a segment that begins, for a place, and gives the one behind.
+///
+/// # Safety
+/// The whole warp calls it, as all warps of the role do.
+#[inline(always)]
+pub unsafe fn load_queries<'a, F: Format>(
+    kernel: &Sparse<'a, F>,
+    start: Start,
+    place: BlockPlace<Sparse<'a, F>>,
+) -> BlockPlace<Sparse<'a, F>> {
+    // Made anew, so that the loop need not keep what only this takes.
+    let kernel = &kernel.again();
+    let (batch, query) = divide(start.request(), &kernel.params.queries);
+    // SAFETY: as the caller promises.
+    unsafe { queries::load(kernel, kernel.q_map, place, query, batch) };
+    place.next()
 }
 
 /// Address of the mask of the warp's keys of a block.

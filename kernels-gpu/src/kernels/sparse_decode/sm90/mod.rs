@@ -187,15 +187,11 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
         }
         // The combine kernel waits for this one to finish, so it may start to wait at any time.
         special::griddepcontrol_launch_dependents();
-        if !F::SHARES {
-            cta_barrier(THREADS);
-        } else {
-            cluster_barrier();
-        }
-        // Without lengths in memory, what there is to compute does not depend on the kernels before.
-        let is_known = params.scopes[0].topk_length == 0 && params.scopes[1].topk_length == 0;
+        // Behind this the barriers are initialised, also those of the cluster's other CTAs.
+        let meet = || if F::SHARES { cluster_barrier() } else { cta_barrier(THREADS) };
         let role = thread / WARPGROUP_THREADS;
-        if role != LOADS || !is_known {
+        if role != LOADS {
+            meet();
             special::griddepcontrol_wait();
         }
         let kernel = || Sparse::<F>::new(params, q_map);
@@ -217,11 +213,13 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
                 values::run::<_, 1>(&kernel());
             }
             _ => {
-                // While there are registers to find them with.
-                let segments = kernel().segments(thread % WARP_THREADS);
-                if is_known {
+                // Without lengths in memory, what there is to compute does not depend on the kernels before: the loads wait for
+                // them when they have found out. They do while there are registers for it.
+                if params.scopes[0].topk_length != 0 || params.scopes[1].topk_length != 0 {
                     special::griddepcontrol_wait();
                 }
+                let segments = kernel().segments(thread % WARP_THREADS);
+                meet();
                 if F::SHARES && !F::SCALE_PLANE {
                     special::setmaxnreg_dec::<{ LOADS_REGISTERS - V32_CLUSTER_REGISTERS_MOVED }>();
                 } else {
@@ -274,6 +272,9 @@ impl<'a, F: Format> Sparse<'a, F> {
             let place = Place::of_whole_requests(partition, params.partitions, params.requests, longest);
             return self.segments_from(place);
         }
+        if self.params.equal.is_known() {
+            return self.segments_from(self.params.equal.place(partition, params.requests));
+        }
         // SAFETY: as the caller promises; the parameters describe live tensors.
         unsafe { Segments::new(params, Queries(self.params), partition, tile, 0, lane) }
     }
@@ -314,7 +315,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const SINKS: bool = true;
     const MAX_LOGITS: bool = F::PREFILL;
     // So chosen that ptxas spills nothing in any of the kernels.
-    const KEEPS_CHUNKS: bool = F::SHARES || F::PREFILL == F::SCALE_PLANE;
+    const KEEPS_CHUNKS: bool = !F::PREFILL || F::SHARES || F::SCALE_PLANE;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
