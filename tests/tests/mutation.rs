@@ -6,6 +6,7 @@ use oximla::{Device, EmulatedOptions, EmulatedReports, Error, KvFormat};
 use oximla_conformance::backend::report;
 use oximla_conformance::dense_decode::Spec;
 use oximla_conformance::mutation::{BarrierUses, Equivalent, Mutant, mutants, only};
+use oximla_conformance::sparse_decode::{self, ScopeSpec};
 use rayon::prelude::*;
 
 const PTX: &str = include_str!("../../host/ptx/sm_90a.ptx");
@@ -45,29 +46,68 @@ fn kernels_of_fp16_synchronise_as_those_of_bf16_do() {
 }
 
 /// A kernel that does not wait for the ones before it is found by what it touches of theirs: the combine kernel by what the
-/// decode kernel leaves for it, the next decode kernel by the workspace.
+/// decode kernel leaves for it, the next decode kernel by the workspace and the outputs.
 #[test]
 fn kernels_that_run_into_earlier_ones_are_noticed() {
-    for (format, entries) in [
-        (KvFormat::Bf16, ["dense_decode_sm90_bf16", "combine_bf16"]),
-        (KvFormat::Fp16, ["dense_decode_sm90_fp16", "combine_fp16"]),
-    ] {
-        let (case, ptx) = (short_case(format), only(PTX, &entries));
-        for entry in entries {
-            let (all, _) = mutants(&ptx, entry, &BarrierUses::default());
-            let waits: Vec<_> =
-                all.iter().filter(|mutant| mutant.instruction == "griddepcontrol.wait").collect();
-            assert!(!waits.is_empty(), "{entry} waits for nothing");
-            for wait in waits {
-                let Err(Error::Emulated { kernel, diagnostics }) = run(&case, 2, options(&wait.ptx, 0))
-                else {
-                    panic!("{entry} without its wait in line {} is not noticed", wait.line)
-                };
-                let text = diagnostics[0].to_string();
-                assert!(kernel == entry && text.contains("by an earlier launch"), "{kernel}: {text}");
-            }
+    for (format, entry) in
+        [(KvFormat::Bf16, "dense_decode_sm90_bf16"), (KvFormat::Fp16, "dense_decode_sm90_fp16")]
+    {
+        let combine = if format == KvFormat::Bf16 { "combine_bf16" } else { "combine_fp16" };
+        let waits = without_waits(&only(PTX, &[entry, combine]), entry);
+        assert!(!waits.is_empty(), "{entry} waits for nothing");
+        for (number, ptx) in waits.iter().enumerate() {
+            assert!(runs_into_earlier_ones(&short_case(format), ptx), "{entry} without wait {number}");
         }
     }
+}
+
+/// The combine kernel waits before it reads what it has to combine, before the first slice where it knows that already, and at the
+/// end, where it may have had nothing to combine: what waits for it takes the decode kernel for ended.
+#[test]
+fn combinations_that_run_into_earlier_kernels_are_noticed() {
+    let trials = [
+        ("dense_decode_sm90_bf16", short_case(KvFormat::Bf16)),
+        ("sparse_decode_v32_sm90", sparse_case(130)),
+        ("sparse_decode_v32_sm90", sparse_case(30)),
+    ];
+    let waits = trials.map(|(decode, case)| {
+        let ptx = only(PTX, &[decode, "combine_bf16"]);
+        run(&case, 2, options(&ptx, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
+        without_waits(&ptx, "combine_bf16").into_iter().map(move |ptx| runs_into_earlier_ones(&case, &ptx))
+    });
+    let noticed: Vec<Vec<bool>> = waits.into_iter().map(Iterator::collect).collect();
+    assert_eq!(noticed[0].len(), 3);
+    // Each of the waits is one case's.
+    assert_eq!(noticed, [[true, false, false], [false, true, false], [false, false, true]]);
+}
+
+/// The module with one wait of the entry deleted, for each of them.
+fn without_waits(ptx: &str, entry: &str) -> Vec<String> {
+    let (all, _) = mutants(ptx, entry, &BarrierUses::default());
+    all.into_iter()
+        .filter(|mutant| mutant.instruction == "griddepcontrol.wait")
+        .map(|mutant| mutant.ptx.to_string())
+        .collect()
+}
+
+/// Whether the emulator finds that kernels touch what earlier ones still do, when a case is computed twice in a row.
+fn runs_into_earlier_ones(case: &Case, ptx: &str) -> bool {
+    match run(case, 2, options(ptx, 0)) {
+        Err(Error::Emulated { diagnostics, .. }) => {
+            let text = diagnostics[0].to_string();
+            assert!(text.contains("by an earlier launch"), "{text}");
+            true
+        }
+        Ok(_) => false,
+        Err(why) => panic!("{why}"),
+    }
+}
+
+/// Sparse decode of one query token with so many indices, without lengths.
+fn sparse_case(topk: usize) -> Case {
+    let scope = ScopeSpec { topk, ..ScopeSpec::default() };
+    let spec = sparse_decode::Spec { batch: 1, h_q: 3, scope, ..sparse_decode::Spec::default() };
+    Case::SparseDecode(spec.case())
 }
 
 /// A case, and how often it is computed before anybody waits for it.
