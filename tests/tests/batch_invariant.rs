@@ -149,6 +149,6 @@ fn a_request_of_sparse_decode_has_the_same_bits_in_every_batch() {
 fn otherwise_bits_of_sparse_decode_depend_on_the_batch() {
     for gpu in Backend::gpus() {
         let differing = sparse_differing(&gpu, Fp8Format::V32, Determinism::RunToRun);
-        assert!(!differing.is_empty(), "{}", gpu.name());
+        assert!(differing.contains(&2), "{}: only {differing:?}", gpu.name());
     }
 }
