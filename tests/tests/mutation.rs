@@ -56,7 +56,8 @@ fn kernels_that_run_into_earlier_ones_are_noticed() {
         let waits = without_waits(&only(PTX, &[entry, combine]), entry);
         assert!(!waits.is_empty(), "{entry} waits for nothing");
         for (number, ptx) in waits.iter().enumerate() {
-            assert!(runs_into_earlier_ones(&short_case(format), ptx), "{entry} without wait {number}");
+            let found = runs_into_earlier_ones(&short_case(format), ptx);
+            assert_eq!(found.as_deref(), Some(entry), "{entry} without wait {number}");
         }
     }
 }
@@ -65,20 +66,25 @@ fn kernels_that_run_into_earlier_ones_are_noticed() {
 /// end, where it may have had nothing to combine: what waits for it takes the decode kernel for ended.
 #[test]
 fn combinations_that_run_into_earlier_kernels_are_noticed() {
+    let sparse = "sparse_decode_v32_sm90";
+    // Each of the waits is one case's; without the last one, it is the next decode kernel that runs into the one before.
     let trials = [
-        ("dense_decode_sm90_bf16", short_case(KvFormat::Bf16)),
-        ("sparse_decode_v32_sm90", sparse_case(130)),
-        ("sparse_decode_v32_sm90", sparse_case(30)),
+        ("dense_decode_sm90_bf16", "combine_bf16", short_case(KvFormat::Bf16), 0, "combine_bf16"),
+        ("dense_decode_sm90_fp16", "combine_fp16", short_case(KvFormat::Fp16), 0, "combine_fp16"),
+        (sparse, "combine_bf16", sparse_case(130), 1, "combine_bf16"),
+        (sparse, "combine_bf16", sparse_case(30), 2, sparse),
     ];
-    let waits = trials.map(|(decode, case)| {
-        let ptx = only(PTX, &[decode, "combine_bf16"]);
+    for (decode, combine, case, needed, finder) in trials {
+        let ptx = only(PTX, &[decode, combine]);
         run(&case, 2, options(&ptx, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
-        without_waits(&ptx, "combine_bf16").into_iter().map(move |ptx| runs_into_earlier_ones(&case, &ptx))
-    });
-    let noticed: Vec<Vec<bool>> = waits.into_iter().map(Iterator::collect).collect();
-    assert_eq!(noticed[0].len(), 3);
-    // Each of the waits is one case's.
-    assert_eq!(noticed, [[true, false, false], [false, true, false], [false, false, true]]);
+        let waits = without_waits(&ptx, combine);
+        assert_eq!(waits.len(), 3);
+        for (number, ptx) in waits.iter().enumerate() {
+            let expected = (number == needed).then_some(finder);
+            let found = runs_into_earlier_ones(&case, ptx);
+            assert_eq!(found.as_deref(), expected, "{combine} behind {decode} without wait {number}");
+        }
+    }
 }
 
 /// The module with one wait of the entry deleted, for each of them.
@@ -90,15 +96,15 @@ fn without_waits(ptx: &str, entry: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether the emulator finds that kernels touch what earlier ones still do, when a case is computed twice in a row.
-fn runs_into_earlier_ones(case: &Case, ptx: &str) -> bool {
+/// The kernel that touches what an earlier one still does, when a case is computed twice in a row, if the emulator finds one.
+fn runs_into_earlier_ones(case: &Case, ptx: &str) -> Option<String> {
     match run(case, 2, options(ptx, 0)) {
-        Err(Error::Emulated { diagnostics, .. }) => {
+        Err(Error::Emulated { kernel, diagnostics }) => {
             let text = diagnostics[0].to_string();
             assert!(text.contains("by an earlier launch"), "{text}");
-            true
+            Some(kernel.to_string())
         }
-        Ok(_) => false,
+        Ok(_) => None,
         Err(why) => panic!("{why}"),
     }
 }
