@@ -5,7 +5,7 @@
 //! of bf16's. As exponents are relative to 7 in an e4m3 and to 127 in a bf16, that is `e4m3 · 2⁻¹²⁰`, subnormals included.
 //! The product of 2¹²⁰ and the scale is exact, the one with it is all that is rounded.
 //!
-//! Two things take a longer way, as they are rare: NaN codes, whose bits would become 480, and scales from 2⁸ on, whose
+//! Two things need more, as they are rare: NaN codes, whose bits would become 480, and scales from 2⁸ on, whose
 //! product with 2¹²⁰ would overflow.
 
 use crate::ptx::math::{cvt_bf16x2, mul_bf16x2, prmt, prmt_by};
@@ -58,8 +58,8 @@ impl Factor {
     /// as a bf16 were a subnormal, makes a normal number.
     #[inline(always)]
     pub fn of_ue8m0(bytes: u32, number: u32) -> Self {
-        let byte = prmt_by(bytes, 0, 0x4440 + number);
-        Self(PAIR * BF16_EXPONENT * byte + PAIR * BF16_EXPONENT * 120)
+        let pair = prmt_by(bytes, 0, 0x4040 + 0x0101 * number);
+        Self(BF16_EXPONENT * pair + PAIR * BF16_EXPONENT * 120)
     }
 }
 

@@ -96,6 +96,10 @@ store! {
     /// `st.shared.b16`, of u16.
     st_shared_u16, "st.shared.b16", reg32: u32, reg16: u16
 }
+store! {
+    /// `st.shared.b64`, of u64.
+    st_shared_u64, "st.shared.b64", reg32: u32, reg64: u64
+}
 
 /// `ld.global.v4.b32`: four words.
 ///

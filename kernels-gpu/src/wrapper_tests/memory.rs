@@ -103,24 +103,54 @@ unsafe fn pass_halves(lane: usize, input: *const u32, output: *mut u32) {
 }
 
 kernel!(wrapper_ld_shared_u64, |lane, input, output| {
-    pass_pairs(lane, input, output, |address| {
-        let pair = ld_shared_u64(address);
-        [pair as u32, (pair >> 32) as u32]
-    })
+    pass_pairs(
+        lane,
+        input,
+        output,
+        |address, words| store_words(address, words),
+        |address| {
+            let pair = ld_shared_u64(address);
+            [pair as u32, (pair >> 32) as u32]
+        },
+    )
 });
 kernel!(wrapper_ld_shared_u32x2, |lane, input, output| {
-    pass_pairs(lane, input, output, |address| ld_shared_u32x2(address))
+    pass_pairs(
+        lane,
+        input,
+        output,
+        |address, words| store_words(address, words),
+        |address| ld_shared_u32x2(address),
+    )
 });
+kernel!(wrapper_st_shared_u64, |lane, input, output| {
+    let store = |address, [low, high]: [u32; 2]| st_shared_u64(address, (high as u64) << 32 | low as u64);
+    pass_pairs(lane, input, output, store, |address| ld_shared_u32x2(address))
+});
+
+/// Stores a lane's two words one after the other.
+#[inline(always)]
+unsafe fn store_words(address: u32, [low, high]: [u32; 2]) {
+    // SAFETY: as `pass_pairs` promises.
+    unsafe {
+        st_shared_u32(address, low);
+        st_shared_u32(address + 4, high);
+    }
+}
 
 /// Lanes pass two words on to the lanes opposite through shared memory.
 #[inline(always)]
-unsafe fn pass_pairs(lane: usize, input: *const u32, output: *mut u32, load: impl Fn(u32) -> [u32; 2]) {
+unsafe fn pass_pairs(
+    lane: usize,
+    input: *const u32,
+    output: *mut u32,
+    store: impl Fn(u32, [u32; 2]),
+    load: impl Fn(u32) -> [u32; 2],
+) {
     let shared = dynamic_shared();
     // SAFETY: two words a lane lie in shared memory, input and output; the whole warp is here.
     unsafe {
-        for word in 2 * lane..2 * lane + 2 {
-            st_shared_u32(shared + 4 * word as u32, *input.add(word));
-        }
+        store(shared + 8 * lane as u32, [*input.add(2 * lane), *input.add(2 * lane + 1)]);
         barrier_cta_sync::<0>(WARP_THREADS);
         let pair = load(shared + 8 * opposite(lane) as u32);
         for (number, word) in pair.into_iter().enumerate() {

@@ -32,6 +32,10 @@ pub const SCORES_REGISTERS: u32 = 112;
 /// Registers of a thread of the loads warpgroup.
 pub const LOADS_REGISTERS: u32 = 80;
 
+/// Registers that threads of the loads have more, and those of the scores fewer, in MODEL1 decode without clusters: the scores
+/// have a query tile fewer in registers than with V3.2, and ptxas spills some of the loads else.
+pub const MODEL1_REGISTERS_MOVED: u32 = 8;
+
 /// Registers that threads of the scores have more, and those of the loads fewer, where two CTAs share the keys of a V3.2 cache:
 /// ptxas spills some else.
 pub const V32_CLUSTER_REGISTERS_MOVED: u32 = 8;
@@ -126,8 +130,14 @@ pub const SCALES_OFFSET: u32 = WARPGROUP_WARPS * WARP_CODES_BYTES;
 /// Where in the staging the warps' next blocks lie.
 pub const BLOCKS_OFFSET: u32 = SCALES_OFFSET + WARPGROUP_WARPS * WARP_SCALES_BYTES;
 
+/// Bytes of the addresses of a warp's rows of a block.
+pub const WARP_ROWS_BYTES: u32 = BLOCK_TOKENS_PER_WARP * size_of::<u64>() as u32;
+
+/// Where in the staging the warps' addresses of rows lie.
+pub const ROWS_OFFSET: u32 = BLOCKS_OFFSET + WARPGROUP_WARPS * WARP_BLOCKS_BYTES;
+
 /// Where in the staging the segments lie that are known, but not in the queue yet.
-pub const PENDING_OFFSET: u32 = BLOCKS_OFFSET + WARPGROUP_WARPS * WARP_BLOCKS_BYTES;
+pub const PENDING_OFFSET: u32 = ROWS_OFFSET + WARPGROUP_WARPS * WARP_ROWS_BYTES;
 
 /// Where in the staging it stands how many segments are in the queue, or were: a word.
 pub const QUEUED_OFFSET: u32 = PENDING_OFFSET + PENDING_SEGMENTS * SEGMENT_BYTES;

@@ -41,7 +41,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "wrapper_stmatrix_x4" "wrapper_ldmatrix_x4"
         "wrapper_ld_global_i32" "wrapper_ld_global_u32" "wrapper_ld_global_f32" "wrapper_ld_global_f32x4"
         "wrapper_ld_global_u32x4" "wrapper_ld_global_i64" "wrapper_ld_global_u32x2" "wrapper_st_global_u32x4" "wrapper_st_global_u32x4_if" "wrapper_ld_shared_u8" "wrapper_ld_shared_u16" "wrapper_ld_shared_u64"
-        "wrapper_ld_shared_u32x2" "wrapper_st_shared_u16"
+        "wrapper_ld_shared_u32x2" "wrapper_st_shared_u16" "wrapper_st_shared_u64"
         "wrapper_st_global_u32" "wrapper_st_global_f32" "wrapper_st_global_f32x2" "wrapper_st_global_u32x2"
         "wrapper_ld_shared_u32" "wrapper_ld_shared_f32" "wrapper_ld_shared_u32x4"
         "wrapper_st_shared_u32" "wrapper_st_shared_f32" "wrapper_st_shared_f32x2" "wrapper_st_shared_u32x4" "wrapper_st_shared_zero_x4"

@@ -59,7 +59,7 @@ tests! { WRAPPERS, PREFIX;
         mbarrier_arrive_cluster;
     memory: ld_global_i32 ld_global_i64 ld_global_u32x2 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_u32 ld_shared_f32 ld_shared_u32x4
         ld_global_u32x4 ld_shared_u8 ld_shared_u16 ld_shared_u64 ld_shared_u32x2
-        st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_global_u32x4 st_global_u32x4_if st_shared_u16 st_shared_u32 st_shared_f32 st_shared_f32x2 st_shared_u32x4
+        st_global_u32 st_global_f32 st_global_f32x2 st_global_u32x2 st_global_u32x4 st_global_u32x4_if st_shared_u16 st_shared_u64 st_shared_u32 st_shared_f32 st_shared_f32x2 st_shared_u32x4
         st_shared_zero_x4;
     special: dynamic_shared again again_u64 thread_x cta_x cta_y cluster_rank cluster_ctas mapa setmaxnreg_inc setmaxnreg_dec trap
         parameter_address griddepcontrol_wait griddepcontrol_launch_dependents;

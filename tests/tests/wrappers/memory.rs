@@ -61,6 +61,10 @@ pub fn ld_shared_u64(kernel: &Kernel) {
     check(kernel, words(2 * 32), 2, |word| word);
 }
 
+pub fn st_shared_u64(kernel: &Kernel) {
+    check(kernel, words(2 * 32), 2, |word| word);
+}
+
 pub fn ld_shared_u32x2(kernel: &Kernel) {
     check(kernel, words(2 * 32), 2, |word| word);
 }

@@ -125,6 +125,12 @@ pub trait Decode: Sized {
     /// Whether scores may keep in registers from segment to segment where in a tile a thread's chunks of queries lie. Where it
     /// is better is up to ptxas.
     const KEEPS_CHUNKS: bool = true;
+    /// Whether scores leave a segment in the queue to read it anew at its end, and ask for the thread's number again where it
+    /// begins, instead of keeping registers for it. Where it is better is up to ptxas.
+    const SPARES_REGISTERS: bool = false;
+    /// Whether the loads take what is the same for a warp from its first lane, so that ptxas knows that no lane goes another way
+    /// than the others. Else it looks for lanes that are missing before each exchange, but where it knows, it may spill registers.
+    const UNIFORM_LOADS: bool = false;
     /// Arrivals that make keys full.
     const KEY_ARRIVALS: u32;
     /// Threads that read the queue of segments.

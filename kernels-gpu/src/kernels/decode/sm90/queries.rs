@@ -15,7 +15,9 @@ use oximla_types::launch::WARP_THREADS;
 pub unsafe fn load<D: Decode>(kernel: &D, map: u64, place: BlockPlace<D>, token: u32, batch: u32) {
     const { assert!(WARPGROUP_WARPS == VALUE_PARTS && D::KEY_ARRIVALS == WARPGROUP_WARPS) };
     let thread = special::thread_x();
-    let number = thread / WARP_THREADS % WARPGROUP_WARPS;
+    // SAFETY: as the caller promises.
+    let of_warp = if D::UNIFORM_LOADS { unsafe { warp::shfl_idx(thread, 0) } } else { thread };
+    let number = of_warp / WARP_THREADS % WARPGROUP_WARPS;
     // Asked for anew each time: rustc's jump threading would lead lanes from one condition to the next, past a barrier between.
     let lane = || special::again(thread) % WARP_THREADS;
     let tile = kernel.cta().tile;

@@ -35,7 +35,7 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
     unsafe {
         let mut segments = Reader::<D>::new();
         let mut place = BlockPlace::<D>::first();
-        while let Some(segment) = segments.next() {
+        while let Some(segment) = if D::SPARES_REGISTERS { segments.peek() } else { segments.next() } {
             let mut softmax = RowsSoftmax::new();
             if !segment.blocks.is_empty() {
                 let queries = take_queries(kernel, place, thread);
@@ -57,12 +57,23 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
             }
             // Made anew, so that the loop need not keep what only this takes.
             let kernel = &kernel.again();
+            let (segment, number) = if D::SPARES_REGISTERS {
+                (segments.reread(), segments.peeked())
+            } else {
+                (segment, segments.number())
+            };
             let thread = special::thread_x();
             let (lane, row) = (thread % WARP_THREADS, fragment::accumulator(thread, 0).row);
             let sinks = sinks(kernel, &segment, row);
             let rows = softmax.online.finish();
-            keys::norms_free::<D>(segments.number()).wait_for_last();
-            finish(kernel, &segment, segments.number(), lane, row, sinks, rows, softmax.largest);
+            keys::norms_free::<D>(number).wait_for_last();
+            finish(kernel, &segment, number, lane, row, sinks, rows, softmax.largest);
+            if D::SPARES_REGISTERS {
+                segments.release();
+            }
+        }
+        if D::SPARES_REGISTERS {
+            segments.release();
         }
     }
 }
@@ -159,8 +170,14 @@ unsafe fn probabilities<D: Decode>(
         let Position { row, .. } = first;
         // Not 0, which would make NaN of −∞.
         let correction = softmax.update::<D>(scores, scale.abs().max(f32::MIN_POSITIVE));
+        // In either order, but not for ptxas.
+        if D::SPARES_REGISTERS {
+            store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
+        }
         store_probabilities::<D::Element>(place.tail(), thread, scores);
-        store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
+        if !D::SPARES_REGISTERS {
+            store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
+        }
         fence::fence_proxy_async_shared();
         place.probabilities_full().barrier.arrive();
     }
@@ -271,7 +288,8 @@ unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32)
         let mut queries: [u32; QUERY_REGISTERS] = core::mem::zeroed();
         let target = special::dynamic_shared() + D::PLAN.q;
         // Where the thread's chunk of a tile's first step lies. Those of the others follow from it.
-        let (row, chunk) = fragment::matrix_chunk(thread, 0);
+        let asked_anew = if D::SPARES_REGISTERS { warp::shfl_bfly::<0>(thread) } else { thread };
+        let (row, chunk) = fragment::matrix_chunk(asked_anew, 0);
         // Rows that nothing was copied to repeat the first one.
         let first_chunk = TILE.chunk(if row < rows { row } else { 0 }, chunk);
         unroll!(PART in 4 => {

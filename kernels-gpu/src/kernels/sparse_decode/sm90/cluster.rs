@@ -18,6 +18,7 @@ use crate::kernels::decode::segments::Segments;
 use crate::kernels::decode::sm90::TILE;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
 use crate::ptx::{copy, fence, memory, special, warp};
+use core::hint::cold_path;
 use oximla_types::kernels::decode::{PART_TILES, TILE_BYTES, VALUE_PARTS};
 use oximla_types::kernels::sparse_decode::{WARP_CODES_BYTES, WARP_PART_BYTES};
 
@@ -34,25 +35,27 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Quer
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
     unsafe {
         let thread = Thread::this::<F>();
-        let mut blocks = Blocks::<F>::new(thread, segments);
+        let mut blocks = Blocks::<F, WIDE>::new(thread, segments);
         let lane = Lane::this::<F>(thread);
         let other = Other::new::<F>(thread);
+        let row_of = |token| token - thread.first_token::<F>();
         let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
         // The first time around, there is no block yet, but the first one is asked for.
         let mut start = Start::NONE;
         let first = blocks.find(kernel);
         blocks.publish();
-        if first.start.is_end() {
+        let begins = first.start.uniform::<F, WIDE>();
+        if begins.is_end() {
             return;
         }
         special::griddepcontrol_wait();
         // The indices are on their way while the copy engine is asked for queries.
         let mut next = blocks.ask_published(first);
-        if !first.start.is_empty() {
-            place = load_queries(kernel, first.start, place);
+        if !begins.is_empty() {
+            place = load_queries(kernel, begins, place);
         }
         // Of the blocks that are asked for each lane of a half knows a row.
-        let (mut row, mut rows_valid) = (params.scopes[0].kv_cache, 0);
+        let mut rows_valid = 0;
         while !start.is_end() {
             // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part, its RoPE
             // elements. Groups that may still be under way are those behind what is waited for.
@@ -69,19 +72,20 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Quer
             }
             warp::warp_sync();
 
-            let mut next_start = Start::SECOND;
+            let (mut next_start, mut row) = (Start::SECOND, 0);
             if !start.is_of_two() {
                 // The indices have come during the last blocks.
                 let (token, valid) = next.token::<F>(params, thread);
-                (row, rows_valid, next_start) = (token.row, valid, next.start);
+                (row, rows_valid, next_start) = (token.row, valid, next.start.uniform::<F, WIDE>());
+                Rows::stage(thread, row, 0);
                 if F::SCALE_PLANE {
                     Scales::copy_of_plane::<F>(thread, token.scales, valid);
                 }
                 next = blocks.next(kernel);
             }
-            let half = next_start.half();
+            let next_valid = next_start.of_warp(rows_valid);
             if !F::SCALE_PLANE {
-                Scales::copy_of_rows::<F, WIDE>(thread, row, rows_valid, half);
+                Scales::copy_of_rows::<F, WIDE>(thread, next_valid);
             }
             copy::cp_async_commit_group();
             let converter = Converter::<F>::new(thread, lane, raw_scales);
@@ -91,47 +95,67 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Quer
                 copy::cp_async_wait_group::<5>();
                 taken = converter.take(0);
             }
-            let rows = Rows::of::<F>(thread, row, half);
+            let rows = Rows::staged::<F>(thread);
+            if !start.is_of_two() {
+                Rows::stage(thread, row, 1);
+            }
 
             if is_block {
-                unroll!(PART in 4 => {
-                    const NUMBER: u32 = PART as u32;
-                    place.part_free(NUMBER).wait_for_last();
-                    let to = place.part(NUMBER);
-                    // The next part's codes have come, or the RoPE elements.
-                    copy::cp_async_wait_group::<4>();
-                    let is_wrong = converter.convert(&mut taken, NUMBER, to);
-                    converter.convert_any(is_wrong, NUMBER, || valid, to);
-                    if NUMBER == VALUE_PARTS - 1 {
-                        place.probabilities_free().wait_for_last();
-                        if thread.lane() == 0 {
-                            memory::st_shared_u16(key_mask(thread, place), valid as u16);
+                let staged = || staged_rope::<F>(thread, place.number());
+                let keep_own = || {
+                    place.probabilities_free().wait_for_last();
+                    if thread.lane() == 0 {
+                        memory::st_shared_u16(key_mask(thread, place), valid as u16);
+                    }
+                    store_rope::<F>(thread, staged(), rope_tile(place).0);
+                };
+                if !converter.is_any() {
+                    unroll!(PART in 4 => {
+                        const NUMBER: u32 = PART as u32;
+                        place.part_free(NUMBER).wait_for_last();
+                        // The next part's codes have come, or the RoPE elements.
+                        copy::cp_async_wait_group::<4>();
+                        converter.convert(&mut taken, NUMBER, place.part(NUMBER));
+                        if NUMBER == VALUE_PARTS - 1 {
+                            converter.poison(&taken, staged);
+                            keep_own();
                         }
-                        let (tile, _) = rope_tile(place);
-                        store_rope::<F>(thread, staged_rope::<F>(thread, place.number()), tile);
+                        rows.copy_codes::<F, WIDE>(thread, lane, next_valid, NUMBER);
+                        fence::fence_proxy_async_shared();
+                        other.hand_over(thread, place, NUMBER, 0);
+                        converter.take_scales(&mut taken, NUMBER + 1);
+                        other.hand_over(thread, place, NUMBER, 1);
+                    });
+                } else {
+                    cold_path();
+                    let mut part = 0;
+                    while part < VALUE_PARTS {
+                        place.part_free(part).wait_for_last();
+                        copy::cp_async_wait_group::<4>();
+                        converter.convert_any(part, place.part(part));
+                        if part == VALUE_PARTS - 1 {
+                            keep_own();
+                        }
+                        rows.copy_codes::<F, WIDE>(thread, lane, next_valid, part);
+                        fence::fence_proxy_async_shared();
+                        other.hand_over(thread, place, part, 0);
+                        other.hand_over(thread, place, part, 1);
+                        part += 1;
                     }
-                    rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
-                    fence::fence_proxy_async_shared();
-                    other.hand_over(thread, place, NUMBER, 0);
-                    converter.take_scales(&mut taken, NUMBER + 1);
-                    other.hand_over(thread, place, NUMBER, 1);
-                    if NUMBER == VALUE_PARTS - 1 {
-                        other.hand_over_rope(thread, place);
-                    }
-                });
+                }
+                other.hand_over_rope(thread, place);
                 if !F::TAIL {
                     arrive(thread, place.tail_full());
                 }
                 place = place.next();
             } else {
                 let rows = rows.again();
-                unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, PART as u32); });
+                unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, next_valid, PART as u32); });
             }
             // The place before a segment's first block is its queries'.
             let next_place = place.number() + next_start.is_segment() as u32;
             let staged = staged_rope::<F>(thread, next_place);
-            let row_of = |token| token - thread.first_token::<F>();
-            rows.copy_rope::<F, WIDE>(thread, next_start.of_warp(rows_valid), staged, row_of);
+            rows.copy_rope::<F, WIDE>(thread, next_valid, staged, row_of);
             start = next_start;
             if start.is_segment() && !start.is_end() {
                 blocks.publish();

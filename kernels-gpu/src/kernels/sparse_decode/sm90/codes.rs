@@ -17,9 +17,13 @@ use core::hint::cold_path;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_TILES, TILE_BYTES, TILE_COLUMNS};
 use oximla_types::kernels::sparse_decode::{
-    MAX_SCALE_BYTES, SCALES_OFFSET, SparseDecodeParams, WARP_CODES_BYTES, WARP_PART_BYTES, WARP_SCALES_BYTES,
+    MAX_SCALE_BYTES, ROWS_OFFSET, SCALES_OFFSET, SparseDecodeParams, WARP_CODES_BYTES, WARP_PART_BYTES,
+    WARP_ROWS_BYTES, WARP_SCALES_BYTES,
 };
 use oximla_types::launch::WARP_THREADS;
+
+/// A NaN as bf16.
+const BF16_NAN: u16 = 0x7fff;
 
 /// Bytes of a chunk: one access of a thread.
 const CHUNK_BYTES: u32 = 16;
@@ -35,8 +39,10 @@ const fn chunks<F: Format>() -> usize {
     CHUNKS / F::CTAS as usize
 }
 
-/// Chunks of a lane that are on their way to registers while it converts another one.
-const AHEAD: usize = 2;
+/// Chunks of a part that are on their way to a lane's registers while it converts another one: as many as it has registers for.
+const fn ahead<F: Format>() -> usize {
+    if F::SHARES || F::PREFILL || F::SCALE_PLANE { 2 } else { 3 }
+}
 
 /// From a lane's token to that of its next chunk.
 const TOKEN_STEP: u32 = BLOCK_TOKENS_PER_WARP / CHUNKS as u32;
@@ -92,12 +98,13 @@ impl Share {
     /// What [`Rows`] say of the lane's `i`-th token.
     #[inline(always)]
     fn row<F: Format>(self, rows: &Rows, i: usize) -> u64 {
+        // The compiler sees that no index is too large.
         if self.step == TOKEN_STEP {
             rows.0[i]
         } else if self.token & TOKEN_STEP == 0 {
-            rows.0[2 * i]
+            rows.0[2 * i % CHUNKS]
         } else {
-            rows.0[2 * i + 1]
+            rows.0[(2 * i + 1) % CHUNKS]
         }
     }
 
@@ -149,25 +156,40 @@ impl Rows {
         Self([params.scopes[0].kv_cache; CHUNKS])
     }
 
-    /// Those of a warp's tokens of a block, of which each lane of a half of the warp knows the row of one.
+    /// Those of the warp's tokens of a block whose rows are staged.
     ///
     /// # Safety
-    /// The whole warp calls it.
+    /// They are.
     #[inline(always)]
-    pub unsafe fn of<F: Format>(thread: Thread, row: u64, half: u32) -> Self {
+    pub unsafe fn staged<F: Format>(thread: Thread) -> Self {
         let share = Share::new::<F>(thread, PART_TILES);
+        let from = staged_row(thread, share.token);
         let mut rows = [0; CHUNKS];
         unroll!(I in 4 => {
             if !F::SHARES || I < CHUNKS / 2 {
                 // SAFETY: as the caller promises.
-                let [low, high] = unsafe {
-                    let of_lane = half * BLOCK_TOKENS_PER_WARP + share.token(I);
-                    [warp::shfl_idx(row as u32, of_lane), warp::shfl_idx((row >> 32) as u32, of_lane)]
-                };
-                rows[I] = ((high as u64) << 32 | low as u64) + (share.chunk_of_row() * CHUNK_BYTES) as u64;
+                let row = unsafe { memory::ld_shared_u64(from + I as u32 * share.step * ROW_BYTES) };
+                rows[I] = row + (share.chunk_of_row() * CHUNK_BYTES) as u64;
             }
         });
         Self(rows)
+    }
+
+    /// Stages the rows of the warp's tokens of a block: those that the lanes of a half know.
+    ///
+    /// # Safety
+    /// The whole warp calls it, when it has read those before.
+    #[inline(always)]
+    pub unsafe fn stage(thread: Thread, row: u64, half: u32) {
+        let lane = thread.lane();
+        // SAFETY: as the caller promises.
+        unsafe {
+            warp::warp_sync();
+            if lane / BLOCK_TOKENS_PER_WARP == half {
+                memory::st_shared_u64(staged_row(thread, lane % BLOCK_TOKENS_PER_WARP), row);
+            }
+            warp::warp_sync();
+        }
     }
 
     /// The same, of which the compiler does not know that, so that addresses that follow from them are not kept in registers
@@ -177,13 +199,19 @@ impl Rows {
         Self(self.0.map(special::again_u64))
     }
 
-    /// Asks for a lane's chunks of a part, for the staging; any stand for those of tokens that there are not. One group of copies.
+    /// Asks for a lane's chunks of a part, for the staging: zeros where there is no token by the mask `valid`. One group of copies.
     ///
     /// # Safety
     /// What the cache has may be read. With `WIDE`, rows are aligned to 16 bytes, else to 8. Nobody uses the lane's places
     /// in the staging.
     #[inline(always)]
-    pub unsafe fn copy_codes<F: Format, const WIDE: bool>(&self, thread: Thread, lane: Lane, part: u32) {
+    pub unsafe fn copy_codes<F: Format, const WIDE: bool>(
+        &self,
+        thread: Thread,
+        lane: Lane,
+        valid: u32,
+        part: u32,
+    ) {
         let tiles = code_tiles::<F>(part);
         let share = Share::new::<F>(thread, tiles);
         let mut offset = (part * PART_TILES * TILE_COLUMNS) as u64;
@@ -195,7 +223,10 @@ impl Rows {
         unroll!(I in 4 => {
             if I < share.count {
                 // SAFETY: as the caller promises.
-                unsafe { copy_or_zeros::<WIDE>(lane.place(part, I), share.row::<F>(self, I) + offset, true) };
+                unsafe {
+                    let is_valid = share.flag(valid, I) != 0;
+                    copy_or_zeros::<WIDE>(lane.place(part, I), share.row::<F>(self, I) + offset, is_valid);
+                }
             }
         });
         copy::cp_async_commit_group();
@@ -266,6 +297,15 @@ unsafe fn copy_or_zeros<const WIDE: bool>(to: u32, from: u64, is_valid: bool) {
     }
 }
 
+/// Bytes of the address of a row.
+const ROW_BYTES: u32 = size_of::<u64>() as u32;
+
+/// Where the address of the row of a token of the warp is in the staging.
+#[inline(always)]
+fn staged_row(thread: Thread, token: u32) -> u32 {
+    thread.warp_staging(ROWS_OFFSET, WARP_ROWS_BYTES) + token * ROW_BYTES
+}
+
 /// Where the scales of a token of the warp are in the staging: of a scale plane's tokens there are those of a pair of blocks.
 #[inline(always)]
 fn staged_scales<F: Format>(thread: Thread, token: u32) -> u32 {
@@ -300,18 +340,24 @@ impl Scales {
         unsafe { copy::cp_async_8(staged_scales::<F>(thread, lane), scales, if is_valid { 8 } else { 0 }) };
     }
 
-    /// Asks for those of the tokens in whose rows they are, of a block that a half of the lanes knows, for the warp's staging.
+    /// Asks for those of the tokens in whose rows they are, for the warp's staging: zeros where there is no token by the mask `valid`.
     ///
     /// # Safety
-    /// As for [`Rows::copy_codes`].
+    /// As for [`Rows::copy_codes`]; the rows are staged.
     #[inline(always)]
-    pub unsafe fn copy_of_rows<F: Format, const WIDE: bool>(thread: Thread, row: u64, valid: u32, half: u32) {
+    pub unsafe fn copy_of_rows<F: Format, const WIDE: bool>(thread: Thread, valid: u32) {
         let lane = thread.lane();
-        if lane / BLOCK_TOKENS_PER_WARP == half {
-            let to = staged_scales::<F>(thread, lane % BLOCK_TOKENS_PER_WARP);
+        if lane < BLOCK_TOKENS_PER_WARP {
             let is_valid = thread.converts::<F>(lane) && valid >> lane & 1 != 0;
             // SAFETY: as the caller promises.
-            unsafe { copy_or_zeros::<WIDE>(to, row + F::RAW.scales_offset as u64, is_valid) };
+            unsafe {
+                let row = memory::ld_shared_u64(staged_row(thread, lane));
+                copy_or_zeros::<WIDE>(
+                    staged_scales::<F>(thread, lane),
+                    row + F::RAW.scales_offset as u64,
+                    is_valid,
+                );
+            }
         }
     }
 
@@ -379,6 +425,8 @@ pub struct Taken {
     chunks: [Chunk; CHUNKS],
     /// Of each chunk, a word of its token's [`Scales`], or what the short way makes of it.
     scales: [u32; CHUNKS],
+    /// One of the bits in [`FOUND`] is set if there was a NaN among the codes so far.
+    nan: u32,
 }
 
 /// What a lane knows to convert a block.
@@ -397,6 +445,16 @@ impl<F: Format> Converter<F> {
         Self { thread, lane, scales: Scales::of_raw::<F>(scales), format: PhantomData }
     }
 
+    /// Whether the block has to be converted by [`Self::convert_any`], as a scale is large.
+    ///
+    /// # Safety
+    /// The whole warp calls it.
+    #[inline(always)]
+    pub unsafe fn is_any(&self) -> bool {
+        // SAFETY: as the caller promises.
+        unsafe { warp::ballot(self.scales.large & FOUND != 0) != 0 }
+    }
+
     /// Takes the first chunks of a part, and all its scales. Nothing here waits for what it reads.
     ///
     /// # Safety
@@ -406,9 +464,10 @@ impl<F: Format> Converter<F> {
         let mut taken = Taken::default();
         // SAFETY: as the caller promises.
         unsafe {
-            unroll!(I in 2 => {
-                const { assert!(AHEAD == 2) };
-                self.take_codes(&mut taken, part, I);
+            unroll!(I in 4 => {
+                if I < ahead::<F>() {
+                    self.take_codes(&mut taken, part, I);
+                }
             });
             self.take_scales(&mut taken, part);
         }
@@ -444,22 +503,19 @@ impl<F: Format> Converter<F> {
         });
     }
 
-    /// Converts a part that was taken and stores it in the warp's rows of the part, at `to`: for tokens that there are not, any
-    /// finite values, as their probabilities are 0. Takes the next part's first chunks meanwhile. Tells whether what it has
-    /// stored is wrong, and [`Self::convert_any`] has to come next: so nothing here waits for the question.
+    /// Converts a part that was taken and stores it in the warp's rows of the part, at `to`: for tokens that there are not,
+    /// zeros. Takes the next part's first chunks meanwhile. What becomes of a NaN is wrong, but [`Self::poison`] comes later.
     ///
     /// # Safety
     /// The whole warp calls it. Nobody else uses the rows; the next part's codes have come, if it has any.
     #[inline(always)]
-    pub unsafe fn convert(&self, taken: &mut Taken, part: u32, to: u32) -> bool {
+    pub unsafe fn convert(&self, taken: &mut Taken, part: u32, to: u32) {
         let tiles = code_tiles::<F>(part);
         let share = Share::new::<F>(self.thread, tiles);
         // SAFETY: as the caller promises.
         unsafe {
             let first =
                 if tiles == PART_TILES { to + self.lane.values } else { first_row(share, self.thread, to) };
-            // A lane knows only which of its own token's scales are large.
-            let mut found = self.scales.large;
             unroll!(I in 4 => {
                 if I < share.count {
                     let word = taken.scales[I];
@@ -471,8 +527,8 @@ impl<F: Format> Converter<F> {
                     dequant::dequantise_16(taken.chunks[I], factor, |half, values| {
                         store_half(first, half, I as u32 * share.step, values)
                     });
-                    found |= dequant::find_nan(taken.chunks[I]);
-                    let later = I + AHEAD;
+                    taken.nan |= dequant::find_nan(taken.chunks[I]);
+                    let later = I + ahead::<F>();
                     if later < share.count {
                         self.take_codes(taken, part, later);
                     } else {
@@ -480,33 +536,46 @@ impl<F: Format> Converter<F> {
                     }
                 }
             });
-            warp::ballot(found & FOUND != 0) != 0
         }
     }
 
-    /// [`Self::convert`], if that is wrong, for any codes and any scales, of tokens that there are by the mask at `key_mask`.
-    /// They are taken from the staging anew, in a loop, of a count that ptxas does not know, as its instructions stand between
-    /// those of the short way.
+    /// When all parts are converted: if there was a NaN among the warp's codes, lets each of its tokens have a NaN among its RoPE
+    /// elements, whose rows are from `rows` on. As all scores of one token are NaN either way, so are the sums of all
+    /// probabilities and all outputs: it does not matter what the other tokens are, nor what has become of the code.
     ///
     /// # Safety
-    /// As there, with the codes still in the staging.
+    /// The whole warp calls it. The RoPE elements have come, and nobody else uses them.
     #[inline(always)]
-    pub unsafe fn convert_any(&self, is_wrong: bool, part: u32, valid: impl Fn() -> u32, to: u32) {
+    pub unsafe fn poison(&self, taken: &Taken, rows: impl Fn() -> u32) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            if warp::ballot(taken.nan & FOUND != 0) != 0 {
+                cold_path();
+                // Also those elements have come that other lanes have asked for.
+                warp::warp_sync();
+                let lane = self.thread.lane();
+                if lane < F::WARP_TOKENS {
+                    memory::st_shared_u16(rows() + TILE.row_offset(lane), BF16_NAN);
+                }
+                warp::warp_sync();
+            }
+        }
+    }
+
+    /// [`Self::convert`] for any codes and any scales. Codes are taken from the staging as they are needed, in a loop, as this
+    /// is rare.
+    ///
+    /// # Safety
+    /// As there, with the codes in the staging.
+    #[inline(always)]
+    pub unsafe fn convert_any(&self, part: u32, to: u32) {
         let share = Share::new::<F>(self.thread, code_tiles::<F>(part));
         // SAFETY: as the caller promises.
         unsafe {
-            let count = if is_wrong { share.count as u32 } else { 0 };
-            let mut i = 0;
+            let first = first_row(share, self.thread, to);
+            let (mut i, count) = (0, special::again(share.count as u32));
             while i < count {
-                cold_path();
-                let first = first_row(share, self.thread, to);
-                let valid = valid();
-                // No token, no NaN.
-                let codes = if share.flag(valid, i as usize) != 0 {
-                    memory::ld_shared_u32x4(self.lane.place(part, i as usize))
-                } else {
-                    [0; 4]
-                };
+                let codes = memory::ld_shared_u32x4(self.lane.place(part, i as usize));
                 let scale = self.scales.of::<F>(part, share.token(i as usize), share.tile);
                 dequant::dequantise_any_16(codes, scale, |half, values| {
                     store_half(first, half, i * share.step, values)

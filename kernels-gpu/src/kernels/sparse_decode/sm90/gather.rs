@@ -11,20 +11,21 @@ use crate::kernels::decode::segments::{Segment, Segments};
 use crate::kernels::decode::sm90::Decode;
 use crate::kernels::decode::sm90::queue;
 use crate::ptx::{memory, warp};
+use core::hint::cold_path;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, SEGMENT_BYTES};
 use oximla_types::kernels::sparse_decode::{
     BLOCKS_OFFSET, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, QUEUED_OFFSET, REQUEST_MASK, ScopeParams,
     SparseDecodeParams, WARP_BLOCKS_BYTES,
 };
-use oximla_types::schedule::{BLOCK_KEYS, Place};
+use oximla_types::schedule::{BLOCK_KEYS, BlockRange, Place};
 
 /// The CTA's blocks, one after the other, for a warp. Where it stands lies in shared memory, as the loads have no
 /// registers to spare: a [`Place`] in the CTA's segments, a [`Piece`], and the addresses of the segment's index lists.
 ///
 /// Warp 0 tells the other roles of a segment when the block before its first one is converted: its readers wait for what this
 /// warp has yet to convert.
-pub struct Blocks<F> {
+pub struct Blocks<F, const WIDE: bool> {
     /// Of the warp.
     thread: Thread,
     format: PhantomData<F>,
@@ -90,6 +91,23 @@ impl Start {
 
     /// What the second block of two begins: nothing.
     pub const SECOND: Self = Self(Self::SECOND_OF_TWO);
+
+    /// What the first block of a segment begins, or that it has none.
+    #[inline(always)]
+    fn of_segment(segment: &Segment) -> Self {
+        let empty = if segment.blocks.is_empty() { Self::EMPTY } else { 0 };
+        Self(Self::SEGMENT | segment.request | empty)
+    }
+
+    /// The same for all lanes, which may tell different caches.
+    ///
+    /// # Safety
+    /// The whole warp calls it.
+    #[inline(always)]
+    pub unsafe fn uniform<F: Format, const WIDE: bool>(self) -> Self {
+        // SAFETY: as the caller promises.
+        Self(unsafe { of_warp::<F, WIDE>(self.0) })
+    }
 
     /// The same, of whose segment the other roles know.
     #[inline(always)]
@@ -195,7 +213,7 @@ fn stand_in(thread: Thread, tokens: u32) -> u32 {
     thread.number().min(tokens - 1)
 }
 
-impl<F: Format> Blocks<F> {
+impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
     /// Before the first block.
     ///
     /// # Safety
@@ -233,49 +251,70 @@ impl<F: Format> Blocks<F> {
     /// As for [`Self::next`].
     #[inline(always)]
     pub unsafe fn find(&mut self, kernel: &Sparse<'_, F>) -> Found {
-        let (params, thread) = (kernel.params, self.thread);
-        let (number, lane) = (thread.warp(), thread.lane());
-        let mut start = 0;
+        let thread = self.thread;
+        let mut start = Start(0);
         // SAFETY: as the caller promises.
         unsafe {
             let mut piece = Piece::load(thread);
-            if piece.key >= piece.end {
-                // The kernel made anew, so that the loop need not keep what only this takes.
-                let mut segments = kernel.again().segments_from(load_place(thread));
-                let segment = segments.next();
-                store_place(thread, segments.place());
-                if number == 0 && lane == 0 {
-                    queue::store(segment, pending(thread, piece.segments));
-                }
-                piece.segments += 1;
-                let Some(Segment { request, len, blocks, .. }) = segment else {
-                    return Found::without_keys(Start::END);
-                };
-                start = Start::SEGMENT | request;
-                if blocks.is_empty() {
-                    piece.store(thread);
-                    return Found::without_keys(Start(start | Start::EMPTY));
-                }
-                let (batch, _) = divide(request, &params.queries);
-                let first_keys = Queries(params).scope_keys(0, batch);
-                store_lists(thread, params, request, first_keys);
-                // Only the request's last block may have fewer keys.
-                let behind = blocks.end * BLOCK_KEYS;
-                let end = if behind < len { behind } else { len };
-                piece = Piece { key: blocks.begin * BLOCK_KEYS, end, first_keys, ..piece };
+            if of_warp::<F, WIDE>(u32::from(piece.key >= piece.end)) != 0 {
+                (start, piece) = self.next_segment(kernel, piece.segments);
             }
-            let Piece { key, end, first_keys, .. } = piece;
-            let (half, token) = (lane / BLOCK_TOKENS_PER_WARP, lane % BLOCK_TOKENS_PER_WARP);
-            let position = key + half * BLOCK_KEYS + number * BLOCK_TOKENS_PER_WARP + token;
-            piece.key += 2 * BLOCK_KEYS;
+            let mut found = Found::without_keys(start);
+            if !start.is_empty() {
+                let Piece { key, end, first_keys, .. } = piece;
+                let (half, token) =
+                    (thread.lane() / BLOCK_TOKENS_PER_WARP, thread.lane() % BLOCK_TOKENS_PER_WARP);
+                let position = key + half * BLOCK_KEYS + thread.warp() * BLOCK_TOKENS_PER_WARP + token;
+                piece.key += 2 * BLOCK_KEYS;
+                let mut flags = start.0;
+                if key + BLOCK_KEYS < end {
+                    flags |= Start::OF_TWO;
+                }
+                if position < end && position >= first_keys {
+                    flags |= Start::SECOND_SCOPE;
+                }
+                found = Found { start: Start(flags), position, end };
+            }
             piece.store(thread);
-            if key + BLOCK_KEYS < end {
-                start |= Start::OF_TWO;
+            found
+        }
+    }
+
+    /// The next segment, of which the CTA has had so many: what its first block begins, and its keys. It is pending then.
+    ///
+    /// # Safety
+    /// As for [`Self::next`].
+    #[inline(always)]
+    unsafe fn next_segment(&self, kernel: &Sparse<'_, F>, segments: u32) -> (Start, Piece) {
+        cold_path();
+        let (params, thread) = (kernel.params, self.thread);
+        let mut piece = Piece { key: 0, end: 0, first_keys: 0, segments: segments + 1 };
+        // SAFETY: as the caller promises.
+        unsafe {
+            // The kernel made anew, so that the loop need not keep what only this takes.
+            let mut place = kernel.again().segments_from(load_place(thread));
+            let segment = place.next();
+            store_place(thread, place.place());
+            if thread.number() == 0 {
+                queue::store(segment, pending(thread, segments));
             }
-            if position < end && position >= first_keys {
-                start |= Start::SECOND_SCOPE;
+            // Of the first lane, where ptxas is to know that all go the same way.
+            let start =
+                segment.map_or(Start::END, |segment| Start::of_segment(&segment)).uniform::<F, WIDE>();
+            if start.is_empty() {
+                return (start, piece);
             }
-            Found { start: Start(start), position, end }
+            let request = start.request();
+            let (len, blocks) = segment
+                .map_or((0, BlockRange { begin: 0, end: 0 }), |Segment { len, blocks, .. }| (len, blocks));
+            let (batch, _) = divide(request, &params.queries);
+            let first_keys = Queries(params).scope_keys(0, batch);
+            store_lists(thread, params, request, first_keys);
+            // Only the request's last block may have fewer keys.
+            let behind = blocks.end * BLOCK_KEYS;
+            let end = if behind < len { behind } else { len };
+            piece = Piece { key: blocks.begin * BLOCK_KEYS, end, first_keys, ..piece };
+            (start, piece)
         }
     }
 
@@ -314,9 +353,9 @@ impl<F: Format> Blocks<F> {
     #[inline(always)]
     pub unsafe fn publish(&mut self) {
         let thread = self.thread;
-        if thread.warp() == 0 {
-            // SAFETY: the first lane has stored what is pending; the number is the warp's.
-            unsafe {
+        // SAFETY: the first lane has stored what is pending; the number is the warp's.
+        unsafe {
+            if of_warp::<F, WIDE>(thread.warp()) == 0 {
                 warp::warp_sync();
                 let number = memory::ld_shared_u32(queued(thread));
                 queue::write_stored::<Sparse<F>>(number, pending(thread, number), thread.lane());
@@ -391,6 +430,16 @@ unsafe fn store_for_warp(thread: Thread, address: u32, words: [u32; 4]) {
             memory::st_shared_u32x4(address, words);
         }
     }
+}
+
+/// What is the same for all lanes: from the first one, where ptxas is to know that ([`Decode::UNIFORM_LOADS`]).
+///
+/// # Safety
+/// The whole warp calls it.
+#[inline(always)]
+unsafe fn of_warp<F: Format, const WIDE: bool>(value: u32) -> u32 {
+    // SAFETY: as the caller promises.
+    if F::UNIFORM && WIDE { unsafe { warp::shfl_idx(value, 0) } } else { value }
 }
 
 /// Where the warp's place in the segments is.

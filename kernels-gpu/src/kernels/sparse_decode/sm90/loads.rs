@@ -8,10 +8,11 @@ use crate::attention::divide::divide;
 use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;
 use crate::kernels::decode::sm90::keys::{BlockPlace, Phase};
-use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS, queries};
+use crate::kernels::decode::sm90::{Decode, TILE, WARPGROUP_WARPS, queries};
 use crate::ptx::{copy, memory, special, warp};
-use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, THREADS, TILE_BYTES};
-use oximla_types::kernels::sparse_decode::PLAN;
+use core::hint::cold_path;
+use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_BYTES, THREADS, TILE_BYTES, VALUE_PARTS};
+use oximla_types::kernels::sparse_decode::{PART_SLOTS, PLAN};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
 /// Runs the role where no cluster shares the keys; `segments` are the CTA's. With `WIDE`, the rows of all caches are aligned to 16 bytes, else to 8.
@@ -24,29 +25,31 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
     unsafe {
         let thread = Thread::this::<F>();
-        let mut blocks = Blocks::<F>::new(thread, segments);
+        let mut blocks = Blocks::<F, WIDE>::new(thread, segments);
         let lane = Lane::this::<F>(thread);
         let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
         // The first time around, there is no block yet, but the first one is asked for.
         let (mut start, mut rows) = (Start::NONE, Rows::none(params));
         let first = blocks.find(kernel);
         blocks.publish();
-        if first.start.is_end() {
+        let begins = first.start.uniform::<F, WIDE>();
+        if begins.is_end() {
             return;
         }
         special::griddepcontrol_wait();
         // The indices are on their way while the copy engine is asked for queries.
         let mut next = blocks.ask_published(first);
-        if !first.start.is_empty() {
-            place = load_queries(kernel, first.start, place);
+        if !begins.is_empty() {
+            place = load_queries(kernel, begins, place);
         }
         // Of the blocks that are asked for each lane of a half knows a row.
-        let (mut row, mut rows_valid) = (params.scopes[0].kv_cache, 0);
+        let mut rows_valid = 0;
         while !start.is_end() {
             // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part, its
             // RoPE elements, between those of the block before and of the next. Groups that may still be under way are those
             // behind what is waited for.
             let is_block = !start.is_empty();
+            let thread = if F::UNIFORM { thread.anew() } else { thread };
             let mut raw_scales = RawScales::default();
             if is_block {
                 copy::cp_async_wait_group::<4>();
@@ -70,56 +73,79 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             }
             warp::warp_sync();
 
-            let mut next_start = Start::SECOND;
+            let (mut next_start, mut row) = (Start::SECOND, 0);
             if !start.is_of_two() {
                 // The indices have come during the last blocks.
                 let (token, valid) = next.token::<F>(params, thread);
-                (row, rows_valid, next_start) = (token.row, valid, next.start);
+                (row, rows_valid, next_start) = (token.row, valid, next.start.uniform::<F, WIDE>());
+                Rows::stage(thread, row, 0);
                 if F::SCALE_PLANE {
                     Scales::copy_of_plane::<F>(thread, token.scales, valid);
                 }
                 next = blocks.next(kernel);
             }
-            let half = next_start.half();
+            let next_valid = next_start.of_warp(rows_valid);
             if !F::SCALE_PLANE {
-                Scales::copy_of_rows::<F, WIDE>(thread, row, rows_valid, half);
+                Scales::copy_of_rows::<F, WIDE>(thread, next_valid);
             }
             copy::cp_async_commit_group();
-            rows = Rows::of::<F>(thread, row, half);
+            rows = Rows::staged::<F>(thread);
+            if !start.is_of_two() {
+                Rows::stage(thread, row, 1);
+            }
 
             // All parts in a row, not in a loop: a jump takes longer than to read on, and the copies' addresses differ by
             // constants, so that no register of one is written while an earlier copy has yet to read it.
             if is_block {
                 copy::cp_async_wait_group::<5>();
                 let converter = Converter::<F>::new(thread, lane, raw_scales);
-                let mut taken = converter.take(0);
-                unroll!(PART in 4 => {
-                    const NUMBER: u32 = PART as u32;
-                    place.part_free(NUMBER).wait_for_last();
-                    let to = place.part(NUMBER);
-                    // The next part's codes have come.
-                    copy::cp_async_wait_group::<4>();
-                    let is_wrong = converter.convert(&mut taken, NUMBER, to);
-                    converter.take_scales(&mut taken, NUMBER + 1);
-                    let key_mask = key_mask(thread, place);
-                    let valid = || memory::ld_shared_u16(key_mask);
-                    converter.convert_any(is_wrong, NUMBER, valid, to);
-                    if NUMBER < F::WHOLE_PARTS {
-                        arrive(thread, place.part_full(NUMBER));
+                let rope_rows = || {
+                    let tile = if F::TAIL { place.tail() } else { place.part(F::WHOLE_PARTS) + TILE_BYTES };
+                    tile + TILE.row_offset(thread.key(0))
+                };
+                if !converter.is_any() {
+                    const { assert!(PART_SLOTS.is_multiple_of(VALUE_PARTS), "a block's parts lie in a row") };
+                    let mut taken = converter.take(0);
+                    let parts = place.part(0);
+                    unroll!(PART in 4 => {
+                        const NUMBER: u32 = PART as u32;
+                        place.part_free(NUMBER).wait_for_last();
+                        // The next part's codes have come.
+                        copy::cp_async_wait_group::<4>();
+                        converter.convert(&mut taken, NUMBER, parts + NUMBER * PART_BYTES);
+                        converter.take_scales(&mut taken, NUMBER + 1);
+                        if NUMBER < F::WHOLE_PARTS {
+                            arrive(thread, place.part_full(NUMBER));
+                        }
+                        rows.copy_codes::<F, WIDE>(thread, lane, next_valid, NUMBER);
+                    });
+                    copy::cp_async_wait_group::<5>();
+                    converter.poison(&taken, rope_rows);
+                } else {
+                    cold_path();
+                    // Of a number that ptxas does not know, so that it computes no addresses ahead for what is rare.
+                    let mut next = 0;
+                    while next < VALUE_PARTS {
+                        let part = special::again(next);
+                        place.part_free(part).wait_for_last();
+                        copy::cp_async_wait_group::<4>();
+                        converter.convert_any(part, place.part(part));
+                        if part < F::WHOLE_PARTS {
+                            arrive(thread, place.part_full(part));
+                        }
+                        rows.copy_codes::<F, WIDE>(thread, lane, next_valid, part);
+                        next += 1;
                     }
-                    rows.copy_codes::<F, WIDE>(thread, lane, NUMBER);
-                });
-            } else {
-                let rows = rows.again();
-                unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, PART as u32); });
-            }
-            if is_block {
-                copy::cp_async_wait_group::<5>();
+                    copy::cp_async_wait_group::<5>();
+                }
                 if !F::TAIL {
                     arrive(thread, place.part_full(F::WHOLE_PARTS));
                 }
                 arrive(thread, place.tail_full());
                 place = place.next();
+            } else {
+                let rows = rows.again();
+                unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, next_valid, PART as u32); });
             }
             start = next_start;
             if start.is_segment() && !start.is_end() {
@@ -184,6 +210,17 @@ impl Thread {
         let rank = if F::SHARES { special::cluster_rank() * RANK } else { 0 };
         let thread = unsafe { warp::shfl_bfly::<0>(special::thread_x() | rank) };
         Self { shared: special::dynamic_shared(), thread }
+    }
+
+    /// The same, of which ptxas does not know that, so that it does not compute all that follows from it before a loop and keep it in
+    /// registers.
+    ///
+    /// # Safety
+    /// The whole warp calls it.
+    #[inline(always)]
+    pub unsafe fn anew(self) -> Self {
+        // SAFETY: as the caller promises.
+        Self { thread: unsafe { warp::shfl_bfly::<0>(self.thread) }, ..self }
     }
 
     /// Its number in the warpgroup.

@@ -7,16 +7,20 @@
 //! | values odd   | 2         | 160       |
 //! | loads        | 3         | 80        |
 //!
+//! Where ptxas spills else, some kernels move eight registers between scores and loads (`REGISTERS_MOVED`).
+//!
 //! Each warp of the loads sees to 16 tokens of each block by itself, and no barrier is needed on their way:
 //!
-//! 1. `gather.rs`: the indices of the next two blocks are asked for ahead; when they have come, they become addresses.
+//! 1. `gather.rs`: the indices of the next two blocks are asked for ahead; when they have come, they become addresses of rows, which
+//!    all lanes read from the staging.
 //! 2. `codes.rs`: `cp.async` brings the next block's codes to the warp's staging, a part at a time. A part's place is free as
 //!    soon as the current block's part is converted, so that about a block of raw bytes is on its way at all times. A lane
 //!    converts what it has copied itself, and stores it where the scores and values want it. While it converts 16 codes, the
 //!    next ones are on their way from the staging to registers.
 //! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile; in a cluster
 //!    by the staging.
-//! 4. The scales go by the staging into registers of the lanes, which exchange them.
+//! 4. The scales go by the staging into registers of the lanes, which exchange them. A block with a large scale takes a way of its own.
+//! 5. Whether there was a NaN among a block's codes is asked when all are converted: then the RoPE elements tell the scores.
 //!
 //! With an even number of tiles of heads, and rows aligned to 16 bytes, two neighbouring ones are a cluster (`cluster.rs`): each CTA
 //! converts half of the keys of each block and hands them over to the other one. The staging of codes is then half as large, and
@@ -47,8 +51,8 @@ use oximla_types::kernels::decode::{
 };
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
-    LOADS_REGISTERS, PLAN, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES, SparseDecodeParams,
-    V32_CLUSTER_REGISTERS_MOVED,
+    LOADS_REGISTERS, MODEL1_REGISTERS_MOVED, PLAN, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES,
+    SparseDecodeParams, V32_CLUSTER_REGISTERS_MOVED,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
@@ -70,6 +74,8 @@ pub trait Format {
     const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS;
     /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
     const SHARES: bool = Self::CTAS > 1;
+    /// See [`Decode::UNIFORM_LOADS`]. So chosen that ptxas spills nothing.
+    const UNIFORM: bool = Self::SCALE_PLANE || Self::SHARES && !Self::PREFILL;
     /// Parts that are codes alone.
     const WHOLE_PARTS: u32 = VALUE_PARTS - 1 + Self::TAIL as u32;
 }
@@ -199,6 +205,8 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
             0 => {
                 if F::SHARES && !F::SCALE_PLANE {
                     special::setmaxnreg_dec::<{ SCORES_REGISTERS + V32_CLUSTER_REGISTERS_MOVED }>();
+                } else if F::SCALE_PLANE && !F::SHARES && !F::PREFILL {
+                    special::setmaxnreg_dec::<{ SCORES_REGISTERS - MODEL1_REGISTERS_MOVED }>();
                 } else {
                     special::setmaxnreg_dec::<SCORES_REGISTERS>();
                 }
@@ -222,6 +230,8 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
                 meet();
                 if F::SHARES && !F::SCALE_PLANE {
                     special::setmaxnreg_dec::<{ LOADS_REGISTERS - V32_CLUSTER_REGISTERS_MOVED }>();
+                } else if F::SCALE_PLANE && !F::SHARES && !F::PREFILL {
+                    special::setmaxnreg_dec::<{ LOADS_REGISTERS + MODEL1_REGISTERS_MOVED }>();
                 } else {
                     special::setmaxnreg_dec::<LOADS_REGISTERS>();
                 }
@@ -249,14 +259,7 @@ impl<'a, F: Format> Sparse<'a, F> {
     #[inline(always)]
     unsafe fn new(params: &'a SparseDecodeParams, q_map: u64) -> Self {
         // SAFETY: as the caller promises.
-        let cta = unsafe {
-            if F::SHARES && F::TAIL && !F::PREFILL {
-                // Registers are a matter of luck: with the other one the loads take 3 % longer, which do not even use it.
-                Cta::new(&params.decode, false)
-            } else {
-                Cta::of_single_tokens(&params.decode)
-            }
-        };
+        let cta = unsafe { Cta::of_single_tokens(&params.decode) };
         Self { cta, params, q_map, format: PhantomData }
     }
 
@@ -316,6 +319,8 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const MAX_LOGITS: bool = F::PREFILL;
     // So chosen that ptxas spills nothing in any of the kernels.
     const KEEPS_CHUNKS: bool = !F::PREFILL || F::SHARES || F::SCALE_PLANE;
+    const SPARES_REGISTERS: bool = F::SHARES && F::TAIL;
+    const UNIFORM_LOADS: bool = F::UNIFORM;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
