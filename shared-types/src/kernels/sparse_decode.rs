@@ -32,13 +32,9 @@ pub const SCORES_REGISTERS: u32 = 112;
 /// Registers of a thread of the loads warpgroup.
 pub const LOADS_REGISTERS: u32 = 80;
 
-/// Registers that threads of the loads have more, and those of the scores fewer, in MODEL1 decode without clusters: the scores
-/// have a query tile fewer in registers than with V3.2, and ptxas spills some of the loads else.
-pub const MODEL1_REGISTERS_MOVED: u32 = 8;
-
-/// Registers that threads of the scores have more, and those of the loads fewer, where two CTAs share the keys of a V3.2 cache:
-/// ptxas spills some else.
-pub const V32_CLUSTER_REGISTERS_MOVED: u32 = 8;
+/// Registers that threads of the scores have more, and those of the loads fewer, or the other way round, in kernels of which ptxas
+/// spills some else.
+pub const REGISTERS_MOVED: u32 = 8;
 
 /// The shortest piece of the work line, in blocks, where the longest request takes `longest` units of it. To gather and convert a
 /// block takes longer than to load another partial result, as long as those of a request are loaded all at once.

@@ -432,7 +432,8 @@ unsafe fn store_for_warp(thread: Thread, address: u32, words: [u32; 4]) {
     }
 }
 
-/// What is the same for all lanes: from the first one, where ptxas is to know that ([`Decode::UNIFORM_LOADS`]).
+/// What is the same for all lanes: from the first one, where ptxas is to know that ([`Decode::UNIFORM_LOADS`]). Not where rows are
+/// aligned to 8 bytes only, which is rare: ptxas has less to allocate registers for.
 ///
 /// # Safety
 /// The whole warp calls it.

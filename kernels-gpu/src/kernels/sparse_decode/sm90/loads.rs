@@ -42,7 +42,7 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
         if !begins.is_empty() {
             place = load_queries(kernel, begins, place);
         }
-        // Of the blocks that are asked for each lane of a half knows a row.
+        // Which lanes have looked up a token: a half of them those of each of two blocks.
         let mut rows_valid = 0;
         while !start.is_end() {
             // Copies are waited for in the order in which they were asked for: a block's scales, its codes part by part, its

@@ -51,8 +51,8 @@ use oximla_types::kernels::decode::{
 };
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
-    LOADS_REGISTERS, MODEL1_REGISTERS_MOVED, PLAN, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES,
-    SparseDecodeParams, V32_CLUSTER_REGISTERS_MOVED,
+    LOADS_REGISTERS, PLAN, REGISTERS_MOVED, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES,
+    SparseDecodeParams,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
@@ -74,6 +74,10 @@ pub trait Format {
     const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS;
     /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
     const SHARES: bool = Self::CTAS > 1;
+    /// Whether the scores have [`REGISTERS_MOVED`] more, and the loads fewer: with V3.2 they keep a query tile more there.
+    const SCORES_HAVE_MORE: bool = Self::SHARES && !Self::SCALE_PLANE;
+    /// Whether the loads have them, and the scores fewer.
+    const LOADS_HAVE_MORE: bool = Self::SCALE_PLANE && !Self::SHARES && !Self::PREFILL;
     /// See [`Decode::UNIFORM_LOADS`]. So chosen that ptxas spills nothing.
     const UNIFORM: bool = Self::SCALE_PLANE || Self::SHARES && !Self::PREFILL;
     /// Parts that are codes alone.
@@ -203,10 +207,10 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
         let kernel = || Sparse::<F>::new(params, q_map);
         match role {
             0 => {
-                if F::SHARES && !F::SCALE_PLANE {
-                    special::setmaxnreg_dec::<{ SCORES_REGISTERS + V32_CLUSTER_REGISTERS_MOVED }>();
-                } else if F::SCALE_PLANE && !F::SHARES && !F::PREFILL {
-                    special::setmaxnreg_dec::<{ SCORES_REGISTERS - MODEL1_REGISTERS_MOVED }>();
+                if F::SCORES_HAVE_MORE {
+                    special::setmaxnreg_dec::<{ SCORES_REGISTERS + REGISTERS_MOVED }>();
+                } else if F::LOADS_HAVE_MORE {
+                    special::setmaxnreg_dec::<{ SCORES_REGISTERS - REGISTERS_MOVED }>();
                 } else {
                     special::setmaxnreg_dec::<SCORES_REGISTERS>();
                 }
@@ -228,10 +232,10 @@ pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64
                 }
                 let segments = kernel().segments(thread % WARP_THREADS);
                 meet();
-                if F::SHARES && !F::SCALE_PLANE {
-                    special::setmaxnreg_dec::<{ LOADS_REGISTERS - V32_CLUSTER_REGISTERS_MOVED }>();
-                } else if F::SCALE_PLANE && !F::SHARES && !F::PREFILL {
-                    special::setmaxnreg_dec::<{ LOADS_REGISTERS + MODEL1_REGISTERS_MOVED }>();
+                if F::SCORES_HAVE_MORE {
+                    special::setmaxnreg_dec::<{ LOADS_REGISTERS - REGISTERS_MOVED }>();
+                } else if F::LOADS_HAVE_MORE {
+                    special::setmaxnreg_dec::<{ LOADS_REGISTERS + REGISTERS_MOVED }>();
                 } else {
                     special::setmaxnreg_dec::<LOADS_REGISTERS>();
                 }
