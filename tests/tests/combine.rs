@@ -82,7 +82,7 @@ fn run(ptx: &str, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>)
         attn_sink_stride: 0,
         queries: Divisor::new(1),
         equal: EqualSplit::UNKNOWN,
-        reserved: 0,
+        is_scheduled: 0,
     };
     let what = Launch {
         entry: BF16.entry,

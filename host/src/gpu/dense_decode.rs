@@ -16,11 +16,11 @@ use oximla_types::kernels::decode::{
     DecodeParams, GridShape, HEAD_DIM_V, QueryTiling, TILE_COLUMNS, TILE_ROWS,
 };
 use oximla_types::kernels::dense_decode::{
-    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_WITHOUT_TAIL,
+    self as contract, DenseDecodeParams, HEAD_DIM, HEAD_DIM_WITHOUT_TAIL, ScheduleLayout,
 };
 use oximla_types::kernels::sparse_decode::Divisor;
 use oximla_types::schedule::{
-    BLOCK_KEYS, Determinism, EqualSplit, MAX_TOTAL_WORK, MIN_CHUNK, Place, REQUEST_OVERHEAD,
+    BLOCK_KEYS, Determinism, EqualSplit, MAX_TOTAL_WORK, MIN_CHUNK, REQUEST_OVERHEAD,
 };
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -37,6 +37,16 @@ pub(crate) struct DensePlan {
     schedule: Kernel,
     shape: GridShape,
     workspace: PartialsPlan,
+}
+
+/// A schedule that [`DensePlan::schedule`] has enqueued.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    /// Of its memory.
+    pub(crate) address: u64,
+    /// Whether no decode has been enqueued behind it yet. The first one begins when it has ended; those behind that one need not
+    /// wait for it any more.
+    pub(crate) is_new: bool,
 }
 
 impl DensePlan {
@@ -88,7 +98,11 @@ impl DensePlan {
     }
 
     pub(crate) fn schedule_bytes(&self) -> usize {
-        self.shape.partitions as usize * size_of::<Place>()
+        self.schedule_layout().bytes as usize
+    }
+
+    fn schedule_layout(&self) -> ScheduleLayout {
+        ScheduleLayout::new(self.problem.batch as u32, self.shape.partitions)
     }
 
     pub(crate) fn kernel(&self) -> &'static str {
@@ -100,7 +114,7 @@ impl DensePlan {
         self.device.driver.check_stream(stream.0)
     }
 
-    /// Writes each partition's place to `memory`. The view of the lengths is checked.
+    /// Writes the schedule to `memory`. The view of the lengths is checked.
     pub(crate) fn schedule(
         &self,
         stream: &Stream,
@@ -133,11 +147,11 @@ impl DensePlan {
         }
     }
 
-    /// `places` is the address of what [`Self::schedule`] wrote, 0 without a schedule.
+    /// A schedule brings the lengths with it.
     pub(crate) fn run<T: Half>(
         &self,
         stream: &Stream,
-        places: u64,
+        schedule: Option<Schedule>,
         inputs: &DenseDecodeInputs<'_, T>,
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
@@ -159,9 +173,15 @@ impl DensePlan {
         }
 
         let partial = self.workspace.at(workspace.address);
-        let scheduled = self.schedule_params(&inputs.cache_seqlens);
+        let mut scheduled = self.schedule_params(&inputs.cache_seqlens);
+        let mut known = partial;
+        if let Some(Schedule { address, .. }) = schedule {
+            let layout = self.schedule_layout();
+            scheduled.decode.places = address + layout.places;
+            (scheduled.cache_seqlens, scheduled.cache_seqlens_stride) = (address + layout.lens, 1);
+            known.splits = address + layout.splits;
+        }
         let decode = DecodeParams {
-            places,
             out: out.address,
             lse: lse.address,
             partial,
@@ -187,7 +207,7 @@ impl DensePlan {
             ..scheduled
         };
         let combine = CombineParams {
-            partial,
+            partial: known,
             out: decode.out,
             lse: decode.lse,
             out_strides: decode.out_strides,
@@ -202,10 +222,13 @@ impl DensePlan {
             attn_sink_stride: 0,
             queries: Divisor::new(1),
             equal: EqualSplit::UNKNOWN,
-            reserved: 0,
+            is_scheduled: schedule.is_some().into(),
         };
-        let decode_grid =
-            Grid { ctas: [self.shape.columns, self.shape.partitions], cluster: self.shape.cluster() };
+        let decode_grid = Grid {
+            ctas: [self.shape.columns, self.shape.partitions],
+            cluster: self.shape.cluster(),
+            overlaps: !schedule.is_some_and(|schedule| schedule.is_new),
+        };
         let combine_grid = Grid::of([combine.ctas, 1]);
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and

@@ -19,12 +19,15 @@ pub(crate) struct Grid {
     pub(crate) ctas: [u32; 2],
     /// CTAs of a cluster, neighbours along x; 1 for none. Divides the CTAs along x.
     pub(crate) cluster: u32,
+    /// Whether they may begin while earlier launches of the stream run: kernels wait for those by themselves
+    /// (`griddepcontrol.wait`), but for what they read of a schedule.
+    pub(crate) overlaps: bool,
 }
 
 impl Grid {
-    /// CTAs without clusters.
+    /// CTAs without clusters, which may overlap earlier launches.
     pub(super) fn of(ctas: [u32; 2]) -> Self {
-        Self { ctas, cluster: 1 }
+        Self { ctas, cluster: 1, overlaps: true }
     }
 }
 

@@ -196,7 +196,7 @@ impl SparsePlan {
         };
         let driver = &*self.device.driver;
         let cluster = decode_kernel.contract.cluster;
-        let grid = Grid { ctas: [self.shape.columns, self.shape.partitions], cluster };
+        let grid = Grid { cluster, ..Grid::of([self.shape.columns, self.shape.partitions]) };
         // SAFETY: the parameters are the kernel's own type; the views promise live memory of the checked shapes, and the
         // kernel reaches no element outside them; the stream's maker promised a live one.
         unsafe { decode_kernel.launch(driver, stream.0, grid, &params)? };
@@ -220,7 +220,7 @@ impl SparsePlan {
             attn_sink_stride,
             queries,
             equal,
-            reserved: 0,
+            is_scheduled: 0,
         };
         // SAFETY: as above.
         unsafe { combine.launch(driver, stream.0, Grid::of([params.ctas, 1]), &params) }

@@ -7,6 +7,7 @@ use crate::{
 };
 use half::bf16;
 use oximla_types::schedule::Determinism;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The shape of a dense decode step.
 ///
@@ -82,6 +83,8 @@ pub struct DenseDecodePlanBuilder {
 pub struct DenseDecodeSchedule<'a> {
     memory: Workspace<'a>,
     key: ScheduleKey,
+    /// Whether a decode has been enqueued behind it.
+    is_used: AtomicBool,
 }
 
 /// Plans of which one's schedule serves the other have the same.
@@ -295,7 +298,7 @@ impl DenseDecodePlan {
                 plan.schedule(stream, cache_seqlens, &memory)?;
             }
         }
-        Ok(DenseDecodeSchedule { memory, key: self.schedule_key() })
+        Ok(DenseDecodeSchedule { memory, key: self.schedule_key(), is_used: AtomicBool::new(false) })
     }
 
     /// Computes the attention. On a GPU this enqueues at most two kernels and returns: nothing is allocated, nothing
@@ -316,13 +319,17 @@ impl DenseDecodePlan {
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
     ) -> Result<(), Error> {
-        self.run_at(stream, 0, inputs, outputs, workspace)
+        self.run_at(stream, None, inputs, outputs, workspace)
     }
 
     /// As [`Self::run`], with the division of the requests computed before: the same bits, a little sooner.
     ///
-    /// If `cache_seqlens` holds other lengths than when the schedule was computed, the outputs may be anything, but no
-    /// memory outside the tensors and the workspace is touched.
+    /// `cache_seqlens` is to hold the lengths that the schedule was computed of. On a GPU it is those that count, whatever it holds
+    /// by now.
+    ///
+    /// The first run with a schedule begins when all earlier work on the stream has ended. Later ones, as those without a
+    /// schedule, may begin while a launch before them ends, and then know already what to do. So runs on another stream are to
+    /// wait for the schedule there, by an event.
     ///
     /// # Errors
     /// As of [`Self::run`]; also for the schedule of a plan that divides requests otherwise.
@@ -336,15 +343,17 @@ impl DenseDecodePlan {
     ) -> Result<(), Error> {
         let (found, needed) = (format!("for {:?}", schedule.key), format!("for {:?}", self.schedule_key()));
         validate::require(schedule.key == self.schedule_key(), "schedule", found, needed)?;
-        self.run_at(stream, schedule.memory.address, inputs, outputs, workspace)
+        self.run_at(stream, Some(schedule), inputs, outputs, workspace)?;
+        // Not before it is enqueued: another thread's run could go ahead of it then.
+        schedule.is_used.store(true, Ordering::Release);
+        Ok(())
     }
 
-    /// `places` is the address of a schedule, 0 for none.
     #[cfg_attr(not(feature = "_gpu"), allow(unused_variables))]
     fn run_at<T: Half>(
         &self,
         stream: &Stream,
-        places: u64,
+        schedule: Option<&DenseDecodeSchedule<'_>>,
         inputs: &DenseDecodeInputs<'_, T>,
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
@@ -363,7 +372,11 @@ impl DenseDecodePlan {
                 plan.check_stream(stream)?;
                 self.check(inputs, outputs, Memory::Device)?;
                 workspace.check_memory(Memory::Device)?;
-                plan.run(stream, places, inputs, outputs, workspace)
+                let schedule = schedule.map(|schedule| crate::gpu::dense_decode::Schedule {
+                    address: schedule.memory.address,
+                    is_new: !schedule.is_used.load(Ordering::Acquire),
+                });
+                plan.run(stream, schedule, inputs, outputs, workspace)
             }
         }
     }

@@ -63,7 +63,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
     // The next decode waits for this kernel to finish, so it may start to wait at any time.
     special::griddepcontrol_launch_dependents();
     // Where the slices are known, the decode kernel is waited for when the first one is due.
-    if !params.equal.is_known() {
+    if !params.equal.is_known() && params.is_scheduled == 0 {
         special::griddepcontrol_wait();
     }
     let thread = special::thread_x();
@@ -118,7 +118,7 @@ fn record_address(number: u32) -> u32 {
     special::dynamic_shared() + SharedPlan::RECORDS + number * size_of::<SplitRecord>() as u32
 }
 
-/// The first slot of a request and its splits, as is known or the decode kernel says: none where it is not split, or has not its
+/// The first slot of a request and its splits, as is known or its record says: none where it is not split, or has not its
 /// partial results in the workspace.
 ///
 /// # Safety

@@ -76,10 +76,10 @@ pub struct CombineParams {
     /// Requests that are query tokens of one batch entry: 1, but for a sparse decode, whose query tokens have keys of their
     /// own.
     pub queries: Divisor,
-    /// How requests are divided, where their lengths are known; else the decode kernel's records tell.
+    /// How requests are divided, where their lengths are known; else records tell.
     pub equal: EqualSplit,
-    /// Zero; fills the struct to its alignment.
-    pub reserved: u32,
+    /// Where the records come from: 1 for a schedule that had been computed before the decode kernel began, 0 for that kernel.
+    pub is_scheduled: u32,
 }
 
 /// Base-2 logarithm of the slices of each row of a request of `splits` splits: as many as let a team load its splits at

@@ -1,11 +1,12 @@
 //! Dense MLA decode: what the host passes, and how the CTA uses its shared memory.
 
 use super::decode::{
-    DecodeParams, HEAD_DIM_V, MAX_CLUSTER, PART_TILES, SharedPlan, TAIL_TILE, TILE_COLUMNS, TURNS_THREADS,
-    TURNS_WARPGROUPS, TurnsPlan, VALUE_PARTS,
+    DecodeParams, HEAD_DIM_V, MAX_CLUSTER, PART_TILES, SharedPlan, SplitRecord, TAIL_TILE, TILE_COLUMNS,
+    TURNS_THREADS, TURNS_WARPGROUPS, TurnsPlan, VALUE_PARTS,
 };
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::launch::{LaunchContract, WARP_THREADS};
+use crate::schedule::Place;
 
 /// Elements of a query and of a key.
 pub const HEAD_DIM: u32 = 576;
@@ -65,6 +66,32 @@ pub struct DenseDecodeParams {
     /// Zero; fills the struct to its alignment.
     pub reserved: u32,
 }
+
+/// A schedule in memory: byte offsets from an address that is aligned to 16.
+///
+/// It tells all that decodes need to know of the requests' lengths, so that they need not wait for earlier kernels to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScheduleLayout {
+    /// The [`Place`] of each partition.
+    pub places: u64,
+    /// The [`SplitRecord`] of each request.
+    pub splits: u64,
+    /// Keys of each request, u32.
+    pub lens: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+}
+
+impl ScheduleLayout {
+    /// Of so many requests and partitions.
+    pub const fn new(requests: u32, partitions: u32) -> Self {
+        let splits = partitions as u64 * size_of::<Place>() as u64;
+        let lens = splits + requests as u64 * size_of::<SplitRecord>() as u64;
+        Self { places: 0, splits, lens, bytes: lens + requests as u64 * size_of::<u32>() as u64 }
+    }
+}
+
+const _: () = assert!(size_of::<Place>().is_multiple_of(size_of::<SplitRecord>()));
 
 const fn contract(entry: &'static str) -> LaunchContract {
     let contract = LaunchContract {

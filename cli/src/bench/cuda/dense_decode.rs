@@ -30,6 +30,7 @@ pub fn load(memory: &Memory, shape: &DenseDecodeShape) -> anyhow::Result<(Graphs
     let mut out = memory.output::<bf16>(&out_shape)?;
     let mut lse = memory.output::<f32>(&lse_shape)?;
     let mut workspace = memory.output::<u8>(&[plan.workspace_bytes()])?;
+    let mut schedule_memory = memory.output::<u8>(&[plan.schedule_bytes()])?;
 
     let stream = Stream::from(&*memory.stream);
     let inputs = DenseDecodeInputs {
@@ -46,8 +47,12 @@ pub fn load(memory: &Memory, shape: &DenseDecodeShape) -> anyhow::Result<(Graphs
         out: TensorViewMut::from_buffer("out", &mut out, out_shape)?,
         lse: TensorViewMut::from_buffer("lse", &mut lse, lse_shape)?,
     };
+    // Made beforehand, as those of the peers are: serving makes one for all layers.
+    let schedule =
+        plan.schedule(&stream, &inputs.cache_seqlens, Workspace::from_buffer(&mut schedule_memory))?;
     let graphs = Graphs::capture(&memory.stream, || {
-        Ok(plan.run(&stream, &inputs, &mut outputs, &mut Workspace::from_buffer(&mut workspace))?)
+        let mut workspace = Workspace::from_buffer(&mut workspace);
+        Ok(plan.run_scheduled(&stream, &schedule, &inputs, &mut outputs, &mut workspace)?)
     })?;
-    Ok((graphs, Box::new((q, kv_cache, block_table, cache_seqlens, out, lse, workspace))))
+    Ok((graphs, Box::new((q, kv_cache, block_table, cache_seqlens, out, lse, workspace, schedule_memory))))
 }

@@ -179,11 +179,10 @@ impl Driver for CudaDriver {
     ) -> Result<(), Error> {
         let function = self.module.function(kernel)?;
         let mut attributes = [
-            // Every kernel waits for the ones before it by itself, before it touches memory.
             sys::CUlaunchAttribute {
                 id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                 pad: [0; 4],
-                value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+                value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: grid.overlaps.into() },
             },
             sys::CUlaunchAttribute {
                 id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,

@@ -156,8 +156,8 @@ impl Driver for EmulatedDriver {
         map.encode().map(TensorMap).map_err(|error| failed("TensorMap::encode", error, None))
     }
 
-    /// Carries the launch out: it is finished on return. As on a GPU, it may begin while those before it run, and is
-    /// checked as one that does.
+    /// Carries the launch out: it is finished on return. Where it may begin while those before it run, it is checked as one that
+    /// does.
     unsafe fn launch(
         &self,
         kernel: Kernel,
@@ -175,9 +175,10 @@ impl Driver for EmulatedDriver {
             shared_bytes: kernel.contract.shared_bytes,
             parameters: &[parameters],
         };
+        let start = if grid.overlaps { Start::Programmatic } else { Start::AfterAll };
         let report = self
             .stream
-            .launch(&self.module, &self.memory, &launch, &self.options, Start::Programmatic)
+            .launch(&self.module, &self.memory, &launch, &self.options, start)
             .map_err(|error| failed("launch", error, Some(entry)))?;
         let diagnostics = report.diagnostics.clone();
         if let Some(reports) = &self.reports {

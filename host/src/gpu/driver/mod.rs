@@ -25,8 +25,7 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Encodes a tensor map. A computation on the host: nothing is allocated or launched.
     fn encode(&self, tensor: &HalfTensor4) -> Result<TensorMap, Error>;
 
-    /// Enqueues the CTAs of `grid` of a kernel, under its contract, with `parameters` as its one parameter. They may begin while
-    /// earlier launches of the stream run: kernels wait for those by themselves (`griddepcontrol.wait`).
+    /// Enqueues the CTAs of `grid` of a kernel, under its contract, with `parameters` as its one parameter.
     ///
     /// # Safety
     /// The parameters are of the kernel's own type, their addresses are live until the kernel is done, and the stream

@@ -6,7 +6,7 @@ use crate::attention::unroll;
 use crate::ptx::{memory, special, warp};
 use oximla_types::kernels::decode::{DecodeParams, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
-use oximla_types::schedule::{self, BlockRange, Cursor, Place, SplitKv, Workload};
+use oximla_types::schedule::{self, BlockRange, Cursor, Place, SlotRange, SplitKv, Workload};
 
 /// How many keys the requests have.
 pub trait Requests: Copy {
@@ -136,6 +136,42 @@ pub unsafe fn find(params: &DecodeParams, requests: impl Requests, partition: u3
         let (request, start) = locate(params, requests, split, split.piece_start(partition), lane);
         let len = if request < params.requests { requests.keys(request) } else { 0 };
         Place::new(split, split.enter(partition, request, start, schedule::key_blocks(len)))
+    }
+}
+
+/// Tells of requests, the partition's share of them: the lanes of a warp each of another one, with its keys and its slots. The
+/// division is the one that `place` belongs to.
+///
+/// # Safety
+/// As of [`find`]; `tell` is safe to call with requests of the batch.
+#[inline(always)]
+pub unsafe fn for_each_request(
+    params: &DecodeParams,
+    requests: impl Requests,
+    place: Place,
+    lane: u32,
+    tell: impl Fn(u32, u32, SlotRange),
+) {
+    let (split, _) = place.restore(params.chunk_slots);
+    // How many warps' worth of requests the partition leaves to others before it tells of one.
+    let mut left_to_others = special::cta_y();
+    let mut before = 0;
+    let mut first = 0;
+    while first < params.requests {
+        // SAFETY: the request is one of the batch; the whole warp is here.
+        unsafe {
+            let work =
+                lane_blocks(params, requests, first, lane).map_or(0, |blocks| split.request_work(blocks));
+            let end = before + scan::inclusive_sum(work, lane);
+            before = warp::shfl_idx(end, WARP_THREADS - 1);
+            let request = first + lane;
+            if left_to_others == 0 && request < params.requests {
+                let keys = requests.keys(request);
+                tell(request, keys, split.splits(request, end - work, schedule::key_blocks(keys)));
+            }
+        }
+        left_to_others = if left_to_others == 0 { params.partitions - 1 } else { left_to_others - 1 };
+        first += WARP_THREADS;
     }
 }
 

@@ -36,6 +36,9 @@ use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
 use oximla_types::schedule::BLOCK_KEYS;
 
+/// The warp that finds the CTA's segments.
+const SEGMENTS_WARP: u32 = (TURNS_THREADS - WARP_THREADS) / WARP_THREADS;
+
 /// Generic addresses of the tensor maps.
 #[derive(Clone, Copy)]
 struct Maps {
@@ -118,10 +121,13 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
             fence::fence_mbarrier_init();
         }
         turns::clear_unused_queries(&Dense::<E, TAIL>::new(params, maps), thread);
-        // The combine kernel waits for this one to finish, so it may start to wait at any time.
-        special::griddepcontrol_launch_dependents();
         cluster_barrier();
-        special::griddepcontrol_wait();
+        // With a schedule, segments are found before earlier kernels have ended: one that came before those is all that it takes.
+        if params.decode.places == 0 || thread / WARP_THREADS != SEGMENTS_WARP {
+            special::griddepcontrol_wait();
+            // Not before: so the schedule is there when the combine kernel begins, which reads it without waiting.
+            special::griddepcontrol_launch_dependents();
+        }
         let kernel = || Dense::<E, TAIL>::new(params, maps);
         match thread / WARPGROUP_THREADS {
             0 => {
