@@ -28,8 +28,8 @@
 //! columns, which have no values; staging for the loads; row scales and norms, segments, barriers.
 //!
 //! A *place* is a block's four parts and tail in the rings. When a block's scores are computed its tail is used up, and its
-//! probabilities are written there. The values write a final output to the segment's last parts, and from there to memory in
-//! whole lines, before they let go of them; partial outputs go to memory as the accumulators have them.
+//! probabilities are written there. A final output goes to memory 16 bytes a lane, which lanes exchange columns for; a partial
+//! one as the accumulators have it.
 //!
 //! Where one warpgroup has the scores, the queries of a segment come to a place before its blocks': the scores take them to
 //! where they stay.
@@ -113,9 +113,6 @@ pub trait Decode: Sized {
     const ALONE: bool = Self::CLUSTER == 1;
     /// Whether two warpgroups take turns with the scores ([`turns`]), and queries come straight to where they stay.
     const TURNS: bool = false;
-    /// Whether final outputs are stored from registers, not by way of the segment's last parts. Needed where those are copied to the
-    /// other CTA of the cluster: only that one knows when they have been read.
-    const STORES_DIRECTLY: bool = false;
     /// Whether requests may be split.
     const SPLITS: bool;
     /// Whether heads may have attention sinks.

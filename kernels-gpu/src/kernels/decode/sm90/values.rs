@@ -3,16 +3,16 @@
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
 use super::queue::Reader;
-use super::{Decode, TILE, TILE_STEPS, VALUES_BARRIERS, WARPGROUP_WARPS};
+use super::{Decode, TILE, VALUES_BARRIERS};
 use crate::attention::element::Element;
 use crate::attention::unroll;
-use crate::ptx::{fence, matrix, memory, special, warp, wgmma};
+use crate::ptx::{fence, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::decode::{
     HEAD_DIM_V, PART_TILES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
 };
-use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::launch::WARPGROUP_THREADS;
 use oximla_types::layout::{fragment, partial};
 use oximla_types::schedule::BLOCK_KEYS;
 
@@ -22,14 +22,14 @@ const STEP_BYTES: u32 = TILE.row_offset(16);
 /// Columns of a part.
 const PART_COLUMNS: u32 = PART_TILES * TILE_COLUMNS;
 
-/// Rows of a warp.
-const WARP_ROWS: u32 = TILE_ROWS / WARPGROUP_WARPS;
-
-/// Bytes of a lane's share of a line.
+/// Bytes that a lane stores at a time.
 const CHUNK_BYTES: u32 = 16;
 
-/// Lanes that write a line: a tile's row.
-const LINE_LANES: u32 = TILE.row_offset(1) / CHUNK_BYTES;
+/// Columns of them.
+const CHUNK_COLUMNS: u32 = CHUNK_BYTES / 2;
+
+/// Lanes that have columns of a row.
+const ROW_LANES: u32 = 4;
 
 const _: () = assert!(VALUE_PARTS == 4 && PART_COLUMNS == 128, "two parts a side, of 64 accumulators each");
 
@@ -60,7 +60,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 if !D::ZERO_FILLED && remaining == 1 && unused_keys > 0 {
                     clear_unused_values::<D, SIDE>(place, BLOCK_KEYS - unused_keys);
                 }
-                multiply::<D, SIDE>(place, &mut output, D::STORES_DIRECTLY || remaining > 1);
+                multiply::<D, SIDE>(place, &mut output);
                 // Row scales are read by all lanes, as well as the probabilities.
                 warp::warp_sync();
                 place.probabilities_free().arrive_in_cluster::<D>();
@@ -83,18 +83,12 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 norms
             };
             if segment.splits.count != 1 {
-                let norms = take_norms();
-                if !D::STORES_DIRECTLY && !segment.blocks.is_empty() {
-                    let_go::<D, SIDE>(place.before());
-                }
-                store_partial::<D, SIDE>(kernel, &segment, row, &output, norms);
-            } else if D::STORES_DIRECTLY {
-                store_directly::<D, SIDE>(kernel, &segment, row, &output, take_norms());
+                store_partial::<D, SIDE>(kernel, &segment, row, &output, take_norms());
             } else if segment.blocks.is_empty() {
                 take_norms();
                 store_nothing::<D, SIDE>(kernel, &segment);
             } else {
-                store::<D, SIDE>(kernel, &segment, place.before(), &output, take_norms());
+                store::<D, SIDE>(kernel, &segment, row, &output, take_norms());
             }
             segments.release();
         }
@@ -150,17 +144,13 @@ unsafe fn clear_unused_values<D: Decode, const SIDE: u32>(place: BlockPlace<D>, 
             key += WARPGROUP_THREADS / CHUNKS;
         }
         fence::fence_proxy_async_shared();
-        barrier::<SIDE>();
+        side_barrier::<SIDE>();
     }
 }
 
-/// `output += P·V`, part by part; lets go of each, but for the last ones of a segment.
+/// `output += P·V`, part by part; lets go of each.
 #[inline(always)]
-unsafe fn multiply<D: Decode, const SIDE: u32>(
-    place: BlockPlace<D>,
-    output: &mut [[f32; 64]; 2],
-    lets_go: bool,
-) {
+unsafe fn multiply<D: Decode, const SIDE: u32>(place: BlockPlace<D>, output: &mut [[f32; 64]; 2]) {
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
     // The exchange makes the addresses the same in all lanes for ptxas to see.
     // SAFETY: the whole warpgroup is here. P is full and fenced; the tiles landed before the scores of this block were
@@ -178,26 +168,9 @@ unsafe fn multiply<D: Decode, const SIDE: u32>(
             wgmma::wgmma_commit_group();
         });
         wgmma::wgmma_wait_64::<1>(&mut output[0]);
-        if lets_go {
-            place.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
-        }
+        place.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
         wgmma::wgmma_wait_64::<0>(&mut output[1]);
-        if lets_go {
-            place.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
-        }
-    }
-}
-
-/// Lets go of this side's parts of a segment's last block.
-///
-/// # Safety
-/// The whole warp calls it, with the place of the segment's last block, whose own parts it has kept.
-#[inline(always)]
-unsafe fn let_go<D: Decode, const SIDE: u32>(last: BlockPlace<D>) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        last.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
-        last.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
+        place.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
     }
 }
 
@@ -235,82 +208,66 @@ unsafe fn store_partial<D: Decode, const SIDE: u32>(
     }); });
 }
 
-/// Stores this side's columns of the normalised output. They go by way of the segment's last parts, so that whole lines are
-/// written, and those are let go of then.
+/// Stores this thread's part of the normalised output, 16 bytes at a time: the four lanes of a row first share out its columns.
 ///
 /// # Safety
-/// The whole warpgroup calls it, with the place of the segment's last block, whose own parts it has kept.
+/// The whole warpgroup calls it; stored rows are within the tensors.
 #[inline(always)]
 unsafe fn store<D: Decode, const SIDE: u32>(
     kernel: &D,
     segment: &Segment,
-    last: BlockPlace<D>,
+    tile_row: u32,
     output: &[[f32; 64]; 2],
     norm: [f32; 2],
 ) {
-    let thread = special::thread_x() % WARPGROUP_THREADS;
-    let parts = [last.part(own_part::<SIDE>(0)), last.part(own_part::<SIDE>(1))];
-    let tiles = |tile: u32| parts[(tile / PART_TILES) as usize] + tile % PART_TILES * TILE_BYTES;
-    // SAFETY: each warp stores its own rows of the tiles and reads those; stored rows are within the tensors.
-    unsafe {
-        // Behind this no warp multiplies the parts any more.
-        barrier::<SIDE>();
-        let norm = again(norm);
-        let (row, chunk) = fragment::matrix_chunk(thread, 0);
-        let first = TILE.chunk(row, chunk);
-        unroll!(PART in 2 => { unroll!(STEP in 8 => {
-            let within = special::again(first) ^ TILE.column_offset(16 * (STEP % TILE_STEPS) as u32);
-            let of_step = |e: usize| output[PART][8 * STEP + e] * norm[e / 2 % 2];
-            let matrices = [
-                D::Element::pack(of_step(0), of_step(1)),
-                D::Element::pack(of_step(2), of_step(3)),
-                D::Element::pack(of_step(4), of_step(5)),
-                D::Element::pack(of_step(6), of_step(7)),
-            ];
-            let tile = tiles(PART_TILES * PART as u32 + (STEP / TILE_STEPS) as u32);
-            matrix::stmatrix_x4(tile + within, matrices);
-        }); });
-        write_lines::<D, SIDE>(kernel, segment, tiles);
-        // The copy engine may write there next.
-        fence::fence_proxy_async_shared();
-        warp::warp_sync();
-        let_go::<D, SIDE>(last);
-    }
+    let (norm, lane) = (again(norm), special::thread_x() % ROW_LANES);
+    let first = own_part::<SIDE>(0) * PART_COLUMNS + lane * CHUNK_COLUMNS;
+    let rows = [tile_row, tile_row + 8];
+    let has = rows.map(|row| kernel.cta().tile.has(row));
+    let base = rows.map(|row| row_address(kernel, segment, row) + (first * 2) as u64);
+    unroll!(PART in 2 => { unroll!(STEP in 4 => {
+        const COLUMNS: u32 = 2 * PART_COLUMNS * PART as u32 + ROW_LANES * CHUNK_COLUMNS * STEP as u32;
+        unroll!(HALF in 2 => {
+            let mut words = [0; 4];
+            unroll!(GROUP in 4 => {
+                const FIRST: usize = 16 * STEP + 4 * GROUP + 2 * HALF;
+                words[GROUP] =
+                    D::Element::pack(output[PART][FIRST] * norm[HALF], output[PART][FIRST + 1] * norm[HALF]);
+            });
+            // SAFETY: as the caller promises; the whole warp is here.
+            unsafe {
+                let words = share_out(words, lane);
+                memory::st_global_u32x4_if(has[HALF], base[HALF] + (COLUMNS * 2) as u64, words);
+            }
+        });
+    }); });
+}
+
+/// Of four lanes that have a word of each of four chunks, gives each lane one chunk, its own number's, with the words in the lanes'
+/// order.
+///
+/// # Safety
+/// The whole warp calls it; `lane` is the number among the four.
+#[inline(always)]
+unsafe fn share_out(words: [u32; 4], lane: u32) -> [u32; 4] {
+    // In each lane, register `i` is for what goes to or comes from the lane whose number differs by the bits of `i`.
+    let [own, a, b, c] = xor_order(words, lane);
+    // SAFETY: as the caller promises.
+    let shared = unsafe { [own, warp::shfl_bfly::<1>(a), warp::shfl_bfly::<2>(b), warp::shfl_bfly::<3>(c)] };
+    xor_order(shared, lane)
+}
+
+/// Brings element `i ^ lane` to place `i`.
+#[inline(always)]
+fn xor_order([a, b, c, d]: [u32; 4], lane: u32) -> [u32; 4] {
+    let [a, b, c, d] = if lane & 1 != 0 { [b, a, d, c] } else { [a, b, c, d] };
+    if lane & 2 != 0 { [c, d, a, b] } else { [a, b, c, d] }
 }
 
 /// The same norms, so that nothing is multiplied by them before it is stored.
 #[inline(always)]
 fn again(norm: [f32; 2]) -> [f32; 2] {
     norm.map(|x| f32::from_bits(special::again(x.to_bits())))
-}
-
-/// Writes what this warp has stored in its 16 rows of this side's four tiles to the output, line by line.
-///
-/// # Safety
-/// The whole warp calls it.
-#[inline(always)]
-unsafe fn write_lines<D: Decode, const SIDE: u32>(kernel: &D, segment: &Segment, tiles: impl Fn(u32) -> u32) {
-    let thread = special::thread_x() % WARPGROUP_THREADS;
-    let column_bytes = |tile: u32| {
-        let columns = own_part::<SIDE>(tile / PART_TILES) * PART_COLUMNS + tile % PART_TILES * TILE_COLUMNS;
-        (columns * 2) as u64
-    };
-    // SAFETY: as the caller promises; rows that there are lie within the tensor.
-    unsafe {
-        warp::warp_sync();
-        unroll!(STEP in 4 => {
-            let row = thread / WARP_THREADS * WARP_ROWS
-                + STEP as u32 * (WARP_THREADS / LINE_LANES)
-                + thread % WARP_THREADS / LINE_LANES;
-            let chunk = TILE.chunk(row, thread % LINE_LANES);
-            let mut words = [[0; 4]; 4];
-            unroll!(I in 4 => { words[I] = memory::ld_shared_u32x4(tiles(I as u32) + chunk); });
-            if kernel.cta().tile.has(row) {
-                let at = row_address(kernel, segment, row) + (thread % LINE_LANES * CHUNK_BYTES) as u64;
-                unroll!(I in 4 => { memory::st_global_u32x4(at + column_bytes(I as u32), words[I]); });
-            }
-        });
-    }
 }
 
 /// Address of a row of the output.
@@ -344,36 +301,6 @@ unsafe fn store_nothing<D: Decode, const SIDE: u32>(kernel: &D, segment: &Segmen
     }
 }
 
-/// Stores this thread's part of the normalised output. Each warp's stores touch eight lines however narrow they are; for kernels
-/// that may not write to their parts.
-///
-/// # Safety
-/// The whole warpgroup calls it.
-#[inline(always)]
-unsafe fn store_directly<D: Decode, const SIDE: u32>(
-    kernel: &D,
-    segment: &Segment,
-    tile_row: u32,
-    output: &[[f32; 64]; 2],
-    norm: [f32; 2],
-) {
-    let column = own_part::<SIDE>(0) * PART_COLUMNS + 2 * (special::thread_x() % 4);
-    unroll!(HALF in 2 => {
-        let row = tile_row + 8 * HALF as u32;
-        if kernel.cta().tile.has(row) {
-            let base = row_address(kernel, segment, row) + (column * 2) as u64;
-            let norm = again(norm);
-            unroll!(PART in 2 => { unroll!(I in 16 => {
-                const FIRST: usize = 4 * I + 2 * HALF;
-                let [a, b] = [output[PART][FIRST] * norm[HALF], output[PART][FIRST + 1] * norm[HALF]];
-                const COLUMNS: u32 = 2 * PART_COLUMNS * PART as u32 + 8 * I as u32;
-                // SAFETY: the row is within the tensor.
-                unsafe { memory::st_global_u32(base + (COLUMNS * 2) as u64, D::Element::pack(a, b)) };
-            }); });
-        }
-    });
-}
-
 /// This thread's two of 64 per-row values.
 #[inline(always)]
 pub(super) unsafe fn load_rows(rows: u32, row: u32) -> [f32; 2] {
@@ -385,7 +312,7 @@ pub(super) unsafe fn load_rows(rows: u32, row: u32) -> [f32; 2] {
 
 /// Waits for this half's warpgroup.
 #[inline(always)]
-unsafe fn barrier<const SIDE: u32>() {
+unsafe fn side_barrier<const SIDE: u32>() {
     // SAFETY: each is one warpgroup's.
     unsafe {
         if SIDE == 0 {

@@ -317,7 +317,6 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const UNFENCED_KEYS: bool = !F::SHARES;
     const ZERO_FILLED: bool = true;
     const CLUSTER: u32 = F::CTAS;
-    const STORES_DIRECTLY: bool = F::SHARES;
     const SPLITS: bool = !F::PREFILL;
     const SINKS: bool = true;
     const MAX_LOGITS: bool = F::PREFILL;
