@@ -17,11 +17,11 @@ pub const LOADS_REGISTERS: u32 = 32;
 /// Arrivals that make keys full: each warp's of the loads, behind its copies.
 pub const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
 
-/// The CTA's shared memory where keys have a tail: two blocks, and a third tail.
+/// The CTA's shared memory where keys have a tail: two blocks, and a third tail, for probabilities to be ahead of the values.
 pub const PLAN: SharedPlan = SharedPlan::new(TAIL_TILE + 1, 2 * VALUE_PARTS, 3, 0);
 
-/// The CTA's shared memory where they have none: two and a quarter blocks.
-pub const PLAN_WITHOUT_TAIL: SharedPlan = SharedPlan::new(TAIL_TILE, 2 * VALUE_PARTS + 1, 2, 0);
+/// The same where they have none.
+pub const PLAN_WITHOUT_TAIL: SharedPlan = SharedPlan::new(TAIL_TILE, 2 * VALUE_PARTS, 3, 0);
 
 /// What of it the scores need to take turns.
 pub const TURNS_PLAN: TurnsPlan = TurnsPlan::behind(PLAN);
