@@ -182,7 +182,9 @@ impl Driver for CudaDriver {
             sys::CUlaunchAttribute {
                 id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                 pad: [0; 4],
-                value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: grid.overlaps.into() },
+                value: sys::CUlaunchAttributeValue {
+                    programmaticStreamSerializationAllowed: grid.overlaps.into(),
+                },
             },
             sys::CUlaunchAttribute {
                 id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
