@@ -81,8 +81,8 @@ fn a_schedule_keeps_the_lengths() {
             };
             let mut workspace = Workspace::from_buffer(&mut workspace);
             match &schedule {
-                // The first run waits for the schedule's end, and later ones rely on that.
-                Some(schedule) => (0..3).try_for_each(|_| {
+                // The first run waits for the schedule's end, and the second one relies on that.
+                Some(schedule) => (0..2).try_for_each(|_| {
                     plan.run_scheduled(&stream, schedule, &inputs, &mut outputs, &mut workspace)
                 }),
                 None => plan.run(&stream, &inputs, &mut outputs, &mut workspace),
@@ -92,10 +92,8 @@ fn a_schedule_keeps_the_lengths() {
             (out.to_vec().unwrap(), lse)
         };
         for (index, &then) in lengths.iter().enumerate() {
-            let fresh = run(None, then);
-            for now in [lengths[(index + 1) % 5], lengths[(index + 3) % 5]] {
-                assert!(run(Some(then), now) == fresh, "{determinism:?}, from {then:?} to {now:?}");
-            }
+            let now = lengths[(index + 3) % 5];
+            assert!(run(Some(then), now) == run(None, then), "{determinism:?}, from {then:?} to {now:?}");
         }
     }
 }

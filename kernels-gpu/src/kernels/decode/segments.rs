@@ -160,9 +160,7 @@ pub unsafe fn for_each_request(
     while first < params.requests {
         // SAFETY: the request is one of the batch; the whole warp is here.
         unsafe {
-            let work =
-                lane_blocks(params, requests, first, lane).map_or(0, |blocks| split.request_work(blocks));
-            let end = before + scan::inclusive_sum(work, lane);
+            let (work, end) = lane_work(params, requests, split, first, before, lane);
             before = warp::shfl_idx(end, WARP_THREADS - 1);
             let request = first + lane;
             if left_to_others == 0 && request < params.requests {
@@ -195,6 +193,27 @@ const GO: u32 = 4;
 unsafe fn lane_blocks(params: &DecodeParams, requests: impl Requests, first: u32, lane: u32) -> Option<u32> {
     // SAFETY: the request is one of the batch.
     (first + lane < params.requests).then(|| unsafe { schedule::key_blocks(requests.keys(first + lane)) })
+}
+
+/// Units that the request `lane` requests after `first` takes of the work line, and where it ends, if the first one starts at unit
+/// `before`. A request past the batch takes none.
+///
+/// # Safety
+/// The whole warp calls it; the parameters describe live tensors.
+#[inline(always)]
+unsafe fn lane_work(
+    params: &DecodeParams,
+    requests: impl Requests,
+    split: SplitKv,
+    first: u32,
+    before: u32,
+    lane: u32,
+) -> (u32, u32) {
+    // SAFETY: as the caller promises; lanes past the batch read nothing.
+    unsafe {
+        let work = lane_blocks(params, requests, first, lane).map_or(0, |blocks| split.request_work(blocks));
+        (work, before + scan::inclusive_sum(work, lane))
+    }
 }
 
 /// What the division of the batch follows from.
@@ -248,9 +267,7 @@ unsafe fn locate(
     while first < params.requests {
         // SAFETY: lanes past the batch read nothing; the whole warp is here.
         unsafe {
-            let work =
-                lane_blocks(params, requests, first, lane).map_or(0, |blocks| split.request_work(blocks));
-            let end = before + scan::inclusive_sum(work, lane);
+            let (work, end) = lane_work(params, requests, split, first, before, lane);
             let past = warp::ballot(end > unit);
             if past != 0 {
                 let found = past.trailing_zeros();

@@ -1,4 +1,4 @@
-//! The values role: O = O·scale + P·V for one half of the columns, and the copies of that half's tiles.
+//! The values role: O = O·scale + P·V for one half of the columns, and what becomes of that half at a segment's end.
 
 use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
@@ -33,7 +33,7 @@ const ROW_LANES: u32 = 4;
 
 const _: () = assert!(VALUE_PARTS == 4 && PART_COLUMNS == 128, "two parts a side, of 64 accumulators each");
 
-/// Runs the role for the left (0) or right (1) half of the value columns.
+/// Runs the role for the even (0) or odd (1) parts of the value columns.
 ///
 /// # Safety
 /// All threads of the warpgroup call it, after the barriers are initialised.

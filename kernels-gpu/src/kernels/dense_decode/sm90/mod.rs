@@ -125,7 +125,8 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
         // With a schedule, segments are found before earlier kernels have ended: one that came before those is all that it takes.
         if params.decode.places == 0 || thread / WARP_THREADS != SEGMENTS_WARP {
             special::griddepcontrol_wait();
-            // Not before: so the schedule is there when the combine kernel begins, which reads it without waiting.
+            // Not before: so whatever came before this kernel has ended when the combine kernel begins, which reads a schedule
+            // without waiting.
             special::griddepcontrol_launch_dependents();
         }
         let kernel = || Dense::<E, TAIL>::new(params, maps);
