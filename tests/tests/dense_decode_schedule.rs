@@ -81,7 +81,7 @@ fn a_schedule_keeps_the_lengths() {
             };
             let mut workspace = Workspace::from_buffer(&mut workspace);
             match &schedule {
-                // The first run waits for the schedule's end, and the second one relies on that.
+                // Both read it before the launches before them have ended.
                 Some(schedule) => (0..2).try_for_each(|_| {
                     plan.run_scheduled(&stream, schedule, &inputs, &mut outputs, &mut workspace)
                 }),

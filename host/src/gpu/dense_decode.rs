@@ -39,16 +39,6 @@ pub(crate) struct DensePlan {
     workspace: PartialsPlan,
 }
 
-/// A schedule that [`DensePlan::schedule`] has enqueued.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
-    /// Of its memory.
-    pub(crate) address: u64,
-    /// Whether no decode has been enqueued behind it yet. The first one begins when it has ended; those behind that one need not
-    /// wait for it any more.
-    pub(crate) is_new: bool,
-}
-
 impl DensePlan {
     pub(crate) fn new(
         problem: &DenseDecode,
@@ -126,9 +116,16 @@ impl DensePlan {
         let mut params = self.schedule_params(cache_seqlens);
         params.decode.places = memory.address;
         let grid = [1, self.shape.partitions];
-        // SAFETY: the parameters are the kernel's own type; the view and the memory are live, as their makers promise,
-        // and long enough; the stream's maker promised a live one.
-        unsafe { self.schedule.launch(&*self.device.driver, stream.0, Grid::of(grid), &params) }
+        let driver = &*self.device.driver;
+        // Decodes read the schedule before the kernels before them have ended. So one comes in between that has nothing to combine,
+        // and begins when the schedule is there: whatever comes behind it begins later.
+        let end = Grid { overlaps: false, ..Grid::of([1, 1]) };
+        // SAFETY: the parameters are the kernels' own types; the view and the memory are live, as their makers promise,
+        // and long enough; of no requests nothing is read; the stream's maker promised a live one.
+        unsafe {
+            self.schedule.launch(driver, stream.0, Grid::of(grid), &params)?;
+            self.combine.launch(driver, stream.0, end, &CombineParams::zeroed())
+        }
     }
 
     /// What the division of the requests follows from; nothing of the other parameters.
@@ -147,11 +144,11 @@ impl DensePlan {
         }
     }
 
-    /// A schedule brings the lengths with it.
+    /// `schedule` is the address of what [`Self::schedule`] wrote, which brings the lengths with it.
     pub(crate) fn run<T: Half>(
         &self,
         stream: &Stream,
-        schedule: Option<Schedule>,
+        schedule: Option<u64>,
         inputs: &DenseDecodeInputs<'_, T>,
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
@@ -174,12 +171,12 @@ impl DensePlan {
 
         let partial = self.workspace.at(workspace.address);
         let mut scheduled = self.schedule_params(&inputs.cache_seqlens);
-        let mut known = partial;
-        if let Some(Schedule { address, .. }) = schedule {
+        let mut to_combine = partial;
+        if let Some(address) = schedule {
             let layout = self.schedule_layout();
             scheduled.decode.places = address + layout.places;
             (scheduled.cache_seqlens, scheduled.cache_seqlens_stride) = (address + layout.lens, 1);
-            known.splits = address + layout.splits;
+            to_combine.splits = address + layout.splits;
         }
         let decode = DecodeParams {
             out: out.address,
@@ -207,7 +204,7 @@ impl DensePlan {
             ..scheduled
         };
         let combine = CombineParams {
-            partial: known,
+            partial: to_combine,
             out: decode.out,
             lse: decode.lse,
             out_strides: decode.out_strides,
@@ -224,11 +221,8 @@ impl DensePlan {
             equal: EqualSplit::UNKNOWN,
             is_scheduled: schedule.is_some().into(),
         };
-        let decode_grid = Grid {
-            ctas: [self.shape.columns, self.shape.partitions],
-            cluster: self.shape.cluster(),
-            overlaps: !schedule.is_some_and(|schedule| schedule.is_new),
-        };
+        let decode_grid =
+            Grid { cluster: self.shape.cluster(), ..Grid::of([self.shape.columns, self.shape.partitions]) };
         let combine_grid = Grid::of([combine.ctas, 1]);
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and

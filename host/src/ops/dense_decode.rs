@@ -7,7 +7,6 @@ use crate::{
 };
 use half::bf16;
 use oximla_types::schedule::Determinism;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The shape of a dense decode step.
 ///
@@ -83,8 +82,6 @@ pub struct DenseDecodePlanBuilder {
 pub struct DenseDecodeSchedule<'a> {
     memory: Workspace<'a>,
     key: ScheduleKey,
-    /// Whether a decode has been enqueued behind it.
-    is_used: AtomicBool,
 }
 
 /// Plans of which one's schedule serves the other have the same.
@@ -269,7 +266,7 @@ impl DenseDecodePlan {
     }
 
     /// Divides the requests of a step by their lengths, once for the decodes of all layers: [`Self::run_scheduled`] then
-    /// need not do it each time. On a GPU this enqueues one small kernel, which may be captured in a CUDA graph, and
+    /// need not do it each time. On a GPU this enqueues two small kernels, which may be captured in a CUDA graph, and
     /// writes `memory`; on the CPU there is nothing to do, and [`Workspace::none`] will do for memory.
     ///
     /// A schedule serves every plan that differs in nothing but heads, query tokens that take as many tiles, scale and
@@ -298,7 +295,7 @@ impl DenseDecodePlan {
                 plan.schedule(stream, cache_seqlens, &memory)?;
             }
         }
-        Ok(DenseDecodeSchedule { memory, key: self.schedule_key(), is_used: AtomicBool::new(false) })
+        Ok(DenseDecodeSchedule { memory, key: self.schedule_key() })
     }
 
     /// Computes the attention. On a GPU this enqueues at most two kernels and returns: nothing is allocated, nothing
@@ -327,9 +324,8 @@ impl DenseDecodePlan {
     /// `cache_seqlens` is to hold the lengths that the schedule was computed of. On a GPU it is those that count, whatever it holds
     /// by now.
     ///
-    /// The first run with a schedule begins when all earlier work on the stream has ended. Later ones, as those without a
-    /// schedule, may begin while a launch before them ends, and then know already what to do. So runs on another stream are to
-    /// wait for the schedule there, by an event.
+    /// As any run, it may begin while a launch before it ends; with a schedule it knows what to do by then. A run on another stream
+    /// is to wait for the schedule there, by an event.
     ///
     /// # Errors
     /// As of [`Self::run`]; also for the schedule of a plan that divides requests otherwise.
@@ -343,17 +339,15 @@ impl DenseDecodePlan {
     ) -> Result<(), Error> {
         let (found, needed) = (format!("for {:?}", schedule.key), format!("for {:?}", self.schedule_key()));
         validate::require(schedule.key == self.schedule_key(), "schedule", found, needed)?;
-        self.run_at(stream, Some(schedule), inputs, outputs, workspace)?;
-        // Not before it is enqueued: another thread's run could go ahead of it then.
-        schedule.is_used.store(true, Ordering::Release);
-        Ok(())
+        self.run_at(stream, Some(schedule.memory.address), inputs, outputs, workspace)
     }
 
+    /// `schedule` is the address of one.
     #[cfg_attr(not(feature = "_gpu"), allow(unused_variables))]
     fn run_at<T: Half>(
         &self,
         stream: &Stream,
-        schedule: Option<&DenseDecodeSchedule<'_>>,
+        schedule: Option<u64>,
         inputs: &DenseDecodeInputs<'_, T>,
         outputs: &mut DenseDecodeOutputs<'_, T>,
         workspace: &mut Workspace<'_>,
@@ -372,10 +366,6 @@ impl DenseDecodePlan {
                 plan.check_stream(stream)?;
                 self.check(inputs, outputs, Memory::Device)?;
                 workspace.check_memory(Memory::Device)?;
-                let schedule = schedule.map(|schedule| crate::gpu::dense_decode::Schedule {
-                    address: schedule.memory.address,
-                    is_new: !schedule.is_used.load(Ordering::Acquire),
-                });
                 plan.run(stream, schedule, inputs, outputs, workspace)
             }
         }
