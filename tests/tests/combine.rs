@@ -11,22 +11,23 @@ use ptx_emulator::{GlobalMemory, Launch, Module, Options, Report, launch};
 
 const PTX: &str = include_str!("../../host/ptx/sm_90a.ptx");
 
-/// Query heads, with one token each.
-const ROWS: u32 = 3;
+/// Query heads, with one token each: pieces of four and of two of them leave a rest.
+const ROWS: u32 = 7;
 
 const COLUMNS: usize = HEAD_DIM_V as usize;
 
 /// What lies in outputs that nobody writes.
 const UNWRITTEN: f32 = 77.0;
 
-/// Splits of some requests, in the order of their slots: one to many rounds, more than a warp takes at once, and rows of
-/// one slice between those of several. Between them are requests that are not split, more than are looked at together.
-const SPLITS: [(usize, u32); 8] =
-    [(0, 2), (1, 40), (3, 10), (4, 11), (127, 3), (128, 132), (131, 161), (132, 300)];
+/// Splits of some requests, in the order of their slots: so few that several rows are taken at once, one to many rounds, more
+/// than a warp takes at once, and rows of one slice between those of several. Between them are requests that are not split,
+/// more than are looked at together.
+const SPLITS: [(usize, u32); 9] =
+    [(0, 2), (1, 40), (2, 5), (3, 10), (4, 11), (127, 3), (128, 132), (131, 161), (132, 300)];
 
 const BATCH: usize = 134;
 
-/// Few enough that each takes several slices.
+/// Few enough that each takes several pieces.
 const CTAS: u32 = 7;
 
 struct Partial {

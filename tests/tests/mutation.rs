@@ -62,7 +62,7 @@ fn kernels_that_run_into_earlier_ones_are_noticed() {
     }
 }
 
-/// The combine kernel waits before it reads what it has to combine, before the first slice where it knows that already, and at the
+/// The combine kernel waits before it reads what it has to combine, before the first piece where it knows that already, and at the
 /// end, where it may have had nothing to combine: what waits for it takes the decode kernel for ended.
 #[test]
 fn combinations_that_run_into_earlier_kernels_are_noticed() {

@@ -38,6 +38,18 @@ pub unsafe fn log_sum_exp2<const N: usize>(lses: [f32; N]) -> f32 {
     math::lg2(unsafe { across_warp(sum, |a, b| a + b) }) + base
 }
 
+/// [`log_sum_exp2`] of the values of one lane.
+#[inline(always)]
+pub fn log_sum_exp2_of_lane<const N: usize>(lses: [f32; N]) -> f32 {
+    const { assert!(N <= PARTS_AT_ONCE as usize) };
+    let mut max = f32::NEG_INFINITY;
+    unroll!(I in 10 => { if I < N { max = math::max(max, lses[I]); } });
+    let base = finite_base(max);
+    let mut sum = 0.0;
+    unroll!(I in 10 => { if I < N { sum += math::ex2(lses[I] - base); } });
+    math::lg2(sum) + base
+}
+
 /// `log₂ (2^a + 2^b)`, with the same care for −∞ and NaN as [`log_sum_exp2`].
 #[inline(always)]
 pub fn log_add_exp2(a: f32, b: f32) -> f32 {
@@ -67,6 +79,14 @@ pub fn weight(lse: f32, log: f32) -> f32 {
     math::ex2(lse - finite_base(log))
 }
 
+/// Adds a part's columns by its [`weight`]; one without weight counts for nothing, whatever its values are.
+#[inline(always)]
+pub fn add(columns: &mut [f32; 4], weight: f32, values: [f32; 4]) {
+    if weight != 0.0 {
+        unroll!(J in 4 => { columns[J] = math::fma(weight, values[J], columns[J]); });
+    }
+}
+
 /// Four columns of up to [`PARTS_AT_ONCE`] parts, on their way from memory.
 pub struct Parts {
     count: u32,
@@ -86,8 +106,7 @@ impl Parts {
         parts
     }
 
-    /// Adds the parts to the merged columns, each by its [`weight`], which follows from what `ask` asks memory for and is 0 of −∞;
-    /// one without weight counts for nothing, whatever its values are.
+    /// Adds the parts to the merged columns, each by its [`weight`], which follows from what `ask` asks memory for and is 0 of −∞.
     #[inline(always)]
     pub fn add_to(
         self,
@@ -102,10 +121,7 @@ impl Parts {
             }
         });
         each_part!(I of self.count => {
-            let weight = weight(asked[I]);
-            if weight != 0.0 {
-                unroll!(J in 4 => { columns[J] = math::fma(weight, self.values[I][J], columns[J]); });
-            }
+            add(columns, weight(asked[I]), self.values[I]);
         });
     }
 }

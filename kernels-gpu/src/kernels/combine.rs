@@ -1,8 +1,8 @@
 //! Combines the partial results of split requests.
 //!
-//! Each CTA takes slices of rows, one after the other (`shared-types/src/kernels/combine.rs`). All that a slice needs is
-//! asked for at once: what the result waits for is little more than one access to memory. Unsplit requests were finished
-//! by the decode kernel.
+//! Each CTA takes pieces, several rows or a slice of one, one after the other (`shared-types/src/kernels/combine.rs`). All that a
+//! piece needs is asked for at once: what the result waits for is little more than one access to memory. Unsplit requests
+//! were finished by the decode kernel.
 
 use crate::attention::divide::divide;
 use crate::attention::element::{Bf16, Element, Fp16};
@@ -11,8 +11,9 @@ use crate::attention::scan;
 use crate::attention::sink;
 use crate::attention::unroll;
 use crate::ptx::{barrier, memory, special, warp};
+use core::hint::cold_path;
 use oximla_types::kernels::combine::{
-    self, COLUMNS_PER_THREAD, CombineParams, MAX_SLICES, SPLITS_AT_ONCE, SharedPlan, THREADS,
+    self, COLUMNS_PER_THREAD, CombineParams, MAX_ROWS, MAX_SLICES, SPLITS_AT_ONCE, SharedPlan, THREADS,
 };
 use oximla_types::kernels::decode::{HEAD_DIM_V, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
@@ -46,6 +47,15 @@ pub unsafe extern "ptx-kernel" fn combine_fp16(params: CombineParams) {
     unsafe { combine::<Fp16>(&params) }
 }
 
+/// What a CTA takes at a time.
+struct Piece {
+    request: u32,
+    /// Of the request's pieces.
+    number: u32,
+    /// Where the request's partial results are.
+    splits: SplitRecord,
+}
+
 /// A slice of a row.
 struct Slice {
     request: u32,
@@ -58,21 +68,31 @@ struct Slice {
     splits: SplitRecord,
 }
 
+impl Slice {
+    /// That which a piece is, of a request of many splits.
+    #[inline(always)]
+    fn of(Piece { request, number, splits }: Piece) -> Self {
+        let slices_log2 = combine::slices_log2(splits.count);
+        let (row, index) = (number >> slices_log2, number & ((1 << slices_log2) - 1));
+        Self { request, row, index, slices_log2, splits }
+    }
+}
+
 #[inline(always)]
 unsafe fn combine<E: Element>(params: &CombineParams) {
     // The next decode waits for this kernel to finish, so it may start to wait at any time.
     special::griddepcontrol_launch_dependents();
-    // Where the slices are known, the decode kernel is waited for when the first one is due.
+    // Where the pieces are known, the decode kernel is waited for when the first one is due.
     if !params.equal.is_known() && params.is_scheduled == 0 {
         special::griddepcontrol_wait();
     }
     let thread = special::thread_x();
-    // The CTA's next slice, counted from the first one of the warp's first request.
+    // The CTA's next piece, counted from the first one of the warp's first request.
     let mut next = special::cta_x();
     let mut lses = SharedPlan::LSES[0];
     let mut first = 0;
     loop {
-        // SAFETY: the whole CTA is here, and takes the same slices, which are there.
+        // SAFETY: the whole CTA is here, and takes the same pieces, which are there.
         unsafe {
             let [first_slot, count] = record(params, first + thread);
             memory::st_shared_u32(record_address(thread), first_slot);
@@ -82,19 +102,29 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
             while number < THREADS && first + number < params.batch {
                 let lane = special::again(thread) % WARP_THREADS;
                 let [_, count] = memory::ld_shared_u32x2(record_address(number + lane));
-                let slices = if count == 0 { 0 } else { params.total_rows << combine::slices_log2(count) };
-                let own_end = scan::inclusive_sum(slices, lane);
+                let pieces = combine::pieces(params.total_rows, count);
+                let own_end = scan::inclusive_sum(pieces, lane);
                 let end = warp::shfl_idx(own_end, WARP_THREADS - 1);
                 while next < end {
                     let of_lane = warp::ballot(next < own_end).trailing_zeros();
                     let [first_slot, count] = memory::ld_shared_u32x2(record_address(number + of_lane));
-                    let slices_log2 = combine::slices_log2(count);
-                    let of_request = next - warp::shfl_idx(own_end - slices, of_lane);
-                    let (row, index) = (of_request >> slices_log2, of_request & ((1 << slices_log2) - 1));
-                    let splits = SplitRecord { first: first_slot, count };
-                    special::griddepcontrol_wait();
-                    let slice = Slice { request: first + number + of_lane, row, index, slices_log2, splits };
-                    combine_slice::<E>(params, &slice, &mut lses);
+                    let piece = Piece {
+                        request: first + number + of_lane,
+                        number: next - warp::shfl_idx(own_end - pieces, of_lane),
+                        splits: SplitRecord { first: first_slot, count },
+                    };
+                    let rows_log2 = combine::rows_log2(count);
+                    if rows_log2 == 0 {
+                        combine_slice::<E>(params, &Slice::of(piece), &mut lses);
+                    } else {
+                        // Out of the way of few requests with many splits, whose time it is to fetch instructions.
+                        cold_path();
+                        if rows_log2 == 1 {
+                            combine_rows::<E, 2, 5>(params, &piece);
+                        } else {
+                            combine_rows::<E, { MAX_ROWS as usize }, 2>(params, &piece);
+                        }
+                    }
                     next += params.ctas;
                 }
                 next -= end;
@@ -102,7 +132,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
             }
             first += THREADS;
             if first >= params.batch {
-                // Also a CTA without slices: what waits for this kernel relies on the decode kernel's end, too.
+                // Also a CTA without pieces: what waits for this kernel relies on the decode kernel's end, too.
                 special::griddepcontrol_wait();
                 return;
             }
@@ -139,19 +169,61 @@ unsafe fn record(params: &CombineParams, request: u32) -> [u32; 2] {
     if is_split { [first, count] } else { [0; 2] }
 }
 
-/// Combines a slice, round by round; there are more rounds than one only of very many splits. The threads meet in each: behind that,
-/// the other place for lse is free, and the one for columns.
+/// Combines rows, up to `ROWS`, of a request of up to `SPLITS` splits, when the decode kernel has ended. Threads need nothing of
+/// each other: each computes the weights for itself.
 ///
 /// # Safety
-/// The whole CTA calls it; the decode kernel has left a partial result in each of the row's slots; nobody reads from `lses` any more,
+/// The whole CTA calls it; the decode kernel leaves a partial result in each of the rows' slots.
+#[inline(always)]
+unsafe fn combine_rows<E: Element, const ROWS: usize, const SPLITS: usize>(
+    params: &CombineParams,
+    &Piece { request, number, splits }: &Piece,
+) {
+    const { assert!(ROWS <= 4 && SPLITS <= 5 && (ROWS * SPLITS) as u32 <= SPLITS_AT_ONCE) };
+    let first_row = number * ROWS as u32;
+    // Behind the request's last row that one again, so that nothing depends on how many there are but the stores.
+    let rows: [u32; ROWS] = core::array::from_fn(|r| (first_row + r as u32).min(params.total_rows - 1));
+    let outputs = rows.map(|row| Output::of(params, request, row));
+    let place = special::thread_x() * COLUMNS_PER_THREAD;
+    let mut lses = [[f32::NEG_INFINITY; SPLITS]; ROWS];
+    let mut parts = [[[0.0; COLUMNS_PER_THREAD as usize]; SPLITS]; ROWS];
+    special::griddepcontrol_wait();
+    // SAFETY: as the caller promises; output rows are within the tensors.
+    unsafe {
+        unroll!(R in 4 => { if R < ROWS { unroll!(S in 5 => { if S < SPLITS && (S as u32) < splits.count {
+            let row = slot_row(params, splits, S as u32, rows[R]);
+            lses[R][S] = memory::ld_global_f32(params.partial.lse + 4 * row);
+            let place = row * HEAD_DIM_V as u64 + place as u64;
+            parts[R][S] = memory::ld_global_f32x4(params.partial.out + 4 * place);
+        } }); } });
+        let sinks = outputs.each_ref().map(|output| output.sink(params));
+        unroll!(R in 4 => { if R < ROWS {
+            let log = merge::log_sum_exp2_of_lane(lses[R]);
+            let mut columns = [0.0; COLUMNS_PER_THREAD as usize];
+            unroll!(S in 5 => { if S < SPLITS {
+                merge::add(&mut columns, merge::weight(lses[R][S], log), parts[R][S]);
+            } });
+            let is_there = first_row + (R as u32) < params.total_rows;
+            store::<E>(params, &outputs[R], sinks[R], is_there, place, columns, log);
+        } });
+    }
+}
+
+/// Combines a slice when the decode kernel has ended, round by round; there are more rounds than one only of very many splits. The
+/// threads meet in each: behind that, the other place for lse is free, and the one for columns.
+///
+/// # Safety
+/// The whole CTA calls it; the decode kernel leaves a partial result in each of the row's slots; nobody reads from `lses` any more,
 /// the offset of one of the two places for a round's.
 #[inline(always)]
 unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, lses: &mut u32) {
     let thread = special::thread_x();
     let Place { team, team_threads, column } = Place::of(slice, thread);
-    // SAFETY: as the caller promises.
-    let output = unsafe { Output::of(params, slice) };
+    let output = Output::of(params, slice.request, slice.row);
     let teams = 1 << slice.slices_log2;
+    special::griddepcontrol_wait();
+    // SAFETY: as the caller promises.
+    let sink = unsafe { output.sink(params) };
     let (mut columns, mut log) = ([0.0; 4], f32::NEG_INFINITY);
     let mut first = 0;
     // SAFETY: as the caller promises; output rows are within the tensors.
@@ -180,7 +252,7 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, lses:
         if teams > 1 {
             columns = add_teams(columns, teams, thread, team_threads);
         }
-        store::<E>(params, &output, team == 0, column, columns, log);
+        store::<E>(params, &output, sink, team == 0, column, columns, log);
     }
 }
 
@@ -197,7 +269,7 @@ unsafe fn load_lses(params: &CombineParams, slice: &Slice, first: u32) -> [f32; 
     unroll!(I in 2 => {
         let split = I as u32 * THREADS + special::thread_x();
         if split < count {
-            let address = params.partial.lse + 4 * slot(params, slice, first + split);
+            let address = params.partial.lse + 4 * slot_row(params, slice.splits, first + split, slice.row);
             // SAFETY: as the caller promises.
             lses[I] = unsafe { memory::ld_global_f32(address) };
         }
@@ -224,10 +296,10 @@ unsafe fn log_of_round(round_lses: [f32; 2], lses: u32) -> f32 {
     }
 }
 
-/// Where the partial result of one of the slice's splits is, in rows of partial results.
+/// Where the partial result of a split of a row is, in rows of partial results.
 #[inline(always)]
-fn slot(params: &CombineParams, slice: &Slice, split: u32) -> u64 {
-    (slice.splits.first + split) as u64 * params.total_rows as u64 + slice.row as u64
+fn slot_row(params: &CombineParams, splits: SplitRecord, split: u32, row: u32) -> u64 {
+    (splits.first + split) as u64 * params.total_rows as u64 + row as u64
 }
 
 /// Asks for a thread's columns of the splits from `first` on that its team has, as many as there are or it takes at once.
@@ -239,7 +311,7 @@ unsafe fn load_parts(params: &CombineParams, slice: &Slice, first: u32, column: 
     let &Slice { slices_log2, splits, .. } = slice;
     let last_team = (1 << slices_log2) - 1;
     let count = (splits.count + last_team).saturating_sub(first) >> slices_log2;
-    let row = slot(params, slice, first) * HEAD_DIM_V as u64;
+    let row = slot_row(params, splits, first, slice.row) * HEAD_DIM_V as u64;
     let mut address = params.partial.out + 4 * (row + column as u64);
     Parts::load(count, |_| {
         // SAFETY: as the caller promises.
@@ -305,25 +377,28 @@ struct Output {
     batch: u32,
     token: u32,
     head: u32,
-    /// Of the head; asked for early.
-    sink: f32,
 }
 
 impl Output {
-    /// Of a slice's row. Asks for the sink.
-    ///
-    /// # Safety
-    /// The row is within the tensors.
+    /// Of a request's row.
     #[inline(always)]
-    unsafe fn of(params: &CombineParams, &Slice { request, row, .. }: &Slice) -> Self {
+    fn of(params: &CombineParams, request: u32, row: u32) -> Self {
         let (kv_head, row_in_head) = divide(row, &params.rows);
         let (row_token, head_in_group) = divide(row_in_head, &params.group);
         let head = kv_head * params.group.divisor + head_in_group;
         let (batch, query) = divide(request, &params.queries);
-        // SAFETY: there is a sink for each head.
-        let sink = unsafe { sink::load(params.attn_sink, params.attn_sink_stride, head) };
         // One of the two is 0: either requests have tokens, or tokens are requests.
-        Self { batch, token: query + row_token, head, sink }
+        Self { batch, token: query + row_token, head }
+    }
+
+    /// Asks for the sink of its head; before anyone must know.
+    ///
+    /// # Safety
+    /// The row is within the tensors; there is a sink for each head.
+    #[inline(always)]
+    unsafe fn sink(&self, params: &CombineParams) -> f32 {
+        // SAFETY: as the caller promises.
+        unsafe { sink::load(params.attn_sink, params.attn_sink_stride, self.head) }
     }
 }
 
@@ -335,7 +410,8 @@ impl Output {
 #[inline(always)]
 unsafe fn store<E: Element>(
     params: &CombineParams,
-    &Output { batch, token, head, sink }: &Output,
+    &Output { batch, token, head }: &Output,
+    sink: f32,
     stores: bool,
     place: u32,
     columns: [f32; 4],

@@ -1,8 +1,9 @@
 //! Combining the partial results of split requests.
 //!
-//! A row is cut into *slices* of columns, the more the more splits it has. A CTA takes a slice at a time, and its threads
-//! form as many *teams* as there are slices. Each team covers the slice, and the splits are dealt out to the teams in turn.
-//! The CTAs, as many as a GPU runs at a time, share the slices of all split requests evenly.
+//! What a CTA takes at a time is a *piece*, about as much as its threads can have on its way from memory: rows of few splits
+//! several at once; of a row of many splits a *slice* of columns, the narrower the more there are. The threads form as many *teams*
+//! then as the row has slices. Each team covers the slice, and the splits are dealt out to the teams in turn.
+//! The CTAs, as many as a GPU runs at a time, share the pieces of all split requests evenly.
 
 use super::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
 use super::sparse_decode::Divisor;
@@ -17,6 +18,9 @@ pub const COLUMNS_PER_THREAD: u32 = HEAD_DIM_V / THREADS;
 
 /// Splits that a team loads at a time.
 pub const SPLITS_AT_ONCE: u32 = 10;
+
+/// Rows of a piece at most: of two splits each, so that a thread loads about as much as of one row of many.
+pub const MAX_ROWS: u32 = 4;
 
 /// Slices of a row at most: a split's part of one is 128 bytes then, a line of the caches.
 pub const MAX_SLICES: u32 = 16;
@@ -91,11 +95,23 @@ pub const fn slices_log2(splits: u32) -> u32 {
     (if slices > MAX_SLICES { MAX_SLICES } else { slices }).trailing_zeros()
 }
 
-/// CTAs for `batch` requests of `total_rows` rows: no more than run at a time, nor than there may be slices.
+/// Base-2 logarithm of the rows of a piece of a request of `splits` splits: as many as a thread can load all splits of at once.
+pub const fn rows_log2(splits: u32) -> u32 {
+    const { assert!(MAX_ROWS == 4) };
+    // No division, as it takes long.
+    (splits <= SPLITS_AT_ONCE / 2) as u32 + (splits <= SPLITS_AT_ONCE / 4) as u32
+}
+
+/// Pieces of a request of so many rows and splits; none of one that is not split.
+pub const fn pieces(rows: u32, splits: u32) -> u32 {
+    if splits < 2 { 0 } else { rows.div_ceil(1 << rows_log2(splits)) << slices_log2(splits) }
+}
+
+/// CTAs for `batch` requests of `total_rows` rows: no more than run at a time, nor than there may be pieces.
 pub const fn ctas(batch: u32, total_rows: u32, multiprocessors: u32) -> u32 {
-    let slices = (batch as u64 * total_rows as u64).saturating_mul(MAX_SLICES as u64);
+    let pieces = (batch as u64 * total_rows as u64).saturating_mul(MAX_SLICES as u64);
     let room = multiprocessors as u64 * CTAS_PER_MULTIPROCESSOR as u64;
-    (if slices < room { slices } else { room }) as u32
+    (if pieces < room { pieces } else { room }) as u32
 }
 
 /// Shared memory that a CTA asks for: as much as lets no more run on a multiprocessor. The kernel starts while a decode ends; without
@@ -133,6 +149,22 @@ mod tests {
             assert_eq!(1 << slices_log2(splits), slices, "{splits} splits");
         }
         assert_eq!(1 << slices_log2(u32::MAX), MAX_SLICES);
+    }
+
+    #[test]
+    fn a_thread_loads_all_splits_of_its_rows_at_once() {
+        for (splits, rows) in [(2, 4), (3, 2), (5, 2), (6, 1), (10, 1), (11, 1), (u32::MAX, 1)] {
+            assert_eq!(1 << rows_log2(splits), rows, "{splits} splits");
+            assert!(rows == 1 || (slices_log2(splits) == 0 && rows * splits <= SPLITS_AT_ONCE));
+        }
+    }
+
+    #[test]
+    fn pieces_cover_all_rows() {
+        let expected = [(7, 0, 0), (7, 1, 0), (7, 2, 2), (8, 2, 2), (7, 5, 4), (7, 6, 7), (7, 11, 14), (7, 66, 56)];
+        for (rows, splits, expected) in expected {
+            assert_eq!(pieces(rows, splits), expected, "{rows} rows of {splits} splits");
+        }
     }
 
     #[test]
