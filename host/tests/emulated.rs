@@ -17,7 +17,7 @@ use oximla_types::kernels::sparse_prefill::SparsePrefillParams;
 use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 28] = [
+const ENTRIES: [(&str, usize); 30] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),
@@ -35,6 +35,8 @@ const ENTRIES: [(&str, usize); 28] = [
     ("sparse_prefill_model1_cluster_sm90", size_of::<SparseDecodeParams>()),
     ("combine_bf16", size_of::<CombineParams>()),
     ("combine_fp16", size_of::<CombineParams>()),
+    ("combine_rows_bf16", size_of::<CombineParams>()),
+    ("combine_rows_fp16", size_of::<CombineParams>()),
     ("merge_states_bf16", size_of::<MergeStatesParams>()),
     ("merge_states_fp16", size_of::<MergeStatesParams>()),
     ("merge_states_f32", size_of::<MergeStatesParams>()),

@@ -1,9 +1,10 @@
-//! The combine kernel by itself, on more partial results than a decode makes in a test's time.
+//! The combine kernels by themselves, on more partial results than a decode makes in a test's time.
 
 use half::bf16;
 use oximla_types::kernels::combine::{BF16, CombineParams};
 use oximla_types::kernels::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
 use oximla_types::kernels::sparse_decode::Divisor;
+use oximla_types::launch::LaunchContract;
 use oximla_types::layout::partial;
 use oximla_types::schedule::EqualSplit;
 use ptx_emulator::diagnostic::{Check, Diagnostic};
@@ -27,8 +28,9 @@ const SPLITS: [(usize, u32); 9] =
 
 const BATCH: usize = 134;
 
-/// Few enough that each takes several pieces.
-const CTAS: u32 = 7;
+/// Few enough that each takes several pieces, but not of each request: one that takes none of the last request looked at together
+/// is ordered by no barrier before it looks at the next ones.
+const CTAS: u32 = 9;
 
 struct Partial {
     records: Vec<SplitRecord>,
@@ -54,7 +56,7 @@ fn partial() -> Partial {
     Partial { records, lse: lse.collect(), out: out.collect() }
 }
 
-fn run(ptx: &str, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>) {
+fn run(ptx: &str, kernel: &LaunchContract, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>) {
     let memory = GlobalMemory::new();
     let upload = |bytes: &[u8]| {
         let address = memory.allocate(bytes.len());
@@ -86,11 +88,11 @@ fn run(ptx: &str, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>)
         is_scheduled: 0,
     };
     let what = Launch {
-        entry: BF16.entry,
+        entry: kernel.entry,
         grid: [CTAS, 1, 1],
-        block: [BF16.threads, 1, 1],
+        block: [kernel.threads, 1, 1],
         cluster: [1; 3],
-        shared_bytes: BF16.shared_bytes,
+        shared_bytes: kernel.shared_bytes,
         parameters: &[bytemuck::bytes_of(&params)],
     };
     let module = Module::load(ptx).unwrap();
@@ -102,8 +104,13 @@ fn run(ptx: &str, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>)
 
 #[test]
 fn any_number_of_splits_is_combined() {
+    check(&BF16.few);
+    check(&BF16.many);
+}
+
+fn check(kernel: &LaunchContract) {
     let partial = partial();
-    let (report, out, lse) = run(PTX, &partial, 0);
+    let (report, out, lse) = run(PTX, kernel, &partial, 0);
     assert!(report.diagnostics.is_empty(), "{}", report.diagnostics[0]);
     let rows = ROWS as usize;
     for request in 0..BATCH {
@@ -134,21 +141,26 @@ fn any_number_of_splits_is_combined() {
             }
         }
     }
-    let (_, again, _) = run(PTX, &partial, 1);
+    let (_, again, _) = run(PTX, kernel, &partial, 1);
     assert_eq!(again, out, "the order of events shows");
 }
 
 /// For what requests are looked at, the lse of a round, the teams' sums, and the next requests.
 #[test]
 fn threads_must_meet_at_each_barrier() {
-    let begin = PTX.find(&format!(".entry {}(", BF16.entry)).unwrap();
+    check_barriers(&BF16.few);
+    check_barriers(&BF16.many);
+}
+
+fn check_barriers(kernel: &LaunchContract) {
+    let begin = PTX.find(&format!(".entry {}(", kernel.entry)).unwrap();
     let end = begin + PTX[begin..].find("\n}").unwrap();
     let barriers: Vec<usize> = PTX[begin..end].match_indices("bar.sync").map(|(at, _)| begin + at).collect();
     assert_eq!(barriers.len(), 4);
     for barrier in barriers {
         let behind = barrier + PTX[barrier..].find('\n').unwrap();
         let ptx = [&PTX[..barrier], &PTX[behind..]].concat();
-        let (report, ..) = run(&ptx, &partial(), 0);
+        let (report, ..) = run(&ptx, kernel, &partial(), 0);
         let is_race = |found: &Diagnostic| found.check == Check::DataRace;
         assert!(report.diagnostics.iter().any(is_race), "{barrier}: {:?}", report.diagnostics);
     }

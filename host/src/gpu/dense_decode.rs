@@ -46,7 +46,7 @@ impl DensePlan {
         determinism: Determinism,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        let (kernels, combine) = match format {
+        let (kernels, combinations) = match format {
             KvFormat::Bf16 => ([contract::SM90_BF16, contract::D512_SM90_BF16], combine::BF16),
             KvFormat::Fp16 => ([contract::SM90_FP16, contract::D512_SM90_FP16], combine::FP16),
             other => return Err(unsupported("kv_format bf16 or fp16", other.name())),
@@ -63,6 +63,8 @@ impl DensePlan {
         }
         let shape = grid_shape(problem, device.multiprocessors)?;
         let workspace = PartialsPlan::new(problem.batch, problem.max_pages as u32, determinism, &shape)?;
+        let combine =
+            combinations.of(problem.batch as u32, shape.total_rows, device.multiprocessors, determinism);
         let (decode, combine, schedule) =
             (Kernel::of(&decode)?, Kernel::of(&combine)?, Kernel::of(&contract::SCHEDULE)?);
         Ok(Self {

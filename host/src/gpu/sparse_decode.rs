@@ -64,7 +64,9 @@ impl SparsePlan {
         let queries = problem.batch * problem.s_q;
         let workspace = PartialsPlan::new(queries, max_blocks(problem), determinism, &plan.shape)?;
         plan.determinism = determinism;
-        plan.split = Some(Split { combine: Kernel::of(&combine::BF16)?, workspace });
+        let rows = plan.shape.total_rows;
+        let combine = combine::BF16.of(queries as u32, rows, device.multiprocessors, determinism);
+        plan.split = Some(Split { combine: Kernel::of(&combine)?, workspace });
         Ok(plan)
     }
 

@@ -3,6 +3,9 @@
 //! Each CTA takes pieces, several rows or a slice of one, one after the other (`shared-types/src/kernels/combine.rs`). All that a
 //! piece needs is asked for at once: what the result waits for is little more than one access to memory. Unsplit requests
 //! were finished by the decode kernel.
+//!
+//! Where there are few rows there is a kernel without the code for several at a time: it takes longer to fetch instructions than
+//! to execute them then.
 
 use crate::attention::divide::divide;
 use crate::attention::element::{Bf16, Element, Fp16};
@@ -11,7 +14,6 @@ use crate::attention::scan;
 use crate::attention::sink;
 use crate::attention::unroll;
 use crate::ptx::{barrier, memory, special, warp};
-use core::hint::cold_path;
 use oximla_types::kernels::combine::{
     self, COLUMNS_PER_THREAD, CombineParams, MAX_ROWS, MAX_SLICES, SPLITS_AT_ONCE, SharedPlan, THREADS,
 };
@@ -27,24 +29,29 @@ const MAX_ROUND: u32 = SPLITS_AT_ONCE * MAX_SLICES;
 
 const _: () = assert!(MAX_ROUND <= 2 * THREADS, "a thread asks for two lse at most");
 
-/// The kernel with bf16 outputs.
-///
-/// # Safety
-/// Launched under its contract after the decode kernel, grid `(ctas, 1)`, on the same workspace.
-#[unsafe(no_mangle)]
-pub unsafe extern "ptx-kernel" fn combine_bf16(params: CombineParams) {
-    // SAFETY: as the caller promises.
-    unsafe { combine::<Bf16>(&params) }
+macro_rules! kernels {
+    ($($(#[$doc:meta])* $name:ident: $element:ident, $rows:literal;)*) => { $(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// Launched under its contract after the decode kernel, grid `(ctas, 1)`, on the same workspace.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "ptx-kernel" fn $name(params: CombineParams) {
+            // SAFETY: as the caller promises.
+            unsafe { combine::<$element, $rows>(&params) }
+        }
+    )* };
 }
 
-/// The kernel with fp16 outputs.
-///
-/// # Safety
-/// As for [`combine_bf16`].
-#[unsafe(no_mangle)]
-pub unsafe extern "ptx-kernel" fn combine_fp16(params: CombineParams) {
-    // SAFETY: as the caller promises.
-    unsafe { combine::<Fp16>(&params) }
+kernels! {
+    /// The kernel for few rows, with bf16 outputs.
+    combine_bf16: Bf16, false;
+    /// The kernel for few rows, with fp16 outputs.
+    combine_fp16: Fp16, false;
+    /// The kernel for many rows, with bf16 outputs.
+    combine_rows_bf16: Bf16, true;
+    /// The kernel for many rows, with fp16 outputs.
+    combine_rows_fp16: Fp16, true;
 }
 
 /// What a CTA takes at a time.
@@ -79,7 +86,7 @@ impl Slice {
 }
 
 #[inline(always)]
-unsafe fn combine<E: Element>(params: &CombineParams) {
+unsafe fn combine<E: Element, const ROWS: bool>(params: &CombineParams) {
     // The next decode waits for this kernel to finish, so it may start to wait at any time.
     special::griddepcontrol_launch_dependents();
     // Where the pieces are known, the decode kernel is waited for when the first one is due.
@@ -102,7 +109,7 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
             while number < THREADS && first + number < params.batch {
                 let lane = special::again(thread) % WARP_THREADS;
                 let [_, count] = memory::ld_shared_u32x2(record_address(number + lane));
-                let pieces = combine::pieces(params.total_rows, count);
+                let pieces = combine::pieces(params.total_rows, count, ROWS);
                 let own_end = scan::inclusive_sum(pieces, lane);
                 let end = warp::shfl_idx(own_end, WARP_THREADS - 1);
                 while next < end {
@@ -113,17 +120,10 @@ unsafe fn combine<E: Element>(params: &CombineParams) {
                         number: next - warp::shfl_idx(own_end - pieces, of_lane),
                         splits: SplitRecord { first: first_slot, count },
                     };
-                    let rows_log2 = combine::rows_log2(count);
-                    if rows_log2 == 0 {
-                        combine_slice::<E>(params, &Slice::of(piece), &mut lses);
-                    } else {
-                        // Out of the way of few requests with many splits, whose time it is to fetch instructions.
-                        cold_path();
-                        if rows_log2 == 1 {
-                            combine_rows::<E, 2, 5>(params, &piece);
-                        } else {
-                            combine_rows::<E, { MAX_ROWS as usize }, 2>(params, &piece);
-                        }
+                    match if ROWS { combine::rows_log2(count) } else { 0 } {
+                        0 => combine_slice::<E>(params, &Slice::of(piece), &mut lses),
+                        1 => combine_rows::<E, 2, 5>(params, &piece),
+                        _ => combine_rows::<E, { MAX_ROWS as usize }, 2>(params, &piece),
                     }
                     next += params.ctas;
                 }

@@ -8,7 +8,7 @@
 use super::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
 use super::sparse_decode::Divisor;
 use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARP_THREADS};
-use crate::schedule::EqualSplit;
+use crate::schedule::{Determinism, EqualSplit};
 
 /// Threads of a CTA: one for every four columns of a row.
 pub const THREADS: u32 = 4 * WARP_THREADS;
@@ -102,16 +102,25 @@ pub const fn rows_log2(splits: u32) -> u32 {
     (splits <= SPLITS_AT_ONCE / 2) as u32 + (splits <= SPLITS_AT_ONCE / 4) as u32
 }
 
-/// Pieces of a request of so many rows and splits; none of one that is not split.
-pub const fn pieces(rows: u32, splits: u32) -> u32 {
-    if splits < 2 { 0 } else { rows.div_ceil(1 << rows_log2(splits)) << slices_log2(splits) }
+/// Pieces of a request of so many rows and splits; none of one that is not split. `of_rows`: whether they may be several rows.
+pub const fn pieces(rows: u32, splits: u32, of_rows: bool) -> u32 {
+    if splits < 2 {
+        return 0;
+    }
+    let rows_log2 = if of_rows { rows_log2(splits) } else { 0 };
+    rows.div_ceil(1 << rows_log2) << slices_log2(splits)
 }
 
 /// CTAs for `batch` requests of `total_rows` rows: no more than run at a time, nor than there may be pieces.
 pub const fn ctas(batch: u32, total_rows: u32, multiprocessors: u32) -> u32 {
     let pieces = (batch as u64 * total_rows as u64).saturating_mul(MAX_SLICES as u64);
-    let room = multiprocessors as u64 * CTAS_PER_MULTIPROCESSOR as u64;
+    let room = room(multiprocessors);
     (if pieces < room { pieces } else { room }) as u32
+}
+
+/// CTAs that run at a time.
+const fn room(multiprocessors: u32) -> u64 {
+    multiprocessors as u64 * CTAS_PER_MULTIPROCESSOR as u64
 }
 
 /// Shared memory that a CTA asks for: as much as lets no more run on a multiprocessor. The kernel starts while a decode ends; without
@@ -132,11 +141,38 @@ const fn contract(entry: &'static str) -> LaunchContract {
     .checked()
 }
 
+/// The kernels of one format of outputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    /// For few rows.
+    pub few: LaunchContract,
+    /// For so many that it pays to take several at a time.
+    pub many: LaunchContract,
+}
+
 /// With bf16 outputs.
-pub const BF16: LaunchContract = contract("combine_bf16");
+pub const BF16: Kernels = Kernels { few: contract("combine_bf16"), many: contract("combine_rows_bf16") };
 
 /// With fp16 outputs.
-pub const FP16: LaunchContract = contract("combine_fp16");
+pub const FP16: Kernels = Kernels { few: contract("combine_fp16"), many: contract("combine_rows_fp16") };
+
+impl Kernels {
+    /// That for `batch` requests of `total_rows` rows. A request's sums go in another order in one than in the other, so that
+    /// it may not follow from the batch where results must not.
+    pub const fn of(
+        self,
+        batch: u32,
+        total_rows: u32,
+        multiprocessors: u32,
+        determinism: Determinism,
+    ) -> LaunchContract {
+        let is_many = batch as u64 * total_rows as u64 > 2 * room(multiprocessors);
+        match determinism {
+            Determinism::RunToRun if !is_many => self.few,
+            _ => self.many,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -161,10 +197,23 @@ mod tests {
 
     #[test]
     fn pieces_cover_all_rows() {
-        let expected = [(7, 0, 0), (7, 1, 0), (7, 2, 2), (8, 2, 2), (7, 5, 4), (7, 6, 7), (7, 11, 14), (7, 66, 56)];
+        let expected =
+            [(7, 0, 0), (7, 1, 0), (7, 2, 2), (8, 2, 2), (7, 5, 4), (7, 6, 7), (7, 11, 14), (7, 66, 56)];
         for (rows, splits, expected) in expected {
-            assert_eq!(pieces(rows, splits), expected, "{rows} rows of {splits} splits");
+            assert_eq!(pieces(rows, splits, true), expected, "{rows} rows of {splits} splits");
+            let slices = if splits < 2 { 0 } else { rows << slices_log2(splits) };
+            assert_eq!(pieces(rows, splits, false), slices, "{rows} rows of {splits} splits");
         }
+    }
+
+    #[test]
+    fn the_kernel_follows_from_the_batch_only_where_it_may() {
+        let entry = |batch, determinism| BF16.of(batch, 128, 132, determinism).entry;
+        assert_eq!(
+            [8, 9].map(|batch| entry(batch, Determinism::RunToRun)),
+            ["combine_bf16", "combine_rows_bf16"]
+        );
+        assert_eq!([1, 9].map(|batch| entry(batch, Determinism::BatchInvariant)), ["combine_rows_bf16"; 2]);
     }
 
     #[test]
