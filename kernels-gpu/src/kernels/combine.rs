@@ -30,7 +30,7 @@ const MAX_ROUND: u32 = SPLITS_AT_ONCE * MAX_SLICES;
 const _: () = assert!(MAX_ROUND <= 2 * THREADS, "a thread asks for two lse at most");
 
 macro_rules! kernels {
-    ($($(#[$doc:meta])* $name:ident: $element:ident, $rows:literal;)*) => { $(
+    ($($(#[$doc:meta])* $name:ident: $element:ident, $many:literal;)*) => { $(
         $(#[$doc])*
         ///
         /// # Safety
@@ -38,7 +38,7 @@ macro_rules! kernels {
         #[unsafe(no_mangle)]
         pub unsafe extern "ptx-kernel" fn $name(params: CombineParams) {
             // SAFETY: as the caller promises.
-            unsafe { combine::<$element, $rows>(&params) }
+            unsafe { combine::<$element, $many>(&params) }
         }
     )* };
 }
@@ -63,7 +63,7 @@ struct Piece {
     splits: SplitRecord,
 }
 
-/// A slice of a row.
+/// A piece that is a slice of a row.
 struct Slice {
     request: u32,
     row: u32,
@@ -85,8 +85,12 @@ impl Slice {
     }
 }
 
+/// The kernel; for many rows, whose pieces may be several, or for few.
+///
+/// # Safety
+/// As for the entries.
 #[inline(always)]
-unsafe fn combine<E: Element, const ROWS: bool>(params: &CombineParams) {
+unsafe fn combine<E: Element, const MANY: bool>(params: &CombineParams) {
     // The next decode waits for this kernel to finish, so it may start to wait at any time.
     special::griddepcontrol_launch_dependents();
     // Where the pieces are known, the decode kernel is waited for when the first one is due.
@@ -109,7 +113,7 @@ unsafe fn combine<E: Element, const ROWS: bool>(params: &CombineParams) {
             while number < THREADS && first + number < params.batch {
                 let lane = special::again(thread) % WARP_THREADS;
                 let [_, count] = memory::ld_shared_u32x2(record_address(number + lane));
-                let pieces = combine::pieces(params.total_rows, count, ROWS);
+                let pieces = combine::pieces(params.total_rows, count, MANY);
                 let own_end = scan::inclusive_sum(pieces, lane);
                 let end = warp::shfl_idx(own_end, WARP_THREADS - 1);
                 while next < end {
@@ -120,7 +124,7 @@ unsafe fn combine<E: Element, const ROWS: bool>(params: &CombineParams) {
                         number: next - warp::shfl_idx(own_end - pieces, of_lane),
                         splits: SplitRecord { first: first_slot, count },
                     };
-                    match if ROWS { combine::rows_log2(count) } else { 0 } {
+                    match if MANY { combine::rows_log2(count) } else { 0 } {
                         0 => combine_slice::<E>(params, &Slice::of(piece), &mut lses),
                         1 => combine_rows::<E, 2, 5>(params, &piece),
                         _ => combine_rows::<E, { MAX_ROWS as usize }, 2>(params, &piece),
