@@ -59,6 +59,15 @@ fn lengths_around_page_borders() {
     check_everywhere(&Spec { lengths, h_q: 8, ..Spec::default() });
 }
 
+/// Requests that the emulated GPU splits in two, in a few, and in more parts: of so many rows that several are combined at a time,
+/// and of fewer.
+#[test]
+fn many_rows_of_few_splits() {
+    for h_q in [48, 7] {
+        check_everywhere(&Spec { h_q, lengths: vec![130, 700, 1500], score_sd: 1.0, ..Spec::default() });
+    }
+}
+
 #[test]
 fn zero_lengths() {
     check_everywhere(&Spec { lengths: vec![0, 90, 0], s_q: 2, ..Spec::default() });
