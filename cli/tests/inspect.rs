@@ -185,7 +185,7 @@ fn a_module_of_ones_own_takes_the_librarys_place() {
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (
             &["sparse_decode"],
             "KERNEL is sparse_decode; needed is one of dense_decode, combine, dense_decode_sm90_bf16",
@@ -199,7 +199,8 @@ fn what_cannot_be_is_refused() {
         (&["dense_decode", "--heads", "4294967295", "--queries", "4294967295"], "--heads"),
         (&["dense_decode", "--multiprocessors", "70000"], "multiprocessors is 70000"),
         (&["combine", "--keys", "64"], "every request is split"),
-        (&["combine", "--multiprocessors", "1"], "every request is split"),
+        (&["combine", "--multiprocessors", "1"], "--multiprocessors is 1; needed is at least 8"),
+        (&["combine", "--heads", "8", "--multiprocessors", "1"], "every request is split"),
         (&["dense_decode", "--module", "/nowhere.ptx"], "/nowhere.ptx"),
     ];
     for (arguments, reason) in cases {

@@ -4,6 +4,7 @@ use clap::Args;
 use half::{bf16, f16};
 use oximla::case_file::{Case, DenseDecodeCase, HalfVec};
 use oximla::{DenseDecode, Determinism, Device, EmulatedOptions, Error, InvalidProblem, KvFormat};
+use oximla_types::kernels::combine;
 use oximla_types::kernels::decode::{GridShape, HEAD_DIM_V};
 use oximla_types::kernels::dense_decode::HEAD_DIM;
 use oximla_types::schedule::{self, BLOCK_KEYS, MIN_PAYLOAD, SplitKv};
@@ -98,7 +99,7 @@ impl Workload {
     /// to be emulated.
     pub fn new(kernel: &str, shape: &Shape) -> Result<Self, Error> {
         let entries = Device::emulated(EmulatedOptions::default())?.info()?.kernels;
-        // Problems that can be emulated have too few rows for the other kernels that combine.
+        // How many rows the kernels for many take at a time follows from the splits, so that their work does not grow with them evenly.
         let of_format = |entry: &&str| {
             FORMATS.iter().any(|(name, _)| entry.ends_with(name)) && !entry.starts_with("combine_rows")
         };
@@ -207,6 +208,12 @@ impl Workload {
         self.check_elements(keys)?;
         self.check_elements(self.size(GROWTH).0)?;
         if self.operation == Operation::Combine {
+            let least = self.least_multiprocessors();
+            if let Some(found) = self.shape.multiprocessors.filter(|&found| found < least) {
+                let needed =
+                    format!("at least {least}: on fewer, so many rows are combined by another kernel");
+                return Err(invalid("--multiprocessors", found, needed));
+            }
             let [few, many] = [0, GROWTH].map(|growth| {
                 let (keys, multiprocessors) = self.size(growth);
                 self.splits(schedule::key_blocks(keys), multiprocessors)
@@ -247,7 +254,9 @@ impl Workload {
             (Operation::Combine, None) => {
                 let blocks = schedule::key_blocks(keys) + GROWTH * MIN_PAYLOAD.get();
                 let pieces = (batch * Determinism::RunToRun.request_work(blocks)).div_ceil(MIN_PAYLOAD.get());
-                (keys + growth * MIN_PAYLOAD.get() * BLOCK_KEYS, self.grid(1).columns.saturating_mul(pieces))
+                let multiprocessors =
+                    self.grid(1).columns.saturating_mul(pieces).max(self.least_multiprocessors());
+                (keys + growth * MIN_PAYLOAD.get() * BLOCK_KEYS, multiprocessors)
             }
             (Operation::Combine, Some(multiprocessors)) => {
                 let GridShape { columns, partitions, .. } = self.grid(multiprocessors);
@@ -255,6 +264,12 @@ impl Workload {
                 (keys + growth * piece * BLOCK_KEYS, columns.saturating_mul(partitions + growth * batch))
             }
         }
+    }
+
+    /// Multiprocessors on which the problem's rows are few enough for the kernel that combines few.
+    fn least_multiprocessors(&self) -> u32 {
+        let rows = u64::from(self.shape.batch) * u64::from(self.grid(1).total_rows);
+        u32::try_from(rows.div_ceil(combine::few_rows(1))).unwrap_or(u32::MAX)
     }
 
     fn grid(&self, multiprocessors: u32) -> GridShape {

@@ -118,6 +118,11 @@ pub const fn ctas(batch: u32, total_rows: u32, multiprocessors: u32) -> u32 {
     (if pieces < room { pieces } else { room }) as u32
 }
 
+/// Rows, at most, that are few on so many multiprocessors: about two for each CTA.
+pub const fn few_rows(multiprocessors: u32) -> u64 {
+    2 * room(multiprocessors)
+}
+
 /// CTAs that run at a time.
 const fn room(multiprocessors: u32) -> u64 {
     multiprocessors as u64 * CTAS_PER_MULTIPROCESSOR as u64
@@ -166,7 +171,7 @@ impl Kernels {
         multiprocessors: u32,
         determinism: Determinism,
     ) -> LaunchContract {
-        let is_many = batch as u64 * total_rows as u64 > 2 * room(multiprocessors);
+        let is_many = batch as u64 * total_rows as u64 > few_rows(multiprocessors);
         match determinism {
             Determinism::RunToRun if !is_many => self.few,
             _ => self.many,
