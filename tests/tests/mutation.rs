@@ -23,9 +23,11 @@ const REQUIRED: f64 = 0.95;
 /// Instructions a warp may execute: several times what it needs, so that endless loops end soon.
 const MAX_STEPS: u64 = 60_000;
 
+/// Of the kernels that combine, that for few rows is altered; that for many has a test by itself (`combine.rs`), as two partitions make
+/// too few splits for all of it.
 #[test]
 fn mistakes_in_dense_decode_are_noticed() {
-    check("dense_decode_sm90_bf16", "combine_bf16", KvFormat::Bf16);
+    check("dense_decode_sm90_bf16", ["combine_bf16", "combine_rows_bf16"], KvFormat::Bf16);
 }
 
 /// The kernels of bf16 and fp16 are made of the same source: the same could be wrong with them, in the same order, but for the
@@ -36,9 +38,11 @@ fn kernels_of_fp16_synchronise_as_those_of_bf16_do() {
         let (all, _) = mutants(&only(PTX, &[entry]), entry, &BarrierUses::default());
         all.into_iter().map(|mutant| (mutant.instruction.replace("bf16", "f16"), mutant.change)).collect()
     };
-    for [bf16, fp16] in
-        [["dense_decode_sm90_bf16", "dense_decode_sm90_fp16"], ["combine_bf16", "combine_fp16"]]
-    {
+    for [bf16, fp16] in [
+        ["dense_decode_sm90_bf16", "dense_decode_sm90_fp16"],
+        ["combine_bf16", "combine_fp16"],
+        ["combine_rows_bf16", "combine_rows_fp16"],
+    ] {
         let of_bf16 = mistakes(bf16);
         assert!(!of_bf16.is_empty(), "{bf16}");
         assert!(of_bf16 == mistakes(fp16), "{fp16}");
@@ -71,14 +75,22 @@ fn combinations_that_run_into_earlier_kernels_are_noticed() {
     let trials = [
         ("dense_decode_sm90_bf16", "combine_bf16", short_case(KvFormat::Bf16), 0, "combine_bf16"),
         ("dense_decode_sm90_fp16", "combine_fp16", short_case(KvFormat::Fp16), 0, "combine_fp16"),
-        (sparse, "combine_bf16", sparse_case(130), 1, "combine_bf16"),
-        (sparse, "combine_bf16", sparse_case(30), 2, sparse),
+        (sparse, "combine_bf16", sparse_case(3, 130), 1, "combine_bf16"),
+        (sparse, "combine_bf16", sparse_case(3, 30), 2, sparse),
+        // Of requests of two splits.
+        (sparse, "combine_rows_bf16", sparse_case(20, 130), 3, "combine_rows_bf16"),
+        (sparse, "combine_rows_bf16", sparse_case(20, 30), 4, sparse),
     ];
     for (decode, combine, case, needed, finder) in trials {
         let ptx = only(PTX, &[decode, combine]);
         run(&case, 2, options(&ptx, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
         let waits = without_waits(&ptx, combine);
-        assert_eq!(waits.len(), 3);
+        let ways = if combine == "combine_rows_bf16" { 3 } else { 1 };
+        assert_eq!(
+            waits.len(),
+            2 + ways,
+            "before the records, before the first piece of each way, and at the end"
+        );
         for (number, ptx) in waits.iter().enumerate() {
             let expected = (number == needed).then_some(finder);
             let found = runs_into_earlier_ones(&case, ptx);
@@ -109,10 +121,10 @@ fn runs_into_earlier_ones(case: &Case, ptx: &str) -> Option<String> {
     }
 }
 
-/// Sparse decode of one query token with so many indices, without lengths.
-fn sparse_case(topk: usize) -> Case {
+/// Sparse decode of one query token with so many heads and indices, without lengths.
+fn sparse_case(h_q: usize, topk: usize) -> Case {
     let scope = ScopeSpec { topk, ..ScopeSpec::default() };
-    let spec = sparse_decode::Spec { batch: 1, h_q: 3, scope, ..sparse_decode::Spec::default() };
+    let spec = sparse_decode::Spec { batch: 1, h_q, scope, ..sparse_decode::Spec::default() };
     Case::SparseDecode(spec.case())
 }
 
@@ -176,8 +188,8 @@ fn barrier_uses(ptx: &str, entry: &str, trials: &[Trial]) -> BarrierUses {
     uses
 }
 
-fn check(decode: &str, combine: &str, format: KvFormat) {
-    let ptx = &only(PTX, &[decode, combine]);
+fn check(decode: &str, [combine, of_many_rows]: [&str; 2], format: KvFormat) {
+    let ptx = &only(PTX, &[decode, combine, of_many_rows]);
     // In a second round, kernels meet those of the first, which may still be running.
     let trials = [(short_case(format), 2), (case(format), 1), (case_of_two_tiles(format), 1)];
     let trials = trials.map(|(case, rounds)| {
