@@ -60,7 +60,7 @@ fn kernels_that_run_into_earlier_ones_are_noticed() {
         let waits = without_waits(&only(PTX, &[entry, combine]), entry);
         assert!(!waits.is_empty(), "{entry} waits for nothing");
         for (number, ptx) in waits.iter().enumerate() {
-            let found = runs_into_earlier_ones(&short_case(format), ptx);
+            let found = runs_into_earlier_ones(&short_case(format), options(ptx, 0));
             assert_eq!(found.as_deref(), Some(entry), "{entry} without wait {number}");
         }
     }
@@ -72,28 +72,42 @@ fn kernels_that_run_into_earlier_ones_are_noticed() {
 fn combinations_that_run_into_earlier_kernels_are_noticed() {
     let sparse = "sparse_decode_v32_sm90";
     // Each of the waits is one case's; without the last one, it is the next decode kernel that runs into the one before.
+    let rows = "combine_rows_bf16";
     let trials = [
-        ("dense_decode_sm90_bf16", "combine_bf16", short_case(KvFormat::Bf16), 0, "combine_bf16"),
-        ("dense_decode_sm90_fp16", "combine_fp16", short_case(KvFormat::Fp16), 0, "combine_fp16"),
-        (sparse, "combine_bf16", sparse_case(3, 130), 1, "combine_bf16"),
-        (sparse, "combine_bf16", sparse_case(3, 30), 2, sparse),
-        // Of requests of two splits.
-        (sparse, "combine_rows_bf16", sparse_case(20, 130), 3, "combine_rows_bf16"),
-        (sparse, "combine_rows_bf16", sparse_case(20, 30), 4, sparse),
+        (
+            "dense_decode_sm90_bf16",
+            "combine_bf16",
+            short_case(KvFormat::Bf16),
+            MULTIPROCESSORS,
+            0,
+            "combine_bf16",
+        ),
+        (
+            "dense_decode_sm90_fp16",
+            "combine_fp16",
+            short_case(KvFormat::Fp16),
+            MULTIPROCESSORS,
+            0,
+            "combine_fp16",
+        ),
+        (sparse, "combine_bf16", sparse_case(3, 130), MULTIPROCESSORS, 1, "combine_bf16"),
+        (sparse, "combine_bf16", sparse_case(3, 30), MULTIPROCESSORS, 2, sparse),
+        // As many rows as count as many; six splits, three, and two.
+        (sparse, rows, sparse_case(64, 768), 7, 2, rows),
+        (sparse, rows, sparse_case(64, 384), 7, 1, rows),
+        (sparse, rows, sparse_case(20, 130), MULTIPROCESSORS, 3, rows),
+        (sparse, rows, sparse_case(20, 30), MULTIPROCESSORS, 4, sparse),
     ];
-    for (decode, combine, case, needed, finder) in trials {
+    for (decode, combine, case, multiprocessors, needed, finder) in trials {
+        let options = |ptx: &str| EmulatedOptions { multiprocessors, ..options(ptx, 0) };
         let ptx = only(PTX, &[decode, combine]);
-        run(&case, 2, options(&ptx, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
+        run(&case, 2, options(&ptx)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
         let waits = without_waits(&ptx, combine);
-        let ways = if combine == "combine_rows_bf16" { 3 } else { 1 };
-        assert_eq!(
-            waits.len(),
-            2 + ways,
-            "before the records, before the first piece of each way, and at the end"
-        );
+        // Before the records, before the first piece of each kind, and at the end.
+        assert_eq!(waits.len(), if combine == rows { 5 } else { 3 });
         for (number, ptx) in waits.iter().enumerate() {
             let expected = (number == needed).then_some(finder);
-            let found = runs_into_earlier_ones(&case, ptx);
+            let found = runs_into_earlier_ones(&case, options(ptx));
             assert_eq!(found.as_deref(), expected, "{combine} behind {decode} without wait {number}");
         }
     }
@@ -109,8 +123,8 @@ fn without_waits(ptx: &str, entry: &str) -> Vec<String> {
 }
 
 /// The kernel that touches what an earlier one still does, when a case is computed twice in a row, if the emulator finds one.
-fn runs_into_earlier_ones(case: &Case, ptx: &str) -> Option<String> {
-    match run(case, 2, options(ptx, 0)) {
+fn runs_into_earlier_ones(case: &Case, options: EmulatedOptions) -> Option<String> {
+    match run(case, 2, options) {
         Err(Error::Emulated { kernel, diagnostics }) => {
             let text = diagnostics[0].to_string();
             assert!(text.contains("by an earlier launch"), "{text}");

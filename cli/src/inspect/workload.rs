@@ -40,7 +40,7 @@ pub struct Shape {
     /// Seed of the data and of the order in which warps proceed
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Multiprocessors to divide the work among [default: 1; of combine: as many as the keys can be split over]
+    /// Multiprocessors to divide the work among [default: 1; of combine: as many as the keys can be split over, or its rows need to be few]
     #[arg(long, value_parser = positive())]
     pub multiprocessors: Option<u32>,
 }

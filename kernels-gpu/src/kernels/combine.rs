@@ -16,6 +16,7 @@ use crate::attention::unroll;
 use crate::ptx::{barrier, memory, special, warp};
 use oximla_types::kernels::combine::{
     self, COLUMNS_PER_THREAD, CombineParams, MAX_ROWS, MAX_SLICES, SPLITS_AT_ONCE, SharedPlan, THREADS,
+    splits_of_rows,
 };
 use oximla_types::kernels::decode::{HEAD_DIM_V, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
@@ -124,10 +125,10 @@ unsafe fn combine<E: Element, const MANY: bool>(params: &CombineParams) {
                         number: next - warp::shfl_idx(own_end - pieces, of_lane),
                         splits: SplitRecord { first: first_slot, count },
                     };
-                    match if MANY { combine::rows_log2(count) } else { 0 } {
+                    match combine::rows_log2(count, MANY) {
                         0 => combine_slice::<E>(params, &Slice::of(piece), &mut lses),
-                        1 => combine_rows::<E, 2, 5>(params, &piece),
-                        _ => combine_rows::<E, { MAX_ROWS as usize }, 2>(params, &piece),
+                        1 => combine_rows::<E, 2, { splits_of_rows(2) as usize }>(params, &piece),
+                        _ => combine_rows::<E, 4, { splits_of_rows(4) as usize }>(params, &piece),
                     }
                     next += params.ctas;
                 }
@@ -183,7 +184,8 @@ unsafe fn combine_rows<E: Element, const ROWS: usize, const SPLITS: usize>(
     params: &CombineParams,
     &Piece { request, number, splits }: &Piece,
 ) {
-    const { assert!(ROWS <= 4 && SPLITS <= 5 && (ROWS * SPLITS) as u32 <= SPLITS_AT_ONCE) };
+    const { assert!(ROWS as u32 <= MAX_ROWS && MAX_ROWS == 4 && SPLITS <= 5) };
+    const { assert!(SPLITS as u32 == splits_of_rows(ROWS as u32)) };
     let first_row = number * ROWS as u32;
     // Behind the request's last row that one again, so that nothing depends on how many there are but the stores.
     let rows: [u32; ROWS] = core::array::from_fn(|r| (first_row + r as u32).min(params.total_rows - 1));

@@ -95,20 +95,23 @@ pub const fn slices_log2(splits: u32) -> u32 {
     (if slices > MAX_SLICES { MAX_SLICES } else { slices }).trailing_zeros()
 }
 
-/// Base-2 logarithm of the rows of a piece of a request of `splits` splits: as many as a thread can load all splits of at once.
-pub const fn rows_log2(splits: u32) -> u32 {
-    const { assert!(MAX_ROWS == 4) };
-    // No division, as it takes long.
-    (splits <= SPLITS_AT_ONCE / 2) as u32 + (splits <= SPLITS_AT_ONCE / 4) as u32
+/// Splits of a request, at most, of which a thread can load all of so many rows at once.
+pub const fn splits_of_rows(rows: u32) -> u32 {
+    SPLITS_AT_ONCE / rows
 }
 
-/// Pieces of a request of so many rows and splits; none of one that is not split. `of_rows`: whether they may be several rows.
-pub const fn pieces(rows: u32, splits: u32, of_rows: bool) -> u32 {
-    if splits < 2 {
-        return 0;
-    }
-    let rows_log2 = if of_rows { rows_log2(splits) } else { 0 };
-    rows.div_ceil(1 << rows_log2) << slices_log2(splits)
+/// Base-2 logarithm of the rows of a piece of a request of `splits` splits: in the kernels for many rows as many as a thread can load
+/// all splits of at once.
+pub const fn rows_log2(splits: u32, many: bool) -> u32 {
+    const { assert!(MAX_ROWS == 4) };
+    // No division, as it takes long.
+    let log2 = (splits <= splits_of_rows(2)) as u32 + (splits <= splits_of_rows(4)) as u32;
+    if many { log2 } else { 0 }
+}
+
+/// Pieces of a request of so many rows and splits, in the kernels for many rows or few; none of one that is not split.
+pub const fn pieces(rows: u32, splits: u32, many: bool) -> u32 {
+    if splits < 2 { 0 } else { rows.div_ceil(1 << rows_log2(splits, many)) << slices_log2(splits) }
 }
 
 /// CTAs for `batch` requests of `total_rows` rows: no more than run at a time, nor than there may be pieces.
@@ -195,7 +198,11 @@ mod tests {
     #[test]
     fn a_thread_loads_all_splits_of_its_rows_at_once() {
         for (splits, rows) in [(2, 4), (3, 2), (5, 2), (6, 1), (10, 1), (11, 1), (u32::MAX, 1)] {
-            assert_eq!(1 << rows_log2(splits), rows, "{splits} splits");
+            assert_eq!(
+                (1 << rows_log2(splits, true), rows_log2(splits, false)),
+                (rows, 0),
+                "{splits} splits"
+            );
             assert!(rows == 1 || (slices_log2(splits) == 0 && rows * splits <= SPLITS_AT_ONCE));
         }
     }
