@@ -112,6 +112,15 @@ impl Wrong {
             // Two wrong sizes may agree with each other.
             (Self::Field { .. }, Self::Tensor(_, Flaw::Size { .. }))
             | (Self::Tensor(_, Flaw::Size { .. }), Self::Field { .. }) => true,
+            // So may a table's length and its tensor's.
+            (
+                Self::Angles(Some(RopeAngles::Table { .. })),
+                Self::Tensor(Tensor::CosSin, Flaw::Size { dim: 0, .. }),
+            )
+            | (
+                Self::Tensor(Tensor::CosSin, Flaw::Size { dim: 0, .. }),
+                Self::Angles(Some(RopeAngles::Table { .. })),
+            ) => true,
             _ => std::mem::discriminant(self) == std::mem::discriminant(other),
         }
     }
@@ -380,6 +389,28 @@ proptest! {
             }
         }
     }
+}
+
+/// Each by itself is wrong.
+#[test]
+fn a_longer_table_is_sound_with_as_long_a_tensor() {
+    let longer = Wrong::Angles(Some(RopeAngles::Table { max_positions: MAX_POSITIONS + 1 }));
+    let tensors = (0..8).map(|choice| Wrong::Tensor(Tensor::CosSin, Flaw::Size { dim: 0, choice }));
+    let sound = tensors.filter(|&tensor| {
+        assert!(tensor.same_place(&longer) && longer.same_place(&tensor));
+        let mut call = Call::new(base());
+        call.spoil(longer);
+        call.spoil(tensor);
+        let is_sound = call.run().is_ok();
+        if is_sound {
+            call.check_answer().expect("the right answer");
+        }
+        is_sound
+    });
+    assert!(sound.count() > 0);
+    let mut call = Call::new(base());
+    call.spoil(longer);
+    assert!(call.run().is_err());
 }
 
 #[test]
