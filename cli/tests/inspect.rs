@@ -133,7 +133,9 @@ fn a_split_is_a_row_of_partial_output() {
     assert_eq!((&record["kernel"], &record["unit"]), (&"combine_bf16".into(), &"split".into()));
     assert_eq!(record["units"], serde_json::json!([2.0, 6.0]));
     assert_eq!(record["threads"], 128);
-    assert_eq!(sum(&record, "per_unit", "global_bytes", "ld.global.v4.b32"), HEAD_DIM_V * 4.0);
+    // The columns, and what is told of both sides.
+    assert_eq!(sum(&record, "per_unit", "global_bytes", "ld.global.v2.b32"), HEAD_DIM_V * 2.0);
+    assert_eq!(sum(&record, "per_unit", "global_bytes", "ld.global.v4.b32"), 2.0 * 8.0);
     // The CTAs share 64 rows of bf16, whatever the splits.
     let ctas = number(&record["launch"]["ctas"]);
     assert_eq!(sum(&record, "fixed", "global_bytes", "st.global.v2.b32"), 64.0 * HEAD_DIM_V * 2.0 / ctas);

@@ -1,8 +1,8 @@
 //! The combine kernels by themselves, on more partial results than a decode makes in a test's time.
 
-use half::bf16;
+use half::{bf16, f16};
 use oximla_types::kernels::combine::{BF16, CombineParams};
-use oximla_types::kernels::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
+use oximla_types::kernels::decode::{HEAD_DIM_V, PartialResults, PartialSide, SIDES, SplitRecord, side};
 use oximla_types::kernels::sparse_decode::Divisor;
 use oximla_types::launch::LaunchContract;
 use oximla_types::layout::partial;
@@ -34,11 +34,23 @@ const CTAS: u32 = 9;
 
 struct Partial {
     records: Vec<SplitRecord>,
-    lse: Vec<f32>,
-    out: Vec<f32>,
+    sides: Vec<[PartialSide; SIDES as usize]>,
+    out: Vec<f16>,
 }
 
-/// Every ninth split has no keys, and something that is no number where its output would be.
+impl Partial {
+    fn lse(&self, row: usize) -> f32 {
+        self.sides[row][0].lse
+    }
+
+    fn value(&self, row: usize, place: usize) -> f64 {
+        let side = side(partial::column(place as u32)) as usize;
+        f64::from(self.sides[row][side].scale) * f64::from(self.out[row * COLUMNS + place].to_f32())
+    }
+}
+
+/// Every ninth split has no keys, and something that is no number where its output and its scales would be. The others have scales of
+/// their own on each side.
 fn partial() -> Partial {
     let mut records = vec![SplitRecord { first: 0, count: 1 }; BATCH];
     let mut slots = 0;
@@ -51,9 +63,16 @@ fn partial() -> Partial {
     let rows = (slots * ROWS) as usize;
     let number = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) as f32 / u32::MAX as f32;
     let is_empty = |row: usize| row / ROWS as usize % 9 == 4;
-    let lse = (0..rows).map(|row| if is_empty(row) { f32::NEG_INFINITY } else { 8.0 * number(row) - 300.0 });
-    let out = (0..rows * COLUMNS).map(|i| if is_empty(i / COLUMNS) { f32::NAN } else { number(i) - 0.25 });
-    Partial { records, lse: lse.collect(), out: out.collect() }
+    let sides = (0..rows).map(|row| {
+        let lse = if is_empty(row) { f32::NEG_INFINITY } else { 8.0 * number(row) - 300.0 };
+        [1, 2].map(|i| {
+            let scale = if is_empty(row) { f32::NAN } else { (0.5 + number(2 * row + i)) / 4096.0 };
+            PartialSide { lse, scale }
+        })
+    });
+    let out = (0..rows * COLUMNS)
+        .map(|i| f16::from_f32(if is_empty(i / COLUMNS) { f32::NAN } else { 4096.0 * (number(i) - 0.25) }));
+    Partial { records, sides: sides.collect(), out: out.collect() }
 }
 
 fn run(ptx: &str, kernel: &LaunchContract, partial: &Partial, seed: u64) -> (Report, Vec<bf16>, Vec<f32>) {
@@ -68,7 +87,7 @@ fn run(ptx: &str, kernel: &LaunchContract, partial: &Partial, seed: u64) -> (Rep
     let params = CombineParams {
         partial: PartialResults {
             out: upload(bytemuck::cast_slice(&partial.out)),
-            lse: upload(bytemuck::cast_slice(&partial.lse)),
+            sides: upload(bytemuck::cast_slice(partial.sides.as_flattened())),
             splits: upload(bytemuck::cast_slice(&partial.records)),
         },
         out: upload(bytemuck::cast_slice(&out)),
@@ -79,7 +98,7 @@ fn run(ptx: &str, kernel: &LaunchContract, partial: &Partial, seed: u64) -> (Rep
         rows: Divisor::new(ROWS),
         group: Divisor::new(ROWS),
         total_rows: ROWS,
-        slots: partial.lse.len() as u32 / ROWS,
+        slots: partial.sides.len() as u32 / ROWS,
         ctas: CTAS,
         attn_sink: 0,
         attn_sink_stride: 0,
@@ -125,15 +144,14 @@ fn check(kernel: &LaunchContract) {
             let first = partial.records[request].first as usize;
             let parts = (first..first + *count as usize).map(|slot| slot * rows + row);
             let weights: Vec<(usize, f64)> = parts
-                .filter(|&part| partial.lse[part] != f32::NEG_INFINITY)
-                .map(|part| (part, f64::from(partial.lse[part]).exp2()))
+                .filter(|&part| partial.lse(part) != f32::NEG_INFINITY)
+                .map(|part| (part, f64::from(partial.lse(part)).exp2()))
                 .collect();
             let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
             assert!((f64::from(lse) - sum.ln()).abs() < 1e-4, "{count} splits: {lse}, not {}", sum.ln());
             for place in 0..COLUMNS {
                 let value = out[partial::column(place as u32) as usize];
-                let term =
-                    |&(part, weight): &(usize, f64)| weight * f64::from(partial.out[part * COLUMNS + place]);
+                let term = |&(part, weight): &(usize, f64)| weight * partial.value(part, place);
                 let expected = weights.iter().map(term).sum::<f64>() / sum;
                 // Half a unit in the last place of a bf16, and a little for sums that end up near zero.
                 let error = (f64::from(value.to_f32()) - expected).abs();

@@ -1,6 +1,8 @@
 //! Dense decode against the oracle, on every backend and in every layout that the backend takes.
 
+use half::bf16;
 use oximla::KvFormat;
+use oximla::case_file::{DenseDecodeCase, HalfVec};
 use oximla_conformance::backend::Backend;
 use oximla_conformance::dense_decode::{Spec, answer, run};
 use oximla_conformance::strided::Views;
@@ -65,6 +67,32 @@ fn lengths_around_page_borders() {
 fn many_rows_of_few_splits() {
     for h_q in [48, 7] {
         check_everywhere(&Spec { h_q, lengths: vec![130, 700, 1500], score_sd: 1.0, ..Spec::default() });
+    }
+}
+
+/// Values near the largest and the smallest numbers, whose partial results are kept in a format with a smaller range. Queries are as
+/// much smaller or larger, so that the answer is the same but for the scale of its outputs.
+#[test]
+fn split_requests_of_any_magnitude() {
+    let spec = Spec { h_q: 7, lengths: vec![130, 1500], ..Spec::default() };
+    let case = spec.case();
+    let expected = answer(&case);
+    let scaled = |values: &HalfVec, scale: f32| match values {
+        HalfVec::Bf16(values) => {
+            HalfVec::Bf16(values.iter().map(|x| bf16::from_f32(x.to_f32() * scale)).collect())
+        }
+        HalfVec::Fp16(_) => panic!("a range that fp16 has not"),
+    };
+    for scale in [f32::powi(2.0, 110), f32::powi(2.0, -110)] {
+        let (q, kv_cache) = (scaled(&case.q, scale.recip()), scaled(&case.kv_cache, scale));
+        let case = DenseDecodeCase { q, kv_cache, ..case.clone() };
+        for backend in Backend::all() {
+            let mut actual = run(&backend, &case, Views::Contiguous).unwrap();
+            actual.out.iter_mut().for_each(|x| *x /= scale);
+            if let Err(why) = DENSE_DECODE.check(&actual, &expected) {
+                panic!("{} {scale:e}: {why}", backend.name());
+            }
+        }
     }
 }
 

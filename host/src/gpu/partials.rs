@@ -2,7 +2,8 @@
 
 use super::checks::{ALIGNMENT, check_element_alignment};
 use crate::{Error, InvalidProblem, Workspace};
-use oximla_types::kernels::decode::{GridShape, HEAD_DIM_V, PartialResults, SplitRecord};
+use oximla_types::kernels::decode::{GridShape, HEAD_DIM_V, PartialResults, PartialSide, SIDES, SplitRecord};
+use oximla_types::layout::partial;
 use oximla_types::schedule::{Determinism, MIN_CHUNK};
 
 /// Byte offsets in the workspace of a decode.
@@ -11,7 +12,7 @@ pub(super) struct PartialsPlan {
     /// Slots of partial results.
     pub(super) slots: u32,
     splits: u64,
-    lse: u64,
+    sides: u64,
     out: u64,
     pub(super) bytes: usize,
 }
@@ -28,10 +29,10 @@ impl PartialsPlan {
         let sizes = u32::try_from(slots).ok().and_then(|slots| {
             let rows = (slots as usize).checked_mul(shape.total_rows as usize)?;
             let splits = (requests * size_of::<SplitRecord>()).next_multiple_of(ALIGNMENT as usize);
-            let lse = rows.checked_mul(size_of::<f32>())?.checked_next_multiple_of(ALIGNMENT as usize)?;
-            let out = rows.checked_mul(HEAD_DIM_V as usize * size_of::<f32>())?;
-            let bytes = splits.checked_add(lse)?.checked_add(out)?;
-            Some(Self { slots, splits: 0, lse: splits as u64, out: (splits + lse) as u64, bytes })
+            let sides = rows.checked_mul(SIDES as usize * size_of::<PartialSide>())?;
+            let out = rows.checked_mul((HEAD_DIM_V * partial::COLUMN_BYTES) as usize)?;
+            let bytes = splits.checked_add(sides)?.checked_add(out)?;
+            Some(Self { slots, splits: 0, sides: splits as u64, out: (splits + sides) as u64, bytes })
         });
         sizes.ok_or_else(|| {
             let found = format!("{slots} slots of {} rows", shape.total_rows);
@@ -41,7 +42,7 @@ impl PartialsPlan {
 
     /// Where the parts are in a workspace at `address`.
     pub(super) fn at(&self, address: u64) -> PartialResults {
-        PartialResults { out: address + self.out, lse: address + self.lse, splits: address + self.splits }
+        PartialResults { out: address + self.out, sides: address + self.sides, splits: address + self.splits }
     }
 }
 
@@ -77,9 +78,9 @@ mod tests {
         // A slot for each request and partition; one for each of three chunks of 16 blocks.
         for (determinism, slots) in [(Determinism::RunToRun, 3 + 44), (Determinism::BatchInvariant, 3 * 3)] {
             let plan = PartialsPlan::new(3, 40, determinism, &shape).unwrap();
-            assert!(plan.lse >= plan.splits + 3 * 8 && plan.lse.is_multiple_of(16));
-            assert!(plan.out >= plan.lse + slots * 9 * 4 && plan.out.is_multiple_of(16));
-            assert_eq!(plan.bytes as u64, plan.out + slots * 9 * 512 * 4);
+            assert!(plan.sides >= plan.splits + 3 * 8 && plan.sides.is_multiple_of(16));
+            assert!(plan.out >= plan.sides + slots * 9 * 2 * 8 && plan.out.is_multiple_of(16));
+            assert_eq!(plan.bytes as u64, plan.out + slots * 9 * 512 * 2);
         }
     }
 }

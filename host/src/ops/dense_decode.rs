@@ -233,7 +233,7 @@ impl DenseDecodePlan {
 
     /// Workspace a run needs, in bytes, aligned to 16.
     ///
-    /// On a GPU it holds the partial results of split requests, of `s_q · h_q` rows of 2 KiB each: one for each request
+    /// On a GPU it holds the partial results of split requests, of `s_q · h_q` rows of 1 KiB and 16 bytes each: one for each request
     /// and multiprocessor at most; for a batch-invariant plan as many for each request as it may have chunks, one for
     /// every 1024 of `max_pages · page_size` keys, up to 64.
     pub fn workspace_bytes(&self) -> usize {

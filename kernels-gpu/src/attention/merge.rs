@@ -87,17 +87,17 @@ pub fn add(columns: &mut [f32; 4], weight: f32, values: [f32; 4]) {
     }
 }
 
-/// Four columns of up to [`PARTS_AT_ONCE`] parts, on their way from memory.
-pub struct Parts {
+/// Columns of up to [`PARTS_AT_ONCE`] parts, on their way from memory.
+pub struct Parts<V> {
     count: u32,
-    values: [[f32; 4]; PARTS_AT_ONCE as usize],
+    values: [V; PARTS_AT_ONCE as usize],
 }
 
-impl Parts {
+impl<V: Copy + Default> Parts<V> {
     /// Asks for the values of the parts from 0 on, `count` or as many as there may be.
     #[inline(always)]
-    pub fn load(count: u32, mut values: impl FnMut(u32) -> [f32; 4]) -> Self {
-        let mut parts = Self { count, values: [[0.0; 4]; PARTS_AT_ONCE as usize] };
+    pub fn load(count: u32, mut values: impl FnMut(u32) -> V) -> Self {
+        let mut parts = Self { count, values: [V::default(); PARTS_AT_ONCE as usize] };
         each_part!(I of count => {
             if (I as u32) < count {
                 parts.values[I] = values(I as u32);
@@ -106,22 +106,17 @@ impl Parts {
         parts
     }
 
-    /// Adds the parts to the merged columns, each by its [`weight`], which follows from what `ask` asks memory for and is 0 of −∞.
+    /// Gives all parts to `add`, with what `ask` asks memory for of each, or what it would have told of one that counts for nothing.
     #[inline(always)]
-    pub fn add_to(
-        self,
-        columns: &mut [f32; 4],
-        mut ask: impl FnMut(u32) -> f32,
-        weight: impl Fn(f32) -> f32,
-    ) {
-        let mut asked = [f32::NEG_INFINITY; PARTS_AT_ONCE as usize];
+    pub fn add<A: Copy>(self, nothing: A, mut ask: impl FnMut(u32) -> A, mut add: impl FnMut(A, V)) {
+        let mut asked = [nothing; PARTS_AT_ONCE as usize];
         each_part!(I of self.count => {
             if (I as u32) < self.count {
                 asked[I] = ask(I as u32);
             }
         });
         each_part!(I of self.count => {
-            add(columns, weight(asked[I]), self.values[I]);
+            add(asked[I], self.values[I]);
         });
     }
 }

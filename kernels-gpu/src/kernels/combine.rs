@@ -18,12 +18,13 @@ use oximla_types::kernels::combine::{
     self, COLUMNS_PER_THREAD, CombineParams, MAX_ROWS, MAX_SLICES, SPLITS_AT_ONCE, SharedPlan, THREADS,
     splits_of_rows,
 };
-use oximla_types::kernels::decode::{HEAD_DIM_V, SplitRecord};
+use oximla_types::kernels::decode::{HEAD_DIM_V, PartialSide, SIDES, SplitRecord, side};
 use oximla_types::launch::WARP_THREADS;
-use oximla_types::layout::partial::{self, THREAD_PLACES};
+use oximla_types::layout::partial::{self, LOADED_PLACES, NEIGHBOUR};
 use oximla_types::schedule::SlotRange;
 
-const _: () = assert!(COLUMNS_PER_THREAD == THREAD_PLACES && SPLITS_AT_ONCE == PARTS_AT_ONCE);
+const _: () = assert!(COLUMNS_PER_THREAD == LOADED_PLACES && SPLITS_AT_ONCE == PARTS_AT_ONCE);
+const _: () = assert!(SIDES == 2 && NEIGHBOUR == 2);
 
 /// Splits of a round at most: what all teams load at once.
 const MAX_ROUND: u32 = SPLITS_AT_ONCE * MAX_SLICES;
@@ -101,7 +102,7 @@ unsafe fn combine<E: Element, const MANY: bool>(params: &CombineParams) {
     let thread = special::thread_x();
     // The CTA's next piece, counted from the first one of the warp's first request.
     let mut next = special::cta_x();
-    let mut lses = SharedPlan::LSES[0];
+    let mut round = SharedPlan::ROUNDS[0];
     let mut first = 0;
     loop {
         // SAFETY: the whole CTA is here, and takes the same pieces, which are there.
@@ -126,7 +127,7 @@ unsafe fn combine<E: Element, const MANY: bool>(params: &CombineParams) {
                         splits: SplitRecord { first: first_slot, count },
                     };
                     match combine::rows_log2(count, MANY) {
-                        0 => combine_slice::<E>(params, &Slice::of(piece), &mut lses),
+                        0 => combine_slice::<E>(params, &Slice::of(piece), &mut round),
                         1 => combine_rows::<E, 2, { splits_of_rows(2) as usize }>(params, &piece),
                         _ => combine_rows::<E, 4, { splits_of_rows(4) as usize }>(params, &piece),
                     }
@@ -191,23 +192,23 @@ unsafe fn combine_rows<E: Element, const ROWS: usize, const SPLITS: usize>(
     let rows: [u32; ROWS] = core::array::from_fn(|r| (first_row + r as u32).min(params.total_rows - 1));
     let outputs = rows.map(|row| Output::of(params, request, row));
     let place = special::thread_x() * COLUMNS_PER_THREAD;
-    let mut lses = [[f32::NEG_INFINITY; SPLITS]; ROWS];
-    let mut parts = [[[0.0; COLUMNS_PER_THREAD as usize]; SPLITS]; ROWS];
+    let (mut lses, mut scales) = ([[f32::NEG_INFINITY; SPLITS]; ROWS], [[0.0; SPLITS]; ROWS]);
+    let mut parts = [[Columns::default(); SPLITS]; ROWS];
     special::griddepcontrol_wait();
     // SAFETY: as the caller promises; output rows are within the tensors.
     unsafe {
         unroll!(R in 4 => { if R < ROWS { unroll!(S in 5 => { if S < SPLITS && (S as u32) < splits.count {
             let row = slot_row(params, splits, S as u32, rows[R]);
-            lses[R][S] = memory::ld_global_f32(params.partial.lse + 4 * row);
-            let place = row * HEAD_DIM_V as u64 + place as u64;
-            parts[R][S] = memory::ld_global_f32x4(params.partial.out + 4 * place);
+            [lses[R][S], scales[R][S]] =
+                memory::ld_global_u32x2(side_address(params, row, side(place))).map(f32::from_bits);
+            parts[R][S] = memory::ld_global_u32x2(column_address(params, row, place));
         } }); } });
         let sinks = outputs.each_ref().map(|output| output.sink(params));
         unroll!(R in 4 => { if R < ROWS {
             let log = merge::log_sum_exp2_of_lane(lses[R]);
             let mut columns = [0.0; COLUMNS_PER_THREAD as usize];
             unroll!(S in 5 => { if S < SPLITS {
-                merge::add(&mut columns, merge::weight(lses[R][S], log), parts[R][S]);
+                add(&mut columns, merge::weight(lses[R][S], log), scales[R][S], parts[R][S]);
             } });
             let is_there = first_row + (R as u32) < params.total_rows;
             store::<E>(params, &outputs[R], sinks[R], is_there, place, columns, log);
@@ -216,13 +217,13 @@ unsafe fn combine_rows<E: Element, const ROWS: usize, const SPLITS: usize>(
 }
 
 /// Combines a slice when the decode kernel has ended, round by round; there are more rounds than one only of very many splits. The
-/// threads meet in each: behind that, the other place for lse is free, and the one for columns.
+/// threads meet in each: behind that, the other round's place is free, and the one for columns.
 ///
 /// # Safety
-/// The whole CTA calls it; the decode kernel leaves a partial result in each of the row's slots; nobody reads from `lses` any more,
-/// the offset of one of the two places for a round's.
+/// The whole CTA calls it; the decode kernel leaves a partial result in each of the row's slots; nobody reads any more what
+/// is at `round`, the offset of one of the two places for it.
 #[inline(always)]
-unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, lses: &mut u32) {
+unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, round: &mut u32) {
     let thread = special::thread_x();
     let Place { team, team_threads, column } = Place::of(slice, thread);
     let output = Output::of(params, slice.request, slice.row);
@@ -235,9 +236,10 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, lses:
     // SAFETY: as the caller promises; output rows are within the tensors.
     unsafe {
         while first < slice.splits.count {
-            let round_lses = load_lses(params, slice, first);
+            let splits = load_splits(params, slice, first);
             let parts = load_parts(params, slice, first + team, column);
-            let round_log = log_of_round(round_lses, special::dynamic_shared() + *lses);
+            let place = special::dynamic_shared() + *round;
+            let round_log = log_of_round(splits, place);
             if first > 0 {
                 let sum = merge::log_add_exp2(log, round_log);
                 columns = columns.map(|x| x * merge::weight(log, sum));
@@ -245,15 +247,20 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, lses:
             } else {
                 log = round_log;
             }
-            let mut address = special::dynamic_shared() + *lses + 4 * team;
+            let mut split = team;
             let ask = |_| {
-                let lse = memory::ld_shared_f32(address);
-                address += 4 << slice.slices_log2;
-                lse
+                let of_split = [
+                    memory::ld_shared_f32(place + 4 * split),
+                    memory::ld_shared_f32(place + SharedPlan::SCALES + 4 * (SIDES * split + side(column))),
+                ];
+                split += 1 << slice.slices_log2;
+                of_split
             };
-            parts.add_to(&mut columns, ask, |lse| merge::weight(lse, log));
+            parts.add([f32::NEG_INFINITY, 0.0], ask, |[lse, scale], part| {
+                add(&mut columns, merge::weight(lse, log), scale, part);
+            });
             first += SPLITS_AT_ONCE << slice.slices_log2;
-            *lses ^= SharedPlan::LSES[0] ^ SharedPlan::LSES[1];
+            *round ^= SharedPlan::ROUNDS[0] ^ SharedPlan::ROUNDS[1];
         }
         if teams > 1 {
             columns = add_teams(columns, teams, thread, team_threads);
@@ -262,42 +269,61 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, lses:
     }
 }
 
-/// Asks for the lse of a round's splits: up to two a thread.
+/// Four columns of a split, as they are stored.
+type Columns = [u32; 2];
+
+/// Adds a split's columns by its weight; one without weight counts for nothing, whatever its scale and columns are.
+#[inline(always)]
+fn add(columns: &mut [f32; 4], weight: f32, scale: f32, stored: Columns) {
+    let [[a, b], [c, d]] = stored.map(Fp16::unpack);
+    let factor = if weight == 0.0 { 0.0 } else { weight * scale };
+    merge::add(columns, factor, [a, b, c, d]);
+}
+
+/// What is told of a split: its lse, and the scales of both sides.
+type Split = [f32; 1 + SIDES as usize];
+
+/// Asks for what is told of a round's splits: of up to two a thread.
 ///
 /// # Safety
 /// As for [`combine_slice`].
 #[inline(always)]
-unsafe fn load_lses(params: &CombineParams, slice: &Slice, first: u32) -> [f32; 2] {
+unsafe fn load_splits(params: &CombineParams, slice: &Slice, first: u32) -> [Split; 2] {
     let left = slice.splits.count - first;
     let round = SPLITS_AT_ONCE << slice.slices_log2;
     let count = if left < round { left } else { round };
-    let mut lses = [f32::NEG_INFINITY; 2];
+    let mut splits = [[f32::NEG_INFINITY, 0.0, 0.0]; 2];
     unroll!(I in 2 => {
         let split = I as u32 * THREADS + special::thread_x();
         if split < count {
-            let address = params.partial.lse + 4 * slot_row(params, slice.splits, first + split, slice.row);
+            let row = slot_row(params, slice.splits, first + split, slice.row);
             // SAFETY: as the caller promises.
-            lses[I] = unsafe { memory::ld_global_f32(address) };
+            let [lse, first, _, second] = unsafe { memory::ld_global_u32x4(side_address(params, row, 0)) };
+            splits[I] = [lse, first, second].map(f32::from_bits);
         }
     });
-    lses
+    splits
 }
 
-/// The base-2 logarithm of the sum of a round's splits. Puts their lse at `lses`.
+/// The base-2 logarithm of the sum of a round's splits. Puts what is told of them at `place`.
 ///
 /// # Safety
 /// As for [`combine_slice`].
 #[inline(always)]
-unsafe fn log_of_round(round_lses: [f32; 2], lses: u32) -> f32 {
+unsafe fn log_of_round(splits: [Split; 2], place: u32) -> f32 {
     let thread = special::thread_x();
     // SAFETY: as the caller promises.
     unsafe {
-        unroll!(I in 2 => { memory::st_shared_f32(lses + 4 * (I as u32 * THREADS + thread), round_lses[I]); });
+        unroll!(I in 2 => {
+            let ([lse, scales @ ..], split) = (splits[I], I as u32 * THREADS + thread);
+            memory::st_shared_f32(place + 4 * split, lse);
+            memory::st_shared_f32x2(place + SharedPlan::SCALES + 4 * SIDES * split, scales);
+        });
         // What is asked for above is on its way before anyone waits here.
         barrier::barrier_cta_sync::<0>(THREADS);
         let lane = thread % WARP_THREADS;
-        let [a, b, c, d] = memory::ld_shared_u32x4(lses + 16 * lane).map(f32::from_bits);
-        let [e, f, g, h] = memory::ld_shared_u32x4(lses + 4 * THREADS + 16 * lane).map(f32::from_bits);
+        let [a, b, c, d] = memory::ld_shared_u32x4(place + 16 * lane).map(f32::from_bits);
+        let [e, f, g, h] = memory::ld_shared_u32x4(place + 4 * THREADS + 16 * lane).map(f32::from_bits);
         merge::log_sum_exp2([a, b, c, d, e, f, g, h])
     }
 }
@@ -308,22 +334,36 @@ fn slot_row(params: &CombineParams, splits: SplitRecord, split: u32, row: u32) -
     (splits.first + split) as u64 * params.total_rows as u64 + row as u64
 }
 
+/// Address of what is told of a side of such a row.
+#[inline(always)]
+fn side_address(params: &CombineParams, row: u64, side: u32) -> u64 {
+    params.partial.sides + (row * SIDES as u64 + side as u64) * size_of::<PartialSide>() as u64
+}
+
+/// Address of a column of such a row, by its place.
+#[inline(always)]
+fn column_address(params: &CombineParams, row: u64, place: u32) -> u64 {
+    params.partial.out + row * ROW_BYTES + (place * partial::COLUMN_BYTES) as u64
+}
+
+/// Bytes of the columns of such a row.
+const ROW_BYTES: u64 = (HEAD_DIM_V * partial::COLUMN_BYTES) as u64;
+
 /// Asks for a thread's columns of the splits from `first` on that its team has, as many as there are or it takes at once.
 ///
 /// # Safety
 /// As for [`combine_slice`].
 #[inline(always)]
-unsafe fn load_parts(params: &CombineParams, slice: &Slice, first: u32, column: u32) -> Parts {
+unsafe fn load_parts(params: &CombineParams, slice: &Slice, first: u32, column: u32) -> Parts<Columns> {
     let &Slice { slices_log2, splits, .. } = slice;
     let last_team = (1 << slices_log2) - 1;
     let count = (splits.count + last_team).saturating_sub(first) >> slices_log2;
-    let row = slot_row(params, splits, first, slice.row) * HEAD_DIM_V as u64;
-    let mut address = params.partial.out + 4 * (row + column as u64);
+    let mut address = column_address(params, slot_row(params, splits, first, slice.row), column);
     Parts::load(count, |_| {
         // SAFETY: as the caller promises.
-        let values = unsafe { memory::ld_global_f32x4(address) };
-        address += 4 * HEAD_DIM_V as u64 * ((params.total_rows as u64) << slices_log2);
-        values
+        let columns = unsafe { memory::ld_global_u32x2(address) };
+        address += ROW_BYTES * ((params.total_rows as u64) << slices_log2);
+        columns
     })
 }
 
@@ -427,13 +467,13 @@ unsafe fn store<E: Element>(
     let [a, b, c, d] = columns.map(|x| x * factor);
     let [first, last] = [E::pack(a, b), E::pack(c, d)];
     // Neighbours exchange two columns, so that each has four in a row.
-    let is_odd = place / THREAD_PLACES % 2 == 1;
+    let is_upper = partial::is_upper(place);
     // SAFETY: as the caller promises.
-    let other = unsafe { warp::shfl_bfly::<1>(if is_odd { first } else { last }) };
+    let other = unsafe { warp::shfl_bfly::<NEIGHBOUR>(if is_upper { first } else { last }) };
     if !stores {
         return;
     }
-    let words = if is_odd { [other, last] } else { [first, other] };
+    let words = if is_upper { [other, last] } else { [first, other] };
     let [batch_stride, token_stride, head_stride] = params.out_strides;
     let column = partial::exchanged_column(place) as i64;
     let offset =

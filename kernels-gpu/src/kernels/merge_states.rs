@@ -100,10 +100,10 @@ unsafe fn merge_row<T: Output>(params: &MergeStatesParams, request: u32, row: u3
         let mut first = 0;
         while first < params.count {
             let parts = Parts::load(params.count - first, |index| T::load(out_address(state(first + index))));
-            parts.add_to(
-                &mut columns,
+            parts.add(
+                f32::NEG_INFINITY,
                 |index| natural(first + index),
-                |natural| merge::weight(binary(natural), log),
+                |natural, values| merge::add(&mut columns, merge::weight(binary(natural), log), values),
             );
             first += PARTS_AT_ONCE;
         }

@@ -5,7 +5,7 @@
 //! then as the row has slices. Each team covers the slice, and the splits are dealt out to the teams in turn.
 //! The CTAs, as many as a GPU runs at a time, share the pieces of all split requests evenly.
 
-use super::decode::{HEAD_DIM_V, PartialResults, SplitRecord};
+use super::decode::{HEAD_DIM_V, PartialResults, SIDES, SplitRecord};
 use super::sparse_decode::Divisor;
 use crate::launch::{LaunchContract, MAX_SHARED_BYTES, WARP_THREADS};
 use crate::schedule::{Determinism, EqualSplit};
@@ -13,7 +13,7 @@ use crate::schedule::{Determinism, EqualSplit};
 /// Threads of a CTA: one for every four columns of a row.
 pub const THREADS: u32 = 4 * WARP_THREADS;
 
-/// Columns of a thread: one 16-byte load.
+/// Columns of a thread: one 8-byte load.
 pub const COLUMNS_PER_THREAD: u32 = HEAD_DIM_V / THREADS;
 
 /// Splits that a team loads at a time.
@@ -22,7 +22,7 @@ pub const SPLITS_AT_ONCE: u32 = 10;
 /// Rows of a piece at most: of two splits each, so that a thread loads about as much as of one row of many.
 pub const MAX_ROWS: u32 = 4;
 
-/// Slices of a row at most: a split's part of one is 128 bytes then, a line of the caches.
+/// Slices of a row at most: a split's part of one is 64 bytes then, two sectors of a cache line.
 pub const MAX_SLICES: u32 = 16;
 
 /// CTAs that run on a multiprocessor at a time.
@@ -34,11 +34,13 @@ pub struct SharedPlan;
 
 impl SharedPlan {
     /// Bytes of a round's lse: up to two a thread.
-    pub const LSES_BYTES: u32 = 2 * THREADS * size_of::<f32>() as u32;
-    /// Offsets of a round's lse: two places, in turns.
-    pub const LSES: [u32; 2] = [0, Self::LSES_BYTES];
+    const LSES_BYTES: u32 = 2 * THREADS * size_of::<f32>() as u32;
+    /// Offsets of what is told of a round's splits, first their lse: two places, in turns.
+    pub const ROUNDS: [u32; 2] = [0, (1 + SIDES) * Self::LSES_BYTES];
+    /// Offset in a round's place of the scales of both sides, split by split.
+    pub const SCALES: u32 = Self::LSES_BYTES;
     /// Offset of the columns of all threads.
-    pub const COLUMNS: u32 = 2 * Self::LSES_BYTES;
+    pub const COLUMNS: u32 = 2 * Self::ROUNDS[1];
     /// Bytes of a thread's columns.
     pub const THREAD_BYTES: u32 = COLUMNS_PER_THREAD * 4;
     /// Offset of a request's record for each thread.

@@ -19,6 +19,17 @@ pub const VALUE_PARTS: u32 = 4;
 /// Tiles of a part.
 pub const PART_TILES: u32 = HEAD_DIM_V / TILE_COLUMNS / VALUE_PARTS;
 
+/// Columns of a part.
+pub const PART_COLUMNS: u32 = PART_TILES * TILE_COLUMNS;
+
+/// Warpgroups that multiply values, each a *side* of the columns: every other part.
+pub const SIDES: u32 = 2;
+
+/// The side of a value column.
+pub const fn side(column: u32) -> u32 {
+    column / PART_COLUMNS % SIDES
+}
+
 /// Bytes of a tile of 16-bit elements.
 pub const TILE_BYTES: u32 = TILE_ROWS * TILE_COLUMNS * 2;
 
@@ -309,13 +320,22 @@ impl DecodeParams {
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct PartialResults {
-    /// Normalised partial outputs `[slots, h_kv · rows, 512]` f32, a row's columns in the order of
-    /// [`partial`](crate::layout::partial).
+    /// Partial outputs `[slots, h_kv · rows, 512]` fp16, a row's columns in the order of [`partial`](crate::layout::partial).
     pub out: u64,
-    /// Base-2 logarithms of the partial denominators `[slots, h_kv · rows]` f32; −∞ where there was no key.
-    pub lse: u64,
+    /// What else there is of each row: `[slots, h_kv · rows, 2]` of [`PartialSide`].
+    pub sides: u64,
     /// Where each request's partial results are `[batch]` of [`SplitRecord`].
     pub splits: u64,
+}
+
+/// What there is of one side of a row of a partial result, besides its columns.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct PartialSide {
+    /// Base-2 logarithm of the row's partial denominator, the same on both sides; −∞ where there was no key.
+    pub lse: f32,
+    /// What makes the side's columns the normalised output.
+    pub scale: f32,
 }
 
 /// Where the partial results of a request are, as the decode kernel tells the combine kernel.

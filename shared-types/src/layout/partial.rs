@@ -1,46 +1,99 @@
-//! Rows of partial results: in which order their columns lie.
+//! Rows of partial results: fp16, relative to a power of two, and in which order their columns lie.
+//!
+//! A row has a *side* of columns for each of the two warpgroups that multiply values, and a side its power of two
+//! ([`exponent`]): the largest column of the side comes near to the largest fp16, so that rounding takes 2⁻¹² of a column, however
+//! large or small the side is.
 //!
 //! Each thread of an accumulator ([`fragment`](super::fragment)) has two of every eight neighbouring columns of a row. What it has of
-//! 16 columns, a *group*, lies next to each other, so that it stores four f32 at a time:
+//! 32 columns, a *group*, lies next to each other, so that it stores 16 bytes at a time:
 //!
 //! ```text
-//! place   0 1 2 3   4 5 6  7    8 9 10 11   12 13 14 15
-//! column  0 1 8 9   2 3 10 11   4 5 12 13   6  7  14 15
-//! lane        q=0         q=1         q=2           q=3
+//! place   0 1 2 3  4  5  6  7    8 9 10 11 12 13 14 15   …
+//! column  0 1 8 9 16 17 24 25    2 3 10 11 18 19 26 27   …
+//! thread          0                        1             …
 //! ```
+//!
+//! To combine, a thread loads four of them: half of what one thread has stored.
 
 /// Columns of a group.
-pub const GROUP_COLUMNS: u32 = 16;
+pub const GROUP_COLUMNS: u32 = 32;
 
-/// Places of a thread in a group.
-pub const THREAD_PLACES: u32 = 4;
+/// Places of a thread that stores, in a group.
+pub const STORED_PLACES: u32 = 8;
+
+/// Places of a thread that loads.
+pub const LOADED_PLACES: u32 = 4;
+
+/// Bytes of a column.
+pub const COLUMN_BYTES: u32 = 2;
 
 /// Threads that share a group.
-const GROUP_THREADS: u32 = GROUP_COLUMNS / THREAD_PLACES;
+const GROUP_THREADS: u32 = GROUP_COLUMNS / STORED_PLACES;
+
+/// By how much the numbers of threads differ that load the same columns of neighbouring storing threads.
+pub const NEIGHBOUR: u32 = STORED_PLACES / LOADED_PLACES;
 
 /// Registers of an accumulator that hold a thread's columns of a group, in two rows.
-pub const GROUP_REGISTERS: usize = 8;
+pub const GROUP_REGISTERS: usize = 16;
 
-/// Which of these registers those of the first row are, in the order of places.
-pub const REGISTERS: [usize; THREAD_PLACES as usize] = [0, 1, 4, 5];
+/// Which of these registers those of the first row are, two columns a register pair, in the order of places.
+pub const REGISTER_PAIRS: [usize; STORED_PLACES as usize / 2] = [0, 4, 8, 12];
 
-/// The first place of a thread in each group.
+/// The first place of a storing thread in each group.
 pub const fn first_place(thread: u32) -> u32 {
-    thread % GROUP_THREADS * THREAD_PLACES
+    thread % GROUP_THREADS * STORED_PLACES
 }
 
 /// The column at a place of a row.
 pub const fn column(place: u32) -> u32 {
     let (group, within) = (place / GROUP_COLUMNS, place % GROUP_COLUMNS);
-    let (thread, own) = (within / THREAD_PLACES, within % THREAD_PLACES);
+    let (thread, own) = (within / STORED_PLACES, within % STORED_PLACES);
     GROUP_COLUMNS * group + 8 * (own / 2) + 2 * thread + own % 2
 }
 
-/// The first of the four neighbouring columns that a thread has of a group at `place`, its own first one, when it has given two to the
-/// thread before or behind and got two: those of even numbers have the first eight columns then.
+/// Whether a thread that loads from `place` on has the upper ones of the columns that it and its neighbour have together.
+pub const fn is_upper(place: u32) -> bool {
+    place / STORED_PLACES % 2 == 1
+}
+
+/// The first of the four neighbouring columns that a thread which loads from `place` on has when it has given two to its neighbour
+/// and got two.
 pub const fn exchanged_column(place: u32) -> u32 {
-    let (group, thread) = (place / GROUP_COLUMNS, place % GROUP_COLUMNS / THREAD_PLACES);
-    GROUP_COLUMNS * group + 8 * (thread % 2) + 4 * (thread / 2)
+    let (group, within) = (place / GROUP_COLUMNS, place % GROUP_COLUMNS);
+    let (thread, half) = (within / STORED_PLACES, within % STORED_PLACES / LOADED_PLACES);
+    GROUP_COLUMNS * group + 16 * half + 8 * (thread % 2) + 4 * (thread / 2)
+}
+
+/// Bits of an f32 below its exponent.
+const EXPONENT: u32 = 23;
+
+/// What the exponent of 1 is in an f32.
+const BIAS: u32 = 127;
+
+/// Exponent of the power of two below the largest fp16.
+const LARGEST: u32 = 15;
+
+/// The exponent of a finite f32 and one more, in the uppermost eight bits; what no finite f32 has more than zero of, counts for nothing.
+/// The larger of two tells the larger magnitude.
+pub const fn magnitude(value: f32) -> u32 {
+    // Of infinities and NaN the exponent overflows.
+    (value.to_bits() << 1).wrapping_add(1 << (EXPONENT + 1))
+}
+
+/// The exponent of which [`scale`] and [`unscale`] are, where `magnitude` is the largest of a side: neither is a subnormal.
+pub const fn exponent(magnitude: u32) -> u32 {
+    let exponent = magnitude >> (EXPONENT + 1);
+    if exponent > LARGEST + 1 { exponent } else { LARGEST + 1 }
+}
+
+/// What a side's columns are multiplied by when they are stored: the largest one is 2¹⁴ to 2¹⁵ then, or less if it is tiny.
+pub const fn scale(exponent: u32) -> f32 {
+    f32::from_bits((2 * BIAS + LARGEST - exponent) << EXPONENT)
+}
+
+/// What they are multiplied by when they are loaded.
+pub const fn unscale(exponent: u32) -> f32 {
+    f32::from_bits((exponent - LARGEST) << EXPONENT)
 }
 
 #[cfg(test)]
@@ -50,9 +103,10 @@ mod tests {
 
     #[test]
     fn a_thread_stores_what_it_has() {
-        for (thread, group, half) in (0..128).flat_map(|t| (0..8).flat_map(move |g| [(t, g, 0), (t, g, 1)])) {
-            for (own, register) in (0..).zip(REGISTERS) {
-                let register = group * GROUP_REGISTERS as u32 + 2 * half + register as u32;
+        for (thread, group, half) in (0..128).flat_map(|t| (0..4).flat_map(move |g| [(t, g, 0), (t, g, 1)])) {
+            for own in 0..STORED_PLACES {
+                let register = REGISTER_PAIRS[own as usize / 2] as u32 + own % 2;
+                let register = group * GROUP_REGISTERS as u32 + 2 * half + register;
                 let position = fragment::accumulator(thread, register);
                 let place = group * GROUP_COLUMNS + first_place(thread) + own;
                 assert_eq!(column(place), position.column, "{thread} {group} {half} {own}");
@@ -63,14 +117,41 @@ mod tests {
 
     #[test]
     fn neighbours_exchange_two_columns() {
-        for place in (0..512).step_by(THREAD_PLACES as usize) {
-            let is_odd = place / THREAD_PLACES % 2 == 1;
-            let other = place ^ THREAD_PLACES;
-            // The lower numbered thread keeps its first two columns, the other one its last two.
-            let kept = if is_odd { [other + 2, place + 2] } else { [place, other] };
+        for place in (0..512).step_by(LOADED_PLACES as usize) {
+            let other = (place / LOADED_PLACES ^ NEIGHBOUR) * LOADED_PLACES;
+            // The lower one keeps its first two columns, the other one its last two.
+            let kept = if is_upper(place) { [other + 2, place + 2] } else { [place, other] };
             let columns = kept.map(|first| [column(first), column(first + 1)]);
             let first = exchanged_column(place);
             assert_eq!(columns, [[first, first + 1], [first + 2, first + 3]]);
+        }
+    }
+
+    #[test]
+    fn the_largest_column_comes_near_to_the_largest_fp16() {
+        for value in [1.0, 1.999, 3.0e38, 65504.0, 1.0e-30, f32::powi(2.0, -112)] {
+            let exponent = exponent(magnitude(-value));
+            let scaled = value * scale(exponent);
+            assert!((16384.0..32768.0).contains(&scaled), "{value}: {scaled}");
+            assert_eq!(scaled * unscale(exponent), value);
+        }
+    }
+
+    #[test]
+    fn all_sides_have_a_scale() {
+        let of = |values: &[f32]| exponent(values.iter().map(|&x| magnitude(x)).max().unwrap());
+        let one = of(&[1.0]);
+        assert_eq!(
+            [&[1.0, f32::INFINITY], &[f32::NAN, -1.0], &[0.5, 1.0]].map(|values| of(values)),
+            [one; 3]
+        );
+        for values in [[0.0, -0.0], [f32::MIN_POSITIVE / 2.0, 0.0], [f32::NAN, -f32::INFINITY]] {
+            let exponent = of(&values);
+            let scales = [scale(exponent), unscale(exponent)];
+            assert!(
+                scales.iter().all(|scale| scale.is_normal()) && scales[0] * scales[1] == 1.0,
+                "{scales:?}"
+            );
         }
     }
 }

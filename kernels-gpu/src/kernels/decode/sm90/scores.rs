@@ -12,7 +12,7 @@ use crate::ptx::{fence, math, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::decode::{
-    PART_TILES, SplitRecord, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
+    PART_TILES, PartialSide, SIDES, SplitRecord, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment::{self, A_REGISTERS};
@@ -409,6 +409,9 @@ fn norm<D: Decode>(sum: f32, log: f32, sink: f32) -> f32 {
     }
 }
 
+/// Bytes of what is told of a row's sides.
+const SIDES_BYTES: u64 = SIDES as u64 * size_of::<PartialSide>() as u64;
+
 /// Stores a row's log-sum-exp: the final one in natural units, a partial one in base 2.
 #[inline(always)]
 unsafe fn store_lse<D: Decode>(kernel: &D, segment: &Segment, row: u32, log: f32) {
@@ -423,8 +426,9 @@ unsafe fn store_lse<D: Decode>(kernel: &D, segment: &Segment, row: u32, log: f32
             let lse = if log == f32::NEG_INFINITY { f32::INFINITY } else { log * LN_2 };
             memory::st_global_f32(cta.params.lse.wrapping_add((offset * 4) as u64), lse);
         } else {
-            let address = cta.params.partial.lse + 4 * cta.partial_row(segment, row);
-            memory::st_global_f32(address, log);
+            let sides = cta.params.partial.sides + cta.partial_row(segment, row) * SIDES_BYTES;
+            memory::st_global_f32(sides, log);
+            memory::st_global_f32(sides + size_of::<PartialSide>() as u64, log);
         }
     }
 }

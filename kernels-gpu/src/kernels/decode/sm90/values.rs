@@ -4,13 +4,13 @@ use super::super::segments::Segment;
 use super::keys::{self, BlockPlace};
 use super::queue::Reader;
 use super::{Decode, TILE, VALUES_BARRIERS};
-use crate::attention::element::Element;
+use crate::attention::element::{Element, Fp16};
 use crate::attention::unroll;
 use crate::ptx::{fence, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::decode::{
-    HEAD_DIM_V, PART_TILES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS, VALUE_PARTS,
+    HEAD_DIM_V, PART_COLUMNS, PART_TILES, PartialSide, SIDES, TILE_BYTES, TILE_ROWS, VALUE_PARTS,
 };
 use oximla_types::launch::WARPGROUP_THREADS;
 use oximla_types::layout::{fragment, partial};
@@ -18,9 +18,6 @@ use oximla_types::schedule::BLOCK_KEYS;
 
 /// Bytes of 16 keys of a tile: one step of `wgmma` along V.
 const STEP_BYTES: u32 = TILE.row_offset(16);
-
-/// Columns of a part.
-const PART_COLUMNS: u32 = PART_TILES * TILE_COLUMNS;
 
 /// Bytes that a lane stores at a time.
 const CHUNK_BYTES: u32 = 16;
@@ -98,7 +95,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
 
 /// Number of the first (0) or second (1) part that this side multiplies: every other one.
 const fn own_part<const SIDE: u32>(part: u32) -> u32 {
-    2 * part + SIDE
+    SIDES * part + SIDE
 }
 
 /// Multiplies the output by the row scales; skipped where no row of the warp has a new maximum.
@@ -174,7 +171,7 @@ unsafe fn multiply<D: Decode, const SIDE: u32>(place: BlockPlace<D>, output: &mu
     }
 }
 
-/// Stores this thread's part of a split request's normalised output, 16 bytes at a time: its columns of 16 next to each other
+/// Stores this thread's part of a split request's output, 16 bytes at a time: its columns of 32 next to each other, in fp16
 /// (`shared-types/src/layout/partial.rs`).
 ///
 /// # Safety
@@ -185,27 +182,67 @@ unsafe fn store_partial<D: Decode, const SIDE: u32>(
     segment: &Segment,
     tile_row: u32,
     output: &[[f32; 64]; 2],
-    norm: [f32; 2],
+    norms: [f32; 2],
 ) {
     let cta = kernel.cta();
-    let first = own_part::<SIDE>(0) * PART_COLUMNS + partial::first_place(special::thread_x());
+    let thread = special::thread_x();
     let rows = [tile_row, tile_row + 8];
     let has = rows.map(|row| cta.tile.has(row));
-    let base = rows.map(|row| {
-        let element = cta.partial_row(segment, row) * HEAD_DIM_V as u64 + first as u64;
-        cta.params.partial.out + 4 * element
+    let numbers = rows.map(|row| cta.partial_row(segment, row));
+    let first = own_part::<SIDE>(0) * PART_COLUMNS + partial::first_place(thread);
+    let base = numbers.map(|row| {
+        let column = row * HEAD_DIM_V as u64 + first as u64;
+        cta.params.partial.out + column * partial::COLUMN_BYTES as u64
     });
-    unroll!(PART in 2 => { unroll!(I in 8 => {
-        const GROUP: u32 = 2 * PART_COLUMNS * PART as u32 + partial::GROUP_COLUMNS * I as u32;
+    // SAFETY: the whole warp is here; rows that there are lie within the partial results.
+    unsafe {
+        let exponents = exponents(output);
         unroll!(HALF in 2 => {
-            let columns = partial::REGISTERS.map(|register| {
-                let register = partial::GROUP_REGISTERS * I + 2 * HALF + register;
-                (output[PART][register] * norm[HALF]).to_bits()
-            });
-            // SAFETY: rows that there are lie within the partial results.
-            unsafe { memory::st_global_u32x4_if(has[HALF], base[HALF] + 4 * GROUP as u64, columns) };
+            if thread.is_multiple_of(ROW_LANES) && has[HALF] {
+                let side = cta.params.partial.sides + (numbers[HALF] * SIDES as u64 + SIDE as u64) * SIDE_BYTES;
+                let scale = side + core::mem::offset_of!(PartialSide, scale) as u64;
+                memory::st_global_f32(scale, norms[HALF] * partial::unscale(exponents[HALF]));
+            }
         });
-    }); });
+        let scales = again(exponents.map(partial::scale));
+        unroll!(PART in 2 => { unroll!(GROUP in 4 => {
+            const COLUMNS: u32 = SIDES * PART_COLUMNS * PART as u32 + partial::GROUP_COLUMNS * GROUP as u32;
+            unroll!(HALF in 2 => {
+                let words = partial::REGISTER_PAIRS.map(|pair| {
+                    let register = partial::GROUP_REGISTERS * GROUP + 2 * HALF + pair;
+                    let [low, high] = [output[PART][register], output[PART][register + 1]];
+                    Fp16::pack(low * scales[HALF], high * scales[HALF])
+                });
+                let at = base[HALF] + (COLUMNS * partial::COLUMN_BYTES) as u64;
+                memory::st_global_u32x4_if(has[HALF], at, words);
+            });
+        }); });
+    }
+}
+
+/// Bytes of what is told of a side.
+const SIDE_BYTES: u64 = size_of::<PartialSide>() as u64;
+
+/// The exponents by which the thread's two rows are stored, as far as this side goes.
+///
+/// # Safety
+/// The whole warp calls it.
+#[inline(always)]
+unsafe fn exponents(output: &[[f32; 64]; 2]) -> [u32; 2] {
+    const { assert!(ROW_LANES == 4) };
+    let mut largest = [0; 2];
+    unroll!(PART in 2 => { unroll!(I in 16 => { unroll!(HALF in 2 => {
+        let register = 4 * I + 2 * HALF;
+        let [low, high] = [output[PART][register], output[PART][register + 1]].map(partial::magnitude);
+        largest[HALF] = largest[HALF].max(low).max(high);
+    }); }); });
+    largest.map(|own| {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let own = own.max(warp::shfl_bfly::<1>(own));
+            partial::exponent(own.max(warp::shfl_bfly::<2>(own)))
+        }
+    })
 }
 
 /// Stores this thread's part of the normalised output, 16 bytes at a time: the four lanes of a row first share out its columns.
@@ -264,10 +301,10 @@ fn xor_order([a, b, c, d]: [u32; 4], lane: u32) -> [u32; 4] {
     if lane & 2 != 0 { [c, d, a, b] } else { [a, b, c, d] }
 }
 
-/// The same norms, so that nothing is multiplied by them before it is stored.
+/// The same factors, so that nothing is multiplied by them before it is stored.
 #[inline(always)]
-fn again(norm: [f32; 2]) -> [f32; 2] {
-    norm.map(|x| f32::from_bits(special::again(x.to_bits())))
+fn again(factors: [f32; 2]) -> [f32; 2] {
+    factors.map(|x| f32::from_bits(special::again(x.to_bits())))
 }
 
 /// Address of a row of the output.
