@@ -197,7 +197,7 @@ impl DensePlan {
         };
         let params = DenseDecodeParams {
             kv_map: self.kv_map(kv)?,
-            q_map: self.device.driver.encode(&HalfTensor4::queries(q, self.tiling()))?,
+            q_map: self.device.driver.encode(&HalfTensor4::query_rows(q, self.tiling()))?,
             block_table: inputs.block_table.address,
             block_table_stride: inputs.block_table.strides[0],
             decode,

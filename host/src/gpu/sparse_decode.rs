@@ -181,7 +181,8 @@ impl SparsePlan {
         };
         let equal = self.equal_split(inputs, &decode);
         let params = SparseDecodeParams {
-            q_map: self.device.driver.encode(&HalfTensor4::queries(q, tiling))?,
+            q_map: self.device.driver.encode(&HalfTensor4::query_rows(q, tiling))?,
+            out_map: self.device.driver.encode(&HalfTensor4::query_rows(out, tiling))?,
             decode,
             scopes: [first, second],
             attn_sink,

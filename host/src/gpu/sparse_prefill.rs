@@ -82,7 +82,7 @@ impl PrefillPlan {
         let (attn_sink, attn_sink_stride) =
             attn_sink.as_ref().map_or((0, 0), |sink| (sink.address, sink.strides[0]));
         let params = SparsePrefillParams {
-            q_map: self.device.driver.encode(&HalfTensor4::queries(&q.with_unit_axis(0), tiling))?,
+            q_map: self.device.driver.encode(&HalfTensor4::query_rows(&q.with_unit_axis(0), tiling))?,
             decode: DecodeParams {
                 places: 0,
                 out: out.address,

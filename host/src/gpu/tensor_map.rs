@@ -1,4 +1,4 @@
-//! Tensor maps: what the copy engine must know of a tensor to fetch boxes of it.
+//! Tensor maps: what the copy engine must know of a tensor to fetch or store boxes of it.
 
 use crate::{Half, KvFormat, TensorView};
 use oximla_types::kernels::decode::{QueryTiling, TILE_COLUMNS};
@@ -16,18 +16,18 @@ pub(crate) struct HalfTensor4 {
 }
 
 impl HalfTensor4 {
-    /// Queries `[batch, s_q, h_q, head_dim]` in boxes of one tile: 64 columns of some heads of some tokens.
-    pub(super) fn queries<T: Half>(q: &TensorView<'_, T, 4>, tiling: QueryTiling) -> Self {
-        let [batch, tokens, heads, head_dim] = q.shape;
-        let row_bytes = (head_dim * size_of::<T>()) as u64;
+    /// Query rows `[batch, s_q, h_q, columns]`, queries or outputs, in boxes of one tile: 64 columns of some heads of some tokens.
+    pub(super) fn query_rows<T: Half>(rows: &TensorView<'_, T, 4>, tiling: QueryTiling) -> Self {
+        let [batch, tokens, heads, columns] = rows.shape;
+        let row_bytes = (columns * size_of::<T>()) as u64;
         // The stride of a dimension of one element may be anything.
         let stride = |dim: usize| {
-            if q.shape[dim] > 1 { q.strides[dim] as u64 * size_of::<T>() as u64 } else { row_bytes }
+            if rows.shape[dim] > 1 { rows.strides[dim] as u64 * size_of::<T>() as u64 } else { row_bytes }
         };
         Self {
             is_bf16: T::FORMAT == KvFormat::Bf16,
-            address: q.address,
-            dims: [head_dim as u64, heads as u64, tokens as u64, batch as u64],
+            address: rows.address,
+            dims: [columns as u64, heads as u64, tokens as u64, batch as u64],
             strides: [stride(2), stride(1), stride(0)],
             box_dims: [TILE_COLUMNS, tiling.heads, tiling.tokens, 1],
         }

@@ -77,6 +77,38 @@ pub unsafe fn cp_async_bulk_tensor_4d_multicast(
     }
 }
 
+/// `cp.async.bulk.tensor.4d.global.shared::cta`: copies a box to `coordinates` (innermost first) of a tensor. What would lie
+/// outside the tensor is left out.
+///
+/// # Safety
+/// `map` is the generic address of a valid tensor map of rank 4, `source` that of a box, aligned as its swizzle asks; what
+/// threads have stored there is fenced, and nothing is stored until a group with the copy has been waited for. No coordinate is
+/// negative. No other thread accesses the box's elements of the tensor unordered.
+#[inline(always)]
+pub unsafe fn cp_async_bulk_tensor_4d_store(map: u64, coordinates: [i32; 4], source: u32) {
+    let [c0, c1, c2, c3] = coordinates;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [{}, {{{}, {}, {}, {}}}], [{}];",
+            in(reg64) map, in(reg32) c0, in(reg32) c1, in(reg32) c2, in(reg32) c3, in(reg32) source,
+            options(nostack))
+    }
+}
+
+/// `cp.async.bulk.commit_group`: makes a group of this thread's bulk copies from shared to global memory since the last one.
+#[inline(always)]
+pub fn cp_async_bulk_commit_group() {
+    // SAFETY: it only orders this thread's copies.
+    unsafe { asm!("cp.async.bulk.commit_group;", options(nostack)) }
+}
+
+/// `cp.async.bulk.wait_group.read`: waits until all but the `PENDING` newest of this thread's groups have read what they copy.
+#[inline(always)]
+pub fn cp_async_bulk_wait_group_read<const PENDING: u32>() {
+    // SAFETY: it only waits.
+    unsafe { asm!("cp.async.bulk.wait_group.read {};", const PENDING, options(nostack)) }
+}
+
 /// `cp.async.bulk.shared::cluster.shared::cta`: one lane of the warp (`elect.sync`) copies `bytes` bytes of this CTA's shared
 /// memory to an address of another CTA of the cluster (`mapa`), and completes on the barrier of such an address there.
 ///

@@ -25,17 +25,34 @@ pub struct BoxParams {
 /// Eight rows of 64 elements of 16 bits: the pattern of the 128-byte swizzle.
 pub const BOX_BYTES: u32 = 8 * 64 * 2;
 
-/// A kernel that fetches boxes. An entry must name itself to find its parameters.
-macro_rules! fetch_kernel {
-    ($name:ident, $entry:literal, $fetch:ident) => {
+/// A box of a tensor, and what to store there.
+#[repr(C)]
+pub struct StoreParams {
+    /// The tensor, with a box of [`BOX_BYTES`].
+    map: TensorMap,
+    /// The words of the box as they shall lie in shared memory.
+    input: *const u32,
+    /// First element of the box, innermost dimension first.
+    coordinates: [i32; 4],
+}
+
+/// A kernel that fetches boxes or stores one. An entry must name itself to find its parameters.
+macro_rules! box_kernel {
+    ($name:ident, $entry:literal, $params:ident, $body:ident) => {
         /// # Safety
-        /// Launched under its contract with a valid tensor map and room for the boxes in the output.
+        /// Launched under its contract with a valid tensor map, and the boxes, or room for them, at the pointer.
         #[unsafe(no_mangle)]
-        pub unsafe extern "ptx-kernel" fn $name(params: BoxParams) {
+        pub unsafe extern "ptx-kernel" fn $name(params: $params) {
             let map = parameter_address!($entry);
             // SAFETY: as the caller promises; the map comes first in the parameters.
-            unsafe { $fetch(&params, map) }
+            unsafe { $body(&params, map) }
         }
+    };
+}
+
+macro_rules! fetch_kernel {
+    ($name:ident, $entry:literal, $fetch:ident) => {
+        box_kernel!($name, $entry, BoxParams, $fetch);
     };
 }
 
@@ -50,6 +67,50 @@ fetch_kernel!(
     "wrapper_cp_async_bulk_tensor_4d_multicast",
     fetch_for_both
 );
+
+box_kernel!(
+    wrapper_cp_async_bulk_tensor_4d_store,
+    "wrapper_cp_async_bulk_tensor_4d_store",
+    StoreParams,
+    store
+);
+box_kernel!(wrapper_cp_async_bulk_commit_group, "wrapper_cp_async_bulk_commit_group", StoreParams, store);
+box_kernel!(
+    wrapper_cp_async_bulk_wait_group_read,
+    "wrapper_cp_async_bulk_wait_group_read",
+    StoreParams,
+    store
+);
+
+/// The warp puts a box into shared memory, has it stored, and puts something else there when it has been read.
+#[inline(always)]
+unsafe fn store(params: &StoreParams, map: u64) {
+    let tile = dynamic_shared();
+    // SAFETY: the box is aligned as the shared memory is; the whole warp is here.
+    unsafe {
+        fill_box(tile, |word| *params.input.add(word as usize));
+        fence_proxy_async_shared();
+        barrier_cta_sync::<0>(WARP_THREADS);
+        if thread_x() == 0 {
+            cp_async_bulk_tensor_4d_store(map, params.coordinates, tile);
+            cp_async_bulk_commit_group();
+            cp_async_bulk_wait_group_read::<0>();
+        }
+        barrier_cta_sync::<0>(WARP_THREADS);
+        fill_box(tile, |_| 0);
+    }
+}
+
+/// Stores the words of a box in shared memory.
+#[inline(always)]
+unsafe fn fill_box(tile: u32, words: impl Fn(u32) -> u32) {
+    let mut word = thread_x();
+    while word < BOX_BYTES / 4 {
+        // SAFETY: as the caller promises, the box is the warp's.
+        unsafe { st_shared_u32(tile + word * 4, words(word)) };
+        word += WARP_THREADS;
+    }
+}
 
 /// [`fetch_under`] the usual policy.
 #[inline(always)]

@@ -214,6 +214,8 @@ pub struct SparseDecodeParams {
     /// The queries `[batch, s_q, h_q, head_dim]` bf16 in boxes of 64 columns of a tile's heads. First, where its alignment
     /// holds.
     pub q_map: TensorMap,
+    /// The output as a tensor of the same dimensions, in the same boxes.
+    pub out_map: TensorMap,
     /// What every decode kernel is told; requests are query tokens: `batch · s_q` of them, with an `s_q` of 1.
     pub decode: DecodeParams,
     /// The caches.

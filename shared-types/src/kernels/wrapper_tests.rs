@@ -65,7 +65,8 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "wrapper_setmaxnreg_inc" "wrapper_setmaxnreg_dec"
     ]
     FETCH => [
-        "wrapper_cp_async_bulk_tensor_4d" "wrapper_createpolicy_evict_first" "wrapper_createpolicy_evict_normal"
+        "wrapper_cp_async_bulk_tensor_4d" "wrapper_cp_async_bulk_tensor_4d_store" "wrapper_cp_async_bulk_commit_group"
+        "wrapper_cp_async_bulk_wait_group_read" "wrapper_createpolicy_evict_first" "wrapper_createpolicy_evict_normal"
         "wrapper_mbarrier_arrive_expect_tx" "wrapper_fence_mbarrier_init"
         "wrapper_parameter_address"
     ]

@@ -3,7 +3,7 @@
 use oximla_conformance::instructions::map::Map;
 use ptx_emulator::diagnostic::Check;
 
-use crate::kernel::{Kernel, Work, words};
+use crate::kernel::{Kernel, UNWRITTEN, Work, words};
 use crate::special::mapa;
 
 /// Elements of the tensor in each dimension, innermost first: columns, rows, heads, pages.
@@ -129,12 +129,58 @@ fn bytes_read(lane: usize, size: usize) -> usize {
     if lane.is_multiple_of(2) { size } else { lane / 2 % size }
 }
 
+/// The boxes of a tensor of elements, inside another tensor of the same dimensions and across its edges: what is outside is left out, and all else of the tensor as it was.
+pub fn cp_async_bulk_tensor_4d_store(kernel: &Kernel) {
+    for coordinates in [[0, 0, 0, 0], [64, 0, 1, 2], [96, 0, 0, 1], [0, 5, 1, 0], [64, 6, 1, 1], [0, 0, 0, 3]]
+    {
+        let found = kernel.run(&store(coordinates));
+        let is_inside = |index: usize| {
+            let mut rest = index;
+            (0..4).all(|axis| {
+                let at = (rest % DIMS[axis]) as i64;
+                rest /= DIMS[axis];
+                let size = BOX.get(axis).copied().unwrap_or(1) as i64;
+                (0..size).contains(&(at - i64::from(coordinates[axis])))
+            })
+        };
+        let unwritten = |index: usize| (UNWRITTEN >> (16 * (index % 2))) as u16;
+        let expected = pairs(|index| if is_inside(index) { element(index) } else { unwritten(index) });
+        assert_eq!(found, expected, "{coordinates:?}");
+    }
+    kernel.must_fail_without("fence.proxy.async", &store([0; 4]), Check::MissingProxyFence);
+}
+
+/// What is in no group is not waited for.
+pub fn cp_async_bulk_commit_group(kernel: &Kernel) {
+    cp_async_bulk_tensor_4d_store(kernel);
+    kernel.must_fail_without("cp.async.bulk.commit_group", &store([0; 4]), Check::DataRace);
+}
+
+/// Without the wait, the copy may find what is put there later.
+pub fn cp_async_bulk_wait_group_read(kernel: &Kernel) {
+    cp_async_bulk_tensor_4d_store(kernel);
+    kernel.must_fail_without("cp.async.bulk.wait_group.read", &store([0; 4]), Check::DataRace);
+}
+
 /// Fetching the box at some coordinates.
 pub fn fetch(coordinates: [i32; 4]) -> Work {
+    Work::new(pairs(element), BOX_WORDS).fetching(map(), coordinates)
+}
+
+/// Storing the box at some coordinates.
+fn store(coordinates: [i32; 4]) -> Work {
+    Work::new(box_at(coordinates), DIMS.iter().product::<usize>() / 2).storing(map(), coordinates)
+}
+
+fn map() -> Map {
     let map = Map::parse("input u16 dims 128x8x2x3 strides 256x2048x4096 box 64x8x1x1 swizzle 128");
+    map.expect("a map")
+}
+
+/// The words of a tensor with such elements.
+fn pairs(element: impl Fn(usize) -> u16) -> Vec<u32> {
     let elements: Vec<u16> = (0..DIMS.iter().product()).map(element).collect();
-    let input = elements.chunks(2).map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16).collect();
-    Work::new(input, BOX_WORDS).fetching(map.expect("a map"), coordinates)
+    elements.chunks(2).map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16).collect()
 }
 
 /// The words of the box: rows of 128 bytes, in each of which the number of the 16-byte chunk is xored with the row's.

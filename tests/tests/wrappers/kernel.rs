@@ -22,7 +22,7 @@ const SEEDS: std::ops::Range<u64> = 0..4;
 const MAX_STEPS: u64 = 100_000;
 
 /// What output words hold before a run.
-const UNWRITTEN: u32 = 0xffff_fff1;
+pub const UNWRITTEN: u32 = 0xffff_fff1;
 
 /// An entry of the module, as the manifest describes it.
 #[derive(Clone, Debug)]
@@ -50,14 +50,16 @@ pub struct Work {
     grid: [u32; 2],
     input: Vec<u32>,
     output_words: usize,
-    /// A tensor in the input, and the first element of the box to fetch of it.
-    fetch: Option<(Map, [i32; 4])>,
+    /// A tensor, and the first element of a box of it.
+    tensor: Option<(Map, [i32; 4])>,
+    /// Whether the tensor is the output, not in the input.
+    stores: bool,
 }
 
 impl Work {
     /// One CTA, with these words to read and so many to write.
     pub fn new(input: Vec<u32>, output_words: usize) -> Self {
-        Self { grid: [1, 1], input, output_words, fetch: None }
+        Self { grid: [1, 1], input, output_words, tensor: None, stores: false }
     }
 
     /// The same on a grid.
@@ -72,15 +74,21 @@ impl Work {
 
     /// The same with a tensor in the input, for kernels that fetch a box.
     pub fn fetching(self, map: Map, coordinates: [i32; 4]) -> Self {
-        Self { fetch: Some((map, coordinates)), ..self }
+        Self { tensor: Some((map, coordinates)), ..self }
+    }
+
+    /// The same where the output is a tensor, for kernels that store a box, which is in the input.
+    pub fn storing(self, map: Map, coordinates: [i32; 4]) -> Self {
+        Self { stores: true, ..self.fetching(map, coordinates) }
     }
 
     /// The bytes of each parameter, for buffers at these addresses and a tensor map in the device's form.
-    fn parameters(&self, input: u64, output: u64, encode: impl Fn(&Map) -> [u64; 16]) -> Vec<Vec<u8>> {
-        match &self.fetch {
+    fn parameters(&self, input: u64, output: u64, encode: impl Fn(&Map, u64) -> [u64; 16]) -> Vec<Vec<u8>> {
+        match &self.tensor {
             None => [input, output].map(|address| address.to_le_bytes().to_vec()).to_vec(),
             Some((map, coordinates)) => {
-                let words = encode(map).into_iter().chain([output]).flat_map(u64::to_le_bytes);
+                let (tensor, boxes) = if self.stores { (output, input) } else { (input, output) };
+                let words = encode(map, tensor).into_iter().chain([boxes]).flat_map(u64::to_le_bytes);
                 vec![words.chain(coordinates.iter().flat_map(|c| c.to_le_bytes())).collect()]
             }
         }
@@ -162,7 +170,7 @@ impl Kernel {
         let mut words = vec![UNWRITTEN; work.output_words];
         let (input, output) = (upload(&work.input), upload(&words));
         let parameters =
-            work.parameters(input, output, |map| map.emulated(input).expect("a map that can be encoded"));
+            work.parameters(input, output, |map, at| map.emulated(at).expect("a map that can be encoded"));
         let what = Launch {
             entry: &self.entry.name,
             grid: [work.grid[0], work.grid[1], 1],
@@ -183,8 +191,8 @@ impl Kernel {
         let (input, mut output) =
             (backend.upload(work.input.clone()), backend.upload(vec![UNWRITTEN; work.output_words]));
         let address = input.address();
-        let mut parameters = work.parameters(address, output.address_mut(), |map| {
-            map.cuda(address).expect("a map that can be encoded")
+        let mut parameters = work.parameters(address, output.address_mut(), |map, at| {
+            map.cuda(at).expect("a map that can be encoded")
         });
         let mut arguments: Vec<*mut c_void> =
             parameters.iter_mut().map(|bytes| bytes.as_mut_ptr().cast()).collect();

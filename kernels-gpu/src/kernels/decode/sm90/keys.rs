@@ -143,6 +143,12 @@ impl<D: Decode> BlockPlace<D> {
         Self { number: self.number + 1, ..self }
     }
 
+    /// The place of the block before.
+    #[inline(always)]
+    pub fn last(self) -> Self {
+        Self { number: self.number - 1, ..self }
+    }
+
     /// The place `count` blocks on.
     #[inline(always)]
     pub fn skip(self, count: u32) -> Self {

@@ -128,6 +128,9 @@ pub trait Decode: Sized {
     /// Whether the loads take what is the same for a warp from its first lane, so that ptxas knows that no lane goes another way
     /// than the others. Else it looks for lanes that are missing before each exchange, but where it knows, it may spill registers.
     const UNIFORM_LOADS: bool = false;
+    /// Whether the copy engine stores final outputs, from where the last block's values were. Not where keys are copied from there
+    /// to another CTA, as only that one knows when they have been read.
+    const COPIES_OUTPUTS: bool = false;
     /// Arrivals that make keys full.
     const KEY_ARRIVALS: u32;
     /// Threads that read the queue of segments.
@@ -165,6 +168,18 @@ pub trait Decode: Sized {
     /// The segment is one of this CTA's; the whole warp calls it with the part as an accumulator.
     #[inline(always)]
     unsafe fn rotate_back(&self, _: &Segment, _: &mut [f32; 64]) {}
+
+    /// Generic address of the output's tensor map, with boxes of one tile, of the rows there are; for [`Self::COPIES_OUTPUTS`].
+    #[inline(always)]
+    fn out_map(&self) -> u64 {
+        0
+    }
+
+    /// Where in the tensor of that map the tile of a request begins: head, token, batch entry.
+    #[inline(always)]
+    fn out_coordinates(&self, _request: u32) -> [i32; 3] {
+        [0; 3]
+    }
 
     /// Offset of a row of the output from the first one, in elements.
     fn output_offset(&self, request: u32, token: u32, head: u32) -> i64;

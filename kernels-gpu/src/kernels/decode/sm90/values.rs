@@ -6,13 +6,14 @@ use super::queue::Reader;
 use super::{Decode, TILE, VALUES_BARRIERS};
 use crate::attention::element::{Element, Fp16};
 use crate::attention::unroll;
-use crate::ptx::{fence, memory, special, warp, wgmma};
+use crate::ptx::{copy, fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
 use oximla_types::kernels::decode::{
-    HEAD_DIM_V, PART_COLUMNS, PART_TILES, PartialSide, SIDES, TILE_BYTES, TILE_ROWS, VALUE_PARTS,
+    HEAD_DIM_V, PART_COLUMNS, PART_TILES, PartialSide, SIDES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS,
+    VALUE_PARTS,
 };
-use oximla_types::launch::WARPGROUP_THREADS;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::{fragment, partial};
 use oximla_types::schedule::BLOCK_KEYS;
 
@@ -57,7 +58,8 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 if !D::ZERO_FILLED && remaining == 1 && unused_keys > 0 {
                     clear_unused_values::<D, SIDE>(place, BLOCK_KEYS - unused_keys);
                 }
-                multiply::<D, SIDE>(place, &mut output);
+                let keeps = D::COPIES_OUTPUTS && remaining == 1 && segments.reread().splits.count == 1;
+                multiply::<D, SIDE>(place, &mut output, keeps);
                 // Row scales are read by all lanes, as well as the probabilities.
                 warp::warp_sync();
                 place.probabilities_free().arrive_in_cluster::<D>();
@@ -85,7 +87,12 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 take_norms();
                 store_nothing::<D, SIDE>(kernel, &segment);
             } else {
-                store::<D, SIDE>(kernel, &segment, row, &output, take_norms());
+                let norms = take_norms();
+                if D::COPIES_OUTPUTS {
+                    copy_out::<D, SIDE>(kernel, &segment, place.last(), &output, norms);
+                } else {
+                    store::<D, SIDE>(kernel, &segment, row, &output, norms);
+                }
             }
             segments.release();
         }
@@ -145,9 +152,13 @@ unsafe fn clear_unused_values<D: Decode, const SIDE: u32>(place: BlockPlace<D>, 
     }
 }
 
-/// `output += P·V`, part by part; lets go of each.
+/// `output += P·V`, part by part; lets go of each, or keeps them.
 #[inline(always)]
-unsafe fn multiply<D: Decode, const SIDE: u32>(place: BlockPlace<D>, output: &mut [[f32; 64]; 2]) {
+unsafe fn multiply<D: Decode, const SIDE: u32>(
+    place: BlockPlace<D>,
+    output: &mut [[f32; 64]; 2],
+    keeps: bool,
+) {
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
     // The exchange makes the addresses the same in all lanes for ptxas to see.
     // SAFETY: the whole warpgroup is here. P is full and fenced; the tiles landed before the scores of this block were
@@ -165,9 +176,13 @@ unsafe fn multiply<D: Decode, const SIDE: u32>(place: BlockPlace<D>, output: &mu
             wgmma::wgmma_commit_group();
         });
         wgmma::wgmma_wait_64::<1>(&mut output[0]);
-        place.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
+        if !keeps {
+            place.part_free(own_part::<SIDE>(0)).arrive_in_cluster::<D>();
+        }
         wgmma::wgmma_wait_64::<0>(&mut output[1]);
-        place.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
+        if !keeps {
+            place.part_free(own_part::<SIDE>(1)).arrive_in_cluster::<D>();
+        }
     }
 }
 
@@ -244,6 +259,64 @@ unsafe fn exponents(output: &[[f32; 64]; 2]) -> [u32; 2] {
         }
     })
 }
+
+/// Puts the normalised output where the values of the last block were, which this side has kept, and lets the copy engine store it; lets
+/// go of the parts when it has read them.
+///
+/// # Safety
+/// The whole warpgroup calls it, for an output that is not split; the map is that of the output.
+#[inline(always)]
+unsafe fn copy_out<D: Decode, const SIDE: u32>(
+    kernel: &D,
+    segment: &Segment,
+    place: BlockPlace<D>,
+    output: &[[f32; 64]; 2],
+    norm: [f32; 2],
+) {
+    const { assert!(PART_TILES == 2 && TILE_COLUMNS == 64, "four steps of 16 columns a tile") };
+    let (norm, thread) = (again(norm), special::thread_x() % WARPGROUP_THREADS);
+    let (warp, lane) = (thread / WARP_THREADS, thread % WARP_THREADS);
+    let part = |part: u32| place.part(own_part::<SIDE>(part));
+    // A lane gives the address of one row of one of four matrices: rows 0 to 7 and 8 to 15 of the warp's, of eight columns and the
+    // next ones.
+    let row = TILE.chunk(MATRIX_ROWS * 2 * warp + lane % (2 * MATRIX_ROWS), lane / (2 * MATRIX_ROWS));
+    // SAFETY: nobody else uses the parts once all warps of this side are done with them; whole warps are here.
+    unsafe {
+        side_barrier::<SIDE>();
+        unroll!(PART in 2 => {
+            let row = part(PART as u32) + row;
+            unroll!(STEP in 8 => {
+                const TILE_OF_PART: u32 = STEP as u32 / 4;
+                const CHUNK: u32 = STEP as u32 % 4 * 2 * CHUNK_BYTES;
+                let matrices = [[0, 0], [2, 1], [4, 0], [6, 1]].map(|[pair, half]| {
+                    let [low, high] = [0, 1].map(|i| output[PART][8 * STEP + pair + i] * norm[half]);
+                    D::Element::pack(low, high)
+                });
+                matrix::stmatrix_x4((row + TILE_OF_PART * TILE_BYTES) ^ CHUNK, matrices);
+            });
+        });
+        fence::fence_proxy_async_shared();
+        side_barrier::<SIDE>();
+        if thread == 0 {
+            let [head, token, batch] = kernel.out_coordinates(segment.request);
+            let mut tile = 0;
+            while tile < 2 * PART_TILES {
+                let number = own_part::<SIDE>(tile / PART_TILES) * PART_TILES + tile % PART_TILES;
+                let coordinates = [(number * TILE_COLUMNS) as i32, head, token, batch];
+                let source = part(tile / PART_TILES) + tile % PART_TILES * TILE_BYTES;
+                copy::cp_async_bulk_tensor_4d_store(kernel.out_map(), coordinates, source);
+                tile += 1;
+            }
+            copy::cp_async_bulk_commit_group();
+            copy::cp_async_bulk_wait_group_read::<0>();
+        }
+        warp::warp_sync();
+        unroll!(PART in 2 => { place.part_free(own_part::<SIDE>(PART as u32)).arrive_in_cluster::<D>(); });
+    }
+}
+
+/// Rows of a matrix that `stmatrix` stores.
+const MATRIX_ROWS: u32 = 8;
 
 /// Stores this thread's part of the normalised output, 16 bytes at a time: the four lanes of a row first share out its columns.
 ///

@@ -324,6 +324,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const KEEPS_CHUNKS: bool = !F::PREFILL || F::SHARES || F::SCALE_PLANE;
     const SPARES_REGISTERS: bool = F::SHARES && F::TAIL;
     const UNIFORM_LOADS: bool = F::UNIFORM;
+    const COPIES_OUTPUTS: bool = !F::SHARES;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
@@ -376,6 +377,19 @@ impl<F: Format> Decode for Sparse<'_, F> {
             let position = rope::position(params, batch, query);
             rope::rotate_back(params, position, output);
         }
+    }
+
+    #[inline(always)]
+    fn out_map(&self) -> u64 {
+        const FROM_Q_MAP: usize = core::mem::offset_of!(SparseDecodeParams, out_map)
+            - core::mem::offset_of!(SparseDecodeParams, q_map);
+        self.q_map + FROM_Q_MAP as u64
+    }
+
+    #[inline(always)]
+    fn out_coordinates(&self, request: u32) -> [i32; 3] {
+        let (batch, query) = self.query(request);
+        [self.cta.tile.first_head as i32, query as i32, batch as i32]
     }
 
     #[inline(always)]
