@@ -33,11 +33,12 @@ pub const REQUEST_OVERHEAD: u32 = 2;
 /// The shortest piece of the work line of dense decode, in blocks: shorter ones would cost more to combine than they save.
 pub const MIN_PAYLOAD: NonZeroU32 = NonZeroU32::new(4).unwrap();
 
-/// How many blocks longer whole requests may take than equal pieces: about what it costs to combine.
-pub const COMBINE_COST: u32 = 8;
+/// How many blocks longer whole requests may take than equal pieces: about what it costs to begin and end the parts of
+/// split ones, and to combine them.
+pub const SPLIT_COST: u32 = 15;
 
 /// Of how many parts of a piece this may be one.
-const COMBINE_SHARE: u32 = 16;
+const SPLIT_SHARE: u32 = 16;
 
 /// Blocks of a chunk at least: long enough that starting it and combining its result cost little beside it.
 pub const MIN_CHUNK: u32 = 16;
@@ -281,8 +282,8 @@ impl SplitKv {
         let whole = workload.batch.div_ceil(partitions) * workload.longest;
         let longer = whole.saturating_sub(even);
         let keeps_whole = workload.chunk_slots == 0
-            && longer <= COMBINE_COST
-            && longer <= even / COMBINE_SHARE
+            && longer <= SPLIT_COST
+            && longer <= even / SPLIT_SHARE
             && whole >= even;
         let (payload, width) = if keeps_whole { (whole, workload.longest) } else { (even, 0) };
         let payload = match NonZeroU32::new(payload) {

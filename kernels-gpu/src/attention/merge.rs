@@ -106,7 +106,7 @@ impl<V: Copy + Default> Parts<V> {
         parts
     }
 
-    /// Gives all parts to `add`, with what `ask` asks memory for of each, or what it would have told of one that counts for nothing.
+    /// Gives each part's values to `add`, with what `ask` asks memory for of it. Where there is no such part, `nothing` stands for that.
     #[inline(always)]
     pub fn add<A: Copy>(self, nothing: A, mut ask: impl FnMut(u32) -> A, mut add: impl FnMut(A, V)) {
         let mut asked = [nothing; PARTS_AT_ONCE as usize];

@@ -1,8 +1,8 @@
 //! Rows of partial results: fp16, relative to a power of two, and in which order their columns lie.
 //!
 //! A row has a *side* of columns for each of the two warpgroups that multiply values, and a side its power of two
-//! ([`exponent`]): the largest column of the side comes near to the largest fp16, so that rounding takes 2⁻¹² of a column, however
-//! large or small the side is.
+//! ([`exponent`]), which brings its largest column near to the largest fp16. So rounding changes a column by 2⁻¹² of it, and by no
+//! more than 2⁻³⁹ of the largest one where that is 2²⁸ times as large.
 //!
 //! Each thread of an accumulator ([`fragment`](super::fragment)) has two of every eight neighbouring columns of a row. What it has of
 //! 32 columns, a *group*, lies next to each other, so that it stores 16 bytes at a time:
@@ -30,7 +30,7 @@ pub const COLUMN_BYTES: u32 = 2;
 /// Threads that share a group.
 const GROUP_THREADS: u32 = GROUP_COLUMNS / STORED_PLACES;
 
-/// By how much the numbers of threads differ that load the same columns of neighbouring storing threads.
+/// By how much the numbers of two loading threads differ that exchange columns: they have the same half of what neighbours stored.
 pub const NEIGHBOUR: u32 = STORED_PLACES / LOADED_PLACES;
 
 /// Registers of an accumulator that hold a thread's columns of a group, in two rows.
@@ -73,14 +73,14 @@ const BIAS: u32 = 127;
 /// Exponent of the power of two below the largest fp16.
 const LARGEST: u32 = 15;
 
-/// The exponent of a finite f32 and one more, in the uppermost eight bits; what no finite f32 has more than zero of, counts for nothing.
-/// The larger of two tells the larger magnitude.
+/// A number that is larger for a larger magnitude: its upper eight bits are the exponent of a finite value plus one, and 0 of
+/// infinities and NaN, which have no part in the choice of a scale.
 pub const fn magnitude(value: f32) -> u32 {
-    // Of infinities and NaN the exponent overflows.
+    // The exponent of infinities and NaN overflows.
     (value.to_bits() << 1).wrapping_add(1 << (EXPONENT + 1))
 }
 
-/// The exponent of which [`scale`] and [`unscale`] are, where `magnitude` is the largest of a side: neither is a subnormal.
+/// What [`scale`] and [`unscale`] of a side follow from, whose largest [`magnitude`] this is. Neither becomes a subnormal.
 pub const fn exponent(magnitude: u32) -> u32 {
     let exponent = magnitude >> (EXPONENT + 1);
     if exponent > LARGEST + 1 { exponent } else { LARGEST + 1 }

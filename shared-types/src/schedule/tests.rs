@@ -142,8 +142,10 @@ fn requests_of_one_length_stay_whole_where_that_costs_little() {
     let split = run_to_run(&[64; 128], 66);
     assert_eq!(split.payload(), 2 * 66);
     assert_eq!(split.splits(3, 3 * 66, 64), SlotRange { first: 3 + 1, count: 1 });
-    // Of 256 blocks: 501 units or 516, more than combining costs.
-    assert_eq!(run_to_run(&[256; 128], 66).payload(), 501);
+    // Of 256 blocks: 501 units or 516, as many more as splitting costs.
+    assert_eq!(run_to_run(&[256; 128], 66).payload(), 2 * 258);
+    // Of 270 blocks: 528 units or 544.
+    assert_eq!(run_to_run(&[270; 128], 66).payload(), 528);
     // A request much longer than the others would make all pieces long.
     assert_eq!(run_to_run(&[5, 5, 50], 3).payload(), 22);
 }

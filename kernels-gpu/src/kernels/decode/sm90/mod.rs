@@ -28,8 +28,9 @@
 //! columns, which have no values; staging for the loads; row scales and norms, segments, barriers.
 //!
 //! A *place* is a block's four parts and tail in the rings. When a block's scores are computed its tail is used up, and its
-//! probabilities are written there. A final output goes to memory 16 bytes a lane, which lanes exchange columns for; a partial
-//! one as the accumulators have it.
+//! probabilities are written there. A partial output goes to memory in fp16, as the accumulators have it. A final one goes there
+//! 16 bytes a lane, which lanes exchange columns for, or in some kernels to where the last block's values were, from where the copy
+//! engine stores it ([`Decode::COPIES_OUTPUTS`]).
 //!
 //! Where one warpgroup has the scores, the queries of a segment come to a place before its blocks': the scores take them to
 //! where they stay.
@@ -37,7 +38,7 @@
 //! | barrier           | completes when                                          | arrivals                         |
 //! |-------------------|---------------------------------------------------------|----------------------------------|
 //! | `PART_FULL[s]`    | the part in slot `s` has landed                         | the loads, and the copied bytes  |
-//! | `PART_FREE[s]`    | the part has been multiplied                            | 4 value warps a CTA of the cluster |
+//! | `PART_FREE[s]`    | the part has been multiplied, or an output stored from there | 4 value warps a CTA of the cluster |
 //! | `TAIL_FULL[i]`    | the tail in slot `i` has landed                         | the loads, and the copied bytes  |
 //! | `P_FULL[i]`       | P and row scales are written                            | the scores warpgroup             |
 //! | `P_FREE[i]`       | P and row scales are used up                            | 8 value warps a CTA of the cluster |

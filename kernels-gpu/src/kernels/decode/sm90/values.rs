@@ -276,15 +276,17 @@ unsafe fn copy_out<D: Decode, const SIDE: u32>(
     const { assert!(PART_TILES == 2 && TILE_COLUMNS == 64, "four steps of 16 columns a tile") };
     let (norm, thread) = (again(norm), special::thread_x() % WARPGROUP_THREADS);
     let (warp, lane) = (thread / WARP_THREADS, thread % WARP_THREADS);
-    let part = |part: u32| place.part(own_part::<SIDE>(part));
     // A lane gives the address of one row of one of four matrices: rows 0 to 7 and 8 to 15 of the warp's, of eight columns and the
     // next ones.
     let row = TILE.chunk(MATRIX_ROWS * 2 * warp + lane % (2 * MATRIX_ROWS), lane / (2 * MATRIX_ROWS));
+    let [head, token, batch] = kernel.out_coordinates(segment.request);
+    // A warp for each part sees to its copies.
+    let copies = |part: usize| thread == part as u32 * WARP_THREADS;
     // SAFETY: nobody else uses the parts once all warps of this side are done with them; whole warps are here.
     unsafe {
         side_barrier::<SIDE>();
         unroll!(PART in 2 => {
-            let row = part(PART as u32) + row;
+            let part = place.part(own_part::<SIDE>(PART as u32));
             unroll!(STEP in 8 => {
                 const TILE_OF_PART: u32 = STEP as u32 / 4;
                 const CHUNK: u32 = STEP as u32 % 4 * 2 * CHUNK_BYTES;
@@ -292,26 +294,27 @@ unsafe fn copy_out<D: Decode, const SIDE: u32>(
                     let [low, high] = [0, 1].map(|i| output[PART][8 * STEP + pair + i] * norm[half]);
                     D::Element::pack(low, high)
                 });
-                matrix::stmatrix_x4((row + TILE_OF_PART * TILE_BYTES) ^ CHUNK, matrices);
+                matrix::stmatrix_x4((part + row + TILE_OF_PART * TILE_BYTES) ^ CHUNK, matrices);
             });
-        });
-        fence::fence_proxy_async_shared();
-        side_barrier::<SIDE>();
-        if thread == 0 {
-            let [head, token, batch] = kernel.out_coordinates(segment.request);
-            let mut tile = 0;
-            while tile < 2 * PART_TILES {
-                let number = own_part::<SIDE>(tile / PART_TILES) * PART_TILES + tile % PART_TILES;
-                let coordinates = [(number * TILE_COLUMNS) as i32, head, token, batch];
-                let source = part(tile / PART_TILES) + tile % PART_TILES * TILE_BYTES;
-                copy::cp_async_bulk_tensor_4d_store(kernel.out_map(), coordinates, source);
-                tile += 1;
+            fence::fence_proxy_async_shared();
+            side_barrier::<SIDE>();
+            if copies(PART) {
+                unroll!(TILE_OF_PART in 2 => {
+                    let number = own_part::<SIDE>(PART as u32) * PART_TILES + TILE_OF_PART as u32;
+                    let coordinates = [(number * TILE_COLUMNS) as i32, head, token, batch];
+                    let source = part + TILE_OF_PART as u32 * TILE_BYTES;
+                    copy::cp_async_bulk_tensor_4d_store(kernel.out_map(), coordinates, source);
+                });
+                copy::cp_async_bulk_commit_group();
             }
-            copy::cp_async_bulk_commit_group();
-            copy::cp_async_bulk_wait_group_read::<0>();
-        }
-        warp::warp_sync();
-        unroll!(PART in 2 => { place.part_free(own_part::<SIDE>(PART as u32)).arrive_in_cluster::<D>(); });
+        });
+        unroll!(PART in 2 => {
+            if copies(PART) {
+                copy::cp_async_bulk_wait_group_read::<0>();
+            }
+            warp::warp_sync();
+            place.part_free(own_part::<SIDE>(PART as u32)).arrive_in_cluster::<D>();
+        });
     }
 }
 
