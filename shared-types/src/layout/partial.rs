@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn neighbours_exchange_two_columns() {
         for place in (0..512).step_by(LOADED_PLACES as usize) {
-            let other = (place / LOADED_PLACES ^ NEIGHBOUR) * LOADED_PLACES;
+            let other = ((place / LOADED_PLACES) ^ NEIGHBOUR) * LOADED_PLACES;
             // The lower one keeps its first two columns, the other one its last two.
             let kept = if is_upper(place) { [other + 2, place + 2] } else { [place, other] };
             let columns = kept.map(|first| [column(first), column(first + 1)]);
