@@ -58,6 +58,7 @@
 //! asked for once `P_FREE` told that the old ones are used up.
 
 pub mod keys;
+mod outputs;
 pub mod queries;
 pub mod queue;
 pub mod scores;

@@ -9,9 +9,11 @@
 //! way. So they come to the staging: from there the lanes store their own, and the copy engine brings them to the other CTA.
 
 use super::super::Queries;
-use super::codes::{Converter, Lane, RawScales, Rows, Scales, Taken, store_rope};
+use super::codes::{Lane, Rows, store_rope};
+use super::convert::{Converter, Taken};
 use super::gather::{Blocks, Start};
 use super::loads::{Thread, arrive, key_mask, load_queries};
+use super::scales::{RawScales, Scales};
 use super::{Format, Sparse};
 use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;

@@ -1,8 +1,10 @@
 //! The loads role: gathers tokens, converts them, and asks the copy engine for queries.
 
 use super::super::Queries;
-use super::codes::{Converter, Lane, RawScales, Rows, Scales};
+use super::codes::{Lane, Rows};
+use super::convert::Converter;
 use super::gather::{Blocks, Start};
+use super::scales::{RawScales, Scales};
 use super::{Format, Sparse};
 use crate::attention::divide::divide;
 use crate::attention::unroll;

@@ -15,11 +15,11 @@
 //!    all lanes read from the staging.
 //! 2. `codes.rs`: `cp.async` brings the next block's codes to the warp's staging, a part at a time. A part's place is free as
 //!    soon as the current block's part is converted, so that about a block of raw bytes is on its way at all times. A lane
-//!    converts what it has copied itself, and stores it where the scores and values want it. While it converts 16 codes, the
+//!    converts what it has copied itself (`convert.rs`), and stores it where the scores and values want it. While it converts 16 codes, the
 //!    next ones are on their way from the staging to registers.
 //! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile; in a cluster
 //!    by the staging.
-//! 4. The scales go by the staging into registers of the lanes, which exchange them. A block with a large scale takes a way of its own.
+//! 4. `scales.rs`: the scales go by the staging into registers of the lanes, which exchange them. A block with a large scale takes a way of its own.
 //! 5. Whether there was a NaN among a block's codes is asked when all are converted: then the RoPE elements tell the scores.
 //!
 //! With an even number of tiles of heads, and rows aligned to 16 bytes, two neighbouring ones are a cluster (`cluster.rs`): each CTA
@@ -32,8 +32,10 @@
 
 mod cluster;
 mod codes;
+mod convert;
 mod gather;
 mod loads;
+mod scales;
 
 use super::Queries;
 use crate::attention::divide::divide;
