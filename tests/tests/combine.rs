@@ -171,9 +171,7 @@ fn threads_must_meet_at_each_barrier() {
 }
 
 fn check_barriers(kernel: &LaunchContract) {
-    let begin = PTX.find(&format!(".entry {}(", kernel.entry)).unwrap();
-    let end = begin + PTX[begin..].find("\n}").unwrap();
-    let barriers: Vec<usize> = PTX[begin..end].match_indices("bar.sync").map(|(at, _)| begin + at).collect();
+    let barriers = places(kernel, "bar.sync");
     assert_eq!(barriers.len(), 4);
     for barrier in barriers {
         let behind = barrier + PTX[barrier..].find('\n').unwrap();
@@ -182,4 +180,28 @@ fn check_barriers(kernel: &LaunchContract) {
         let is_race = |found: &Diagnostic| found.check == Check::DataRace;
         assert!(report.diagnostics.iter().any(is_race), "{barrier}: {:?}", report.diagnostics);
     }
+}
+
+/// Columns of neighbours, the sums of many splits, and what a warp counts together: none may keep its own.
+#[test]
+fn lanes_must_exchange_what_they_have() {
+    let (partial, kernel) = (partial(), &BF16.many);
+    let (_, out, lse) = run(PTX, kernel, &partial, 0);
+    let exchanges = places(kernel, "shfl.sync.bfly");
+    assert!(exchanges.len() >= 10 + 6, "two sums over a warp, and the columns of four rows and of two");
+    for exchange in exchanges {
+        let end = exchange + PTX[exchange..].find(", 31,").unwrap();
+        let mask = exchange + PTX[exchange..end].rfind(' ').unwrap();
+        let ptx = [&PTX[..mask], " 0", &PTX[end..]].concat();
+        let (report, own_out, own_lse) = run(&ptx, kernel, &partial, 0);
+        let shows = !report.diagnostics.is_empty() || own_out != out || own_lse != lse;
+        assert!(shows, "{} changes nothing", PTX[exchange..end].trim());
+    }
+}
+
+/// Where a kernel's instructions that begin like this are in the PTX.
+fn places(kernel: &LaunchContract, instruction: &str) -> Vec<usize> {
+    let begin = PTX.find(&format!(".entry {}(", kernel.entry)).unwrap();
+    let end = begin + PTX[begin..].find("\n}").unwrap();
+    PTX[begin..end].match_indices(instruction).map(|(at, _)| begin + at).collect()
 }

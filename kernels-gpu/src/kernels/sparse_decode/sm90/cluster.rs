@@ -11,9 +11,10 @@
 use super::super::Queries;
 use super::codes::{Lane, Rows, store_rope};
 use super::convert::{Converter, Taken};
-use super::gather::{Blocks, Start};
+use super::gather::Blocks;
 use super::loads::{Thread, arrive, key_mask, load_queries};
 use super::scales::{RawScales, Scales};
+use super::start::Start;
 use super::{Format, Sparse};
 use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;

@@ -5,6 +5,7 @@
 
 use super::super::Queries;
 use super::loads::Thread;
+use super::start::Start;
 use super::{Format, Sparse};
 use crate::attention::divide::divide;
 use crate::kernels::decode::segments::{Segment, Segments};
@@ -15,7 +16,7 @@ use core::hint::cold_path;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, SEGMENT_BYTES};
 use oximla_types::kernels::sparse_decode::{
-    BLOCKS_OFFSET, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, QUEUED_OFFSET, REQUEST_MASK, ScopeParams,
+    BLOCKS_OFFSET, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, QUEUED_OFFSET, ScopeParams,
     SparseDecodeParams, WARP_BLOCKS_BYTES,
 };
 use oximla_types::schedule::{BLOCK_KEYS, BlockRange, Place};
@@ -69,98 +70,6 @@ impl Found {
     #[inline(always)]
     fn without_keys(start: Start) -> Self {
         Self { start, position: 0, end: 0 }
-    }
-}
-
-/// What a block begins: [`Start::SEGMENT`] and a query token, nothing, or [`Start::END`], which is no block at all. A segment
-/// without keys stands as [`Start::EMPTY`] for a block that is none. In between, whether the block is the first one of two, and
-/// which cache the lane's index is for.
-#[derive(Clone, Copy)]
-pub struct Start(u32);
-
-impl Start {
-    const SEGMENT: u32 = 1 << 31;
-    const EMPTY: u32 = 1 << 30;
-    const OF_TWO: u32 = 1 << 29;
-    const SECOND_OF_TWO: u32 = 1 << 28;
-    const SECOND_SCOPE: u32 = REQUEST_MASK + 1;
-    const END: Self = Self(!Self::SECOND_SCOPE);
-
-    /// Before the first block.
-    pub const NONE: Self = Self(Self::EMPTY);
-
-    /// What the second block of two begins: nothing.
-    pub const SECOND: Self = Self(Self::SECOND_OF_TWO);
-
-    /// What the first block of a segment begins, or that it has none.
-    #[inline(always)]
-    fn of_segment(segment: &Segment) -> Self {
-        let empty = if segment.blocks.is_empty() { Self::EMPTY } else { 0 };
-        Self(Self::SEGMENT | segment.request | empty)
-    }
-
-    /// The same for all lanes, which may tell different caches.
-    ///
-    /// # Safety
-    /// The whole warp calls it.
-    #[inline(always)]
-    pub unsafe fn uniform<F: Format, const WIDE: bool>(self) -> Self {
-        // SAFETY: as the caller promises.
-        Self(unsafe { of_warp::<F, WIDE>(self.0) })
-    }
-
-    /// The same, of whose segment the other roles know.
-    #[inline(always)]
-    fn published(self) -> Self {
-        Self(self.0 & !Self::SEGMENT)
-    }
-
-    /// Whether there is no such block.
-    #[inline(always)]
-    pub fn is_end(self) -> bool {
-        self.0 == Self::END.0
-    }
-
-    /// Whether a segment begins.
-    #[inline(always)]
-    pub fn is_segment(self) -> bool {
-        self.0 & Self::SEGMENT != 0
-    }
-
-    /// Whether it is one without keys, and this no block.
-    #[inline(always)]
-    pub fn is_empty(self) -> bool {
-        self.0 & Self::EMPTY != 0
-    }
-
-    /// Which half of the warp looked the block up.
-    #[inline(always)]
-    pub fn half(self) -> u32 {
-        self.0 / Self::SECOND_OF_TWO & 1
-    }
-
-    /// Of bits of all lanes, those of the half that looked the block up.
-    #[inline(always)]
-    pub fn of_warp(self, bits: u32) -> u32 {
-        bits >> (BLOCK_TOKENS_PER_WARP * self.half()) & ((1 << BLOCK_TOKENS_PER_WARP) - 1)
-    }
-
-    /// Whether there is a second block.
-    #[inline(always)]
-    pub fn is_of_two(self) -> bool {
-        self.0 & Self::OF_TWO != 0
-    }
-
-    /// The query token of the segment that begins.
-    #[inline(always)]
-    pub fn request(self) -> u32 {
-        self.0 & REQUEST_MASK
-    }
-
-    /// The cache that the lane's index is for.
-    #[inline(always)]
-    fn scope(self) -> u32 {
-        self.0 / Self::SECOND_SCOPE & 1
     }
 }
 
@@ -438,7 +347,7 @@ unsafe fn store_for_warp(thread: Thread, address: u32, words: [u32; 4]) {
 /// # Safety
 /// The whole warp calls it.
 #[inline(always)]
-unsafe fn of_warp<F: Format, const WIDE: bool>(value: u32) -> u32 {
+pub(super) unsafe fn of_warp<F: Format, const WIDE: bool>(value: u32) -> u32 {
     // SAFETY: as the caller promises.
     if F::UNIFORM && WIDE { unsafe { warp::shfl_idx(value, 0) } } else { value }
 }

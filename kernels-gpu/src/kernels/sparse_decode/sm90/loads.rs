@@ -3,8 +3,9 @@
 use super::super::Queries;
 use super::codes::{Lane, Rows};
 use super::convert::Converter;
-use super::gather::{Blocks, Start};
+use super::gather::Blocks;
 use super::scales::{RawScales, Scales};
+use super::start::Start;
 use super::{Format, Sparse};
 use crate::attention::divide::divide;
 use crate::attention::unroll;

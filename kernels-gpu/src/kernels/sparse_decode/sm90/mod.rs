@@ -36,6 +36,7 @@ mod convert;
 mod gather;
 mod loads;
 mod scales;
+mod start;
 
 use super::Queries;
 use crate::attention::divide::divide;
