@@ -236,6 +236,9 @@ impl DenseDecodePlan {
     /// On a GPU it holds the partial results of split requests, of `s_q · h_q` rows of 1 KiB and 16 bytes each: one for each request
     /// and multiprocessor at most; for a batch-invariant plan as many for each request as it may have chunks, one for
     /// every 1024 of `max_pages · page_size` keys, up to 64.
+    ///
+    /// Partial results are rounded to fp16, relative to a power of two for each half of a row: by 2⁻¹² of an element, an eighth of
+    /// what rounding `out` to bf16 may change, and as much as rounding it to fp16 may.
     pub fn workspace_bytes(&self) -> usize {
         match &self.backend {
             #[cfg(feature = "cpu")]

@@ -246,7 +246,10 @@ impl SparseDecodePlan {
         &self.problem
     }
 
-    /// Bytes of workspace that a run needs.
+    /// Workspace that a run needs, in bytes, aligned to 16.
+    ///
+    /// On a GPU it holds partial results as [`DenseDecodePlan::workspace_bytes`](crate::DenseDecodePlan::workspace_bytes) says,
+    /// each query token being a request of `h_q` rows.
     pub fn workspace_bytes(&self) -> usize {
         match self.backend {
             #[cfg(feature = "cpu")]
