@@ -113,6 +113,48 @@ fn combinations_that_run_into_earlier_kernels_are_noticed() {
     }
 }
 
+/// Where the copy engine stores outputs, from where values were: all warps are done with those before, and with the output before it is
+/// copied, threads' stores are fenced, and the loads come when the copies have read it.
+#[test]
+fn outputs_that_are_copied_too_early_are_noticed() {
+    let (decode, combine) = ("sparse_decode_v32_sm90", "combine_bf16");
+    let ptx = only(PTX, &[decode, combine]);
+    // Query tokens that are not split, of more blocks than there is room for.
+    let scope = ScopeSpec { topk: 250, ..ScopeSpec::default() };
+    let spec = sparse_decode::Spec { batch: 8, h_q: 30, scope, ..sparse_decode::Spec::default() };
+    let case = Case::SparseDecode(spec.case());
+    let sound = run(&case, 1, options(&ptx, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
+    let trial = Trial { case, rounds: 1, sound };
+    let lines: Vec<&str> = ptx.lines().collect();
+    let meets = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("bar.sync") && matches!(words.next(), Some("2," | "3,"))
+    };
+    let is_needed = |(number, line): &(usize, &&str)| {
+        let fences_output =
+            line.contains("fence.proxy.async") && lines[*number..][..6].iter().any(|line| meets(line));
+        meets(line)
+            || line.contains("cp.async.bulk.commit_group")
+            || line.contains("wait_group.read")
+            || fences_output
+    };
+    let needed: Vec<usize> = lines.iter().enumerate().filter(is_needed).map(|(number, _)| number).collect();
+    // On both sides: three meetings, and of each of two parts a fence, a group, and a wait.
+    assert_eq!(needed.len(), 2 * (3 + 2 * 3));
+    needed.par_iter().for_each(|&number| {
+        let mutant = Mutant {
+            entry: decode.to_owned(),
+            line: number as u32 + 1,
+            label: String::new(),
+            instruction: lines[number].trim().to_owned(),
+            change: "deleted",
+            ptx: [&lines[..number], &lines[number + 1..]].concat().join("\n"),
+        };
+        let is_noticed = (0..SEEDS).any(|seed| shows(&trial, &mutant, seed));
+        assert!(is_noticed, "line {}: {} is not missed", mutant.line, mutant.instruction);
+    });
+}
+
 /// The module with one wait of the entry deleted, for each of them.
 fn without_waits(ptx: &str, entry: &str) -> Vec<String> {
     let (all, _) = mutants(ptx, entry, &BarrierUses::default());
