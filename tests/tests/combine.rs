@@ -187,10 +187,15 @@ fn check_barriers(kernel: &LaunchContract) {
 fn lanes_must_exchange_what_they_have() {
     let (partial, kernel) = (partial(), &BF16.many);
     let (_, out, lse) = run(PTX, kernel, &partial, 0);
-    let exchanges = places(kernel, "shfl.sync.bfly");
-    assert!(exchanges.len() >= 10 + 6, "two sums over a warp, and the columns of four rows and of two");
-    for exchange in exchanges {
-        let end = exchange + PTX[exchange..].find(", 31,").unwrap();
+    let sums = places(kernel, "shfl.sync.bfly").into_iter().map(|exchange| (exchange, ", 31,"));
+    let counts = places(kernel, "shfl.sync.up").into_iter().map(|exchange| (exchange, ", 0,"));
+    let exchanges: Vec<_> = sums.chain(counts).collect();
+    assert!(
+        exchanges.len() >= 10 + 6 + 5,
+        "two sums over a warp, columns of four rows and of two, and a count"
+    );
+    for (exchange, behind) in exchanges {
+        let end = exchange + PTX[exchange..].find(behind).unwrap();
         let mask = exchange + PTX[exchange..end].rfind(' ').unwrap();
         let ptx = [&PTX[..mask], " 0", &PTX[end..]].concat();
         let (report, own_out, own_lse) = run(&ptx, kernel, &partial, 0);

@@ -18,13 +18,17 @@ use oximla_types::kernels::combine::{
     self, COLUMNS_PER_THREAD, CombineParams, MAX_ROWS, MAX_SLICES, SPLITS_AT_ONCE, SharedPlan, THREADS,
     splits_of_rows,
 };
-use oximla_types::kernels::decode::{HEAD_DIM_V, PartialSide, SIDES, SplitRecord, side};
+use oximla_types::kernels::decode::{HEAD_DIM_V, PART_COLUMNS, PartialSide, SIDES, SplitRecord, side};
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::layout::partial::{self, LOADED_PLACES, NEIGHBOUR};
 use oximla_types::schedule::SlotRange;
 
 const _: () = assert!(COLUMNS_PER_THREAD == LOADED_PLACES && SPLITS_AT_ONCE == PARTS_AT_ONCE);
 const _: () = assert!(SIDES == 2 && NEIGHBOUR == 2);
+const _: () = assert!(
+    PART_COLUMNS.is_multiple_of(partial::GROUP_COLUMNS),
+    "a place is of the side that its column is of"
+);
 
 /// Splits of a round at most: what all teams load at once.
 const MAX_ROUND: u32 = SPLITS_AT_ONCE * MAX_SLICES;
@@ -238,8 +242,8 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, round
         while first < slice.splits.count {
             let splits = load_splits(params, slice, first);
             let parts = load_parts(params, slice, first + team, column);
-            let place = special::dynamic_shared() + *round;
-            let round_log = log_of_round(splits, place);
+            let told = special::dynamic_shared() + *round;
+            let round_log = log_of_round(splits, told);
             if first > 0 {
                 let sum = merge::log_add_exp2(log, round_log);
                 columns = columns.map(|x| x * merge::weight(log, sum));
@@ -250,8 +254,8 @@ unsafe fn combine_slice<E: Element>(params: &CombineParams, slice: &Slice, round
             let mut split = team;
             let ask = |_| {
                 let of_split = [
-                    memory::ld_shared_f32(place + 4 * split),
-                    memory::ld_shared_f32(place + SharedPlan::SCALES + 4 * (SIDES * split + side(column))),
+                    memory::ld_shared_f32(told + 4 * split),
+                    memory::ld_shared_f32(told + SharedPlan::SCALES + 4 * (SIDES * split + side(column))),
                 ];
                 split += 1 << slice.slices_log2;
                 of_split
@@ -305,25 +309,25 @@ unsafe fn load_splits(params: &CombineParams, slice: &Slice, first: u32) -> [Spl
     splits
 }
 
-/// The base-2 logarithm of the sum of a round's splits. Puts what is told of them at `place`.
+/// The base-2 logarithm of the sum of a round's splits. Puts what is told of them at `told`.
 ///
 /// # Safety
 /// As for [`combine_slice`].
 #[inline(always)]
-unsafe fn log_of_round(splits: [Split; 2], place: u32) -> f32 {
+unsafe fn log_of_round(splits: [Split; 2], told: u32) -> f32 {
     let thread = special::thread_x();
     // SAFETY: as the caller promises.
     unsafe {
         unroll!(I in 2 => {
             let ([lse, scales @ ..], split) = (splits[I], I as u32 * THREADS + thread);
-            memory::st_shared_f32(place + 4 * split, lse);
-            memory::st_shared_f32x2(place + SharedPlan::SCALES + 4 * SIDES * split, scales);
+            memory::st_shared_f32(told + 4 * split, lse);
+            memory::st_shared_f32x2(told + SharedPlan::SCALES + 4 * SIDES * split, scales);
         });
         // What is asked for above is on its way before anyone waits here.
         barrier::barrier_cta_sync::<0>(THREADS);
         let lane = thread % WARP_THREADS;
-        let [a, b, c, d] = memory::ld_shared_u32x4(place + 16 * lane).map(f32::from_bits);
-        let [e, f, g, h] = memory::ld_shared_u32x4(place + 4 * THREADS + 16 * lane).map(f32::from_bits);
+        let [a, b, c, d] = memory::ld_shared_u32x4(told + 16 * lane).map(f32::from_bits);
+        let [e, f, g, h] = memory::ld_shared_u32x4(told + 4 * THREADS + 16 * lane).map(f32::from_bits);
         merge::log_sum_exp2([a, b, c, d, e, f, g, h])
     }
 }

@@ -214,7 +214,7 @@ pub struct SparseDecodeParams {
     /// The queries `[batch, s_q, h_q, head_dim]` bf16 in boxes of 64 columns of a tile's heads. First, where its alignment
     /// holds.
     pub q_map: TensorMap,
-    /// The output as a tensor of the same dimensions, in the same boxes.
+    /// The output as a tensor of the same dimensions, in the same boxes; for kernels whose CTAs do not share keys.
     pub out_map: TensorMap,
     /// What every decode kernel is told; requests are query tokens: `batch · s_q` of them, with an `s_q` of 1.
     pub decode: DecodeParams,

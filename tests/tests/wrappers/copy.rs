@@ -129,7 +129,8 @@ fn bytes_read(lane: usize, size: usize) -> usize {
     if lane.is_multiple_of(2) { size } else { lane / 2 % size }
 }
 
-/// The boxes of a tensor of elements, inside another tensor of the same dimensions and across its edges: what is outside is left out, and all else of the tensor as it was.
+/// The boxes of a tensor of elements, inside another tensor of the same dimensions and across its edges: what is outside is left out,
+/// and all else of the tensor as it was.
 pub fn cp_async_bulk_tensor_4d_store(kernel: &Kernel) {
     for coordinates in [[0, 0, 0, 0], [64, 0, 1, 2], [96, 0, 0, 1], [0, 5, 1, 0], [64, 6, 1, 1], [0, 0, 0, 3]]
     {
