@@ -127,6 +127,11 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Before the first chunk of a request, of which nothing else is asked.
+    pub const fn before(request: u32) -> Self {
+        Self { chunk: request * MAX_CHUNKS, start: 0 }
+    }
+
     /// The request of the next chunk.
     pub const fn request(self) -> u32 {
         self.chunk / MAX_CHUNKS
@@ -152,6 +157,12 @@ impl Place {
     pub const fn new(split: SplitKv, cursor: Cursor) -> Self {
         let SplitKv { payload, width, .. } = split;
         Self { chunk: cursor.chunk, start: cursor.start, payload: payload.get(), width }
+    }
+
+    /// The place of a partition that has a split of `request` and nothing else.
+    pub const fn of_split(request: u32) -> Self {
+        let Cursor { chunk, start } = Cursor::before(request);
+        Self { chunk, start, payload: 0, width: 0 }
     }
 
     /// The place of a partition that takes as many whole requests as the others, each of at most `longest` blocks.
@@ -381,6 +392,17 @@ impl SplitKv {
             Cursor { chunk: (request + 1) * MAX_CHUNKS, start },
         )
     }
+}
+
+/// The blocks of split `index` of a request of `blocks` blocks that is cut into up to `most` splits, and how many there are: at least
+/// one. They are equally long, but for the last one, which may be shorter; behind it there is nothing.
+pub const fn equal_share(blocks: u32, index: u32, most: NonZeroU32) -> (BlockRange, u32) {
+    let length = at_least_one(blocks).div_ceil(most.get());
+    let count = match NonZeroU32::new(length) {
+        Some(length) => at_least_one(blocks).div_ceil(length.get()),
+        None => 1,
+    };
+    (BlockRange { begin: index * length, end: min((index + 1) * length, blocks) }, count)
 }
 
 /// Blocks that hold `keys` keys.

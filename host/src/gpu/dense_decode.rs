@@ -223,8 +223,10 @@ impl DensePlan {
             equal: EqualSplit::UNKNOWN,
             is_scheduled: schedule.is_some().into(),
         };
-        let decode_grid =
-            Grid { cluster: self.shape.cluster(), ..Grid::of([self.shape.columns, self.shape.partitions]) };
+        let decode_grid = Grid {
+            cluster: [self.shape.cluster(), 1],
+            ..Grid::of([self.shape.columns, self.shape.partitions])
+        };
         let combine_grid = Grid::of([combine.ctas, 1]);
         let driver = &*self.device.driver;
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and

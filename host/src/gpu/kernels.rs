@@ -17,8 +17,8 @@ pub(super) const SM90A_CAPABILITY: (u32, u32) = (9, 0);
 pub(crate) struct Grid {
     /// CTAs along x and y.
     pub(crate) ctas: [u32; 2],
-    /// CTAs of a cluster, neighbours along x; 1 for none. Divides the CTAs along x.
-    pub(crate) cluster: u32,
+    /// CTAs of a cluster along x and y, which divide those of the grid; 1 and 1 for none.
+    pub(crate) cluster: [u32; 2],
     /// Whether they may begin while earlier launches of the stream run: kernels wait for those by themselves
     /// (`griddepcontrol.wait`), but for what they read of a schedule.
     pub(crate) overlaps: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Grid {
 impl Grid {
     /// CTAs without clusters, which may overlap earlier launches.
     pub(super) fn of(ctas: [u32; 2]) -> Self {
-        Self { ctas, cluster: 1, overlaps: true }
+        Self { ctas, cluster: [1, 1], overlaps: true }
     }
 }
 

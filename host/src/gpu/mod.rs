@@ -4,6 +4,7 @@ mod buffer;
 mod checks;
 pub(crate) mod dense_decode;
 mod driver;
+mod fused;
 pub(crate) mod inverse_rope;
 mod kernels;
 pub(crate) mod kv_gather;

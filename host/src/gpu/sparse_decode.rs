@@ -2,6 +2,7 @@
 
 use super::GpuDevice;
 use super::checks::{MAX_GRID_Y, check_alignment, check_element_alignment};
+use super::fused::{Fused, Requests};
 use super::inverse_rope::rope_params;
 use super::kernels::{Grid, Kernel};
 use super::partials::{self, PartialsPlan, check_memory};
@@ -18,7 +19,9 @@ use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{self as contract, Divisor, ScopeParams, SparseDecodeParams};
 use oximla_types::kernels::sparse_prefill;
 use oximla_types::launch::LaunchContract;
-use oximla_types::schedule::{self, Determinism, EqualSplit, MAX_TOTAL_WORK, REQUEST_OVERHEAD, Workload};
+use oximla_types::schedule::{
+    self, Determinism, EqualSplit, MAX_TOTAL_WORK, REQUEST_OVERHEAD, SplitKv, Workload,
+};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -41,6 +44,8 @@ pub(crate) struct SparsePlan {
     shape: GridShape,
     /// Where requests may be split.
     split: Option<Split>,
+    /// For caches whose rows are all aligned to [`WIDE_PAGE_ALIGNMENT`], where few requests are split.
+    fused: Option<Fused>,
 }
 
 /// What splitting requests takes.
@@ -62,11 +67,19 @@ impl SparsePlan {
         ];
         let mut plan = Self::without_splits(problem, "batch · s_q", kernels, device)?;
         let queries = problem.batch * problem.s_q;
-        let workspace = PartialsPlan::new(queries, max_blocks(problem), determinism, &plan.shape)?;
+        let max_blocks = max_blocks(problem);
+        let workspace = PartialsPlan::new(queries, max_blocks, determinism, &plan.shape)?;
         plan.determinism = determinism;
         let rows = plan.shape.total_rows;
         let combine = combine::BF16.of(queries as u32, rows, device.multiprocessors, determinism);
         plan.split = Some(Split { combine: Kernel::of(&combine)?, workspace });
+        let fused = match problem.format {
+            KvFormat::V32Fp8 => contract::V32_FUSED_SM90,
+            _ => contract::MODEL1_FUSED_SM90,
+        };
+        let piece = SplitKv::new(plan.workload(max_blocks), plan.shape.partitions).payload();
+        let requests = Requests { count: queries as u32, max_blocks, piece };
+        plan.fused = Fused::new(&fused, device, determinism, &plan.shape, requests)?;
         Ok(plan)
     }
 
@@ -103,6 +116,7 @@ impl SparsePlan {
             cluster: (cluster.cluster == shape.cluster()).then(|| Kernel::of(&cluster)).transpose()?,
             shape,
             split: None,
+            fused: None,
         })
     }
 
@@ -112,7 +126,8 @@ impl SparsePlan {
 
     /// The kernel for aligned caches.
     pub(crate) fn kernel(&self) -> &'static str {
-        self.cluster.unwrap_or(self.decode).contract.entry
+        let kernel = self.fused.map(|fused| fused.kernel).or(self.cluster);
+        kernel.unwrap_or(self.decode).contract.entry
     }
 
     /// Checks that the stream is one of the planned GPU's driver.
@@ -198,8 +213,12 @@ impl SparsePlan {
             },
         };
         let driver = &*self.device.driver;
+        if let Some(Fused { kernel, grid }) = self.fused.filter(|_| is_wide) {
+            // SAFETY: as below.
+            return unsafe { kernel.launch(driver, stream.0, grid, &params) };
+        }
         let cluster = decode_kernel.contract.cluster;
-        let grid = Grid { cluster, ..Grid::of([self.shape.columns, self.shape.partitions]) };
+        let grid = Grid { cluster: [cluster, 1], ..Grid::of([self.shape.columns, self.shape.partitions]) };
         // SAFETY: the parameters are the kernel's own type; the views promise live memory of the checked shapes, and the
         // kernel reaches no element outside them; the stream's maker promised a live one.
         unsafe { decode_kernel.launch(driver, stream.0, grid, &params)? };
@@ -236,15 +255,20 @@ impl SparsePlan {
             return EqualSplit::UNKNOWN;
         }
         let blocks = max_blocks(&self.problem);
+        EqualSplit::new(self.workload(blocks), decode.partitions, blocks)
+    }
+
+    /// Of query tokens of so many blocks each.
+    fn workload(&self, blocks: u32) -> Workload {
         let work = self.determinism.request_work(blocks);
-        let workload = Workload {
-            chunk_slots: decode.chunk_slots,
-            total: decode.requests * work,
+        let queries = (self.problem.batch * self.problem.s_q) as u32;
+        Workload {
+            chunk_slots: self.determinism.chunk_slots(blocks),
+            total: queries * work,
             longest: work,
             min_payload: contract::min_payload(work),
-            batch: decode.requests,
-        };
-        EqualSplit::new(workload, decode.partitions, blocks)
+            batch: queries,
+        }
     }
 }
 

@@ -54,6 +54,10 @@ pub const VALUES_REGISTERS: u32 = 160;
 /// CTAs of a cluster at most: those of neighbouring row tiles, which fetch the keys together.
 pub const MAX_CLUSTER: u32 = 2;
 
+/// CTAs of a cluster that has all splits of a request, one each, in fused kernels: as many as a GPU may grant (CUDA C++ Programming
+/// Guide, "Thread Block Clusters"). Also those without a block combine rows.
+pub const FUSED_CTAS: u32 = 16;
+
 /// Warps of a warpgroup.
 pub const WARPGROUP_WARPS: u32 = WARPGROUP_THREADS / WARP_THREADS;
 

@@ -248,3 +248,26 @@ proptest! {
         prop_assert_eq!(found, (0..requests).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn equal_shares_are_all_blocks_in_order() {
+    for (blocks, most) in (0..70).flat_map(|blocks| [1, 2, 7, 16].map(|most| (blocks, most))) {
+        let shares = NonZeroU32::new(most).unwrap();
+        let all: Vec<_> = (0..most).map(|index| equal_share(blocks, index, shares)).collect();
+        let longest = blocks.div_ceil(most);
+        let mut next = 0;
+        for (index, (range, count)) in all.iter().enumerate() {
+            assert_eq!(*count, all[0].1, "all know how many there are");
+            let is_one = (index as u32) < *count;
+            assert_eq!(!range.is_empty(), is_one && blocks > 0, "{blocks} in {most}: {index}");
+            if !range.is_empty() {
+                assert!(
+                    range.begin == next && range.end - range.begin <= longest,
+                    "{blocks} in {most}: {index}"
+                );
+                next = range.end;
+            }
+        }
+        assert!(next == blocks && (1..=most).contains(&all[0].1), "{blocks} in {most}");
+    }
+}

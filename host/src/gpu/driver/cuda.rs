@@ -178,38 +178,8 @@ impl Driver for CudaDriver {
         stream: StreamHandle,
     ) -> Result<(), Error> {
         let function = self.module.function(kernel)?;
-        let mut attributes = [
-            sys::CUlaunchAttribute {
-                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-                pad: [0; 4],
-                value: sys::CUlaunchAttributeValue {
-                    programmaticStreamSerializationAllowed: grid.overlaps.into(),
-                },
-            },
-            sys::CUlaunchAttribute {
-                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-                pad: [0; 4],
-                value: sys::CUlaunchAttributeValue {
-                    clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 {
-                        x: grid.cluster,
-                        y: 1,
-                        z: 1,
-                    },
-                },
-            },
-        ];
-        let config = sys::CUlaunchConfig {
-            gridDimX: grid.ctas[0],
-            gridDimY: grid.ctas[1],
-            gridDimZ: 1,
-            blockDimX: kernel.contract.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: kernel.contract.shared_bytes,
-            hStream: cuda_stream(stream)?,
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: if grid.cluster > 1 { 2 } else { 1 },
-        };
+        let mut attributes = attributes(grid);
+        let config = config(kernel, grid, &mut attributes, cuda_stream(stream)?);
         let mut arguments = [parameters.as_ptr().cast_mut().cast::<c_void>()];
         let _current = self.enter()?;
         // SAFETY: the context is current, the rest is as the caller promises; the driver copies the parameters before
@@ -217,6 +187,21 @@ impl Driver for CudaDriver {
         let result =
             unsafe { sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut()) };
         check_for("cuLaunchKernelEx", Some(kernel.contract.entry), result)
+    }
+
+    fn max_clusters(&self, kernel: Kernel, grid: Grid) -> Result<u32, Error> {
+        let function = self.module.function(kernel)?;
+        let mut attributes = attributes(grid);
+        let config = config(kernel, grid, &mut attributes, std::ptr::null_mut());
+        let mut clusters = 0;
+        let _current = self.enter()?;
+        // SAFETY: the context is current; the pointers are to locals.
+        let result = unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, function, &config) };
+        if result == sys::CUresult::CUDA_ERROR_INVALID_CLUSTER_SIZE {
+            return Ok(0);
+        }
+        check_for("cuOccupancyMaxActiveClusters", Some(kernel.contract.entry), result)?;
+        Ok(clusters as u32)
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, Error> {
@@ -323,7 +308,51 @@ impl Module {
     }
 }
 
-/// The kernel in a module, allowed the dynamic shared memory that it needs.
+/// What the driver is told of a launch, besides its [`config`].
+fn attributes(grid: Grid) -> [sys::CUlaunchAttribute; 2] {
+    use sys::CUlaunchAttributeID as Attribute;
+    let [x, y] = grid.cluster;
+    [
+        sys::CUlaunchAttribute {
+            id: Attribute::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                programmaticStreamSerializationAllowed: grid.overlaps.into(),
+            },
+        },
+        sys::CUlaunchAttribute {
+            id: Attribute::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z: 1 },
+            },
+        },
+    ]
+}
+
+/// A launch under the kernel's contract. It points to the attributes.
+fn config(
+    kernel: Kernel,
+    grid: Grid,
+    attributes: &mut [sys::CUlaunchAttribute; 2],
+    stream: sys::CUstream,
+) -> sys::CUlaunchConfig {
+    sys::CUlaunchConfig {
+        gridDimX: grid.ctas[0],
+        gridDimY: grid.ctas[1],
+        gridDimZ: 1,
+        blockDimX: kernel.contract.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: kernel.contract.shared_bytes,
+        hStream: stream,
+        attrs: attributes.as_mut_ptr(),
+        // The cluster comes last.
+        numAttrs: if grid.cluster == [1, 1] { 1 } else { 2 },
+    }
+}
+
+/// The kernel in a module, allowed the dynamic shared memory that it needs, and clusters of more than eight CTAs.
 fn find(module: sys::CUmodule, kernel: Kernel) -> Result<sys::CUfunction, Error> {
     let entry = kernel.contract.entry;
     let name = c_string(entry)?;
@@ -332,9 +361,17 @@ fn find(module: sys::CUmodule, kernel: Kernel) -> Result<sys::CUfunction, Error>
     unsafe {
         let result = sys::cuModuleGetFunction(&mut function, module, name.as_ptr());
         check_for("cuModuleGetFunction", Some(entry), result)?;
-        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        let result = sys::cuFuncSetAttribute(function, attribute, kernel.contract.shared_bytes as i32);
-        check_for("cuFuncSetAttribute", Some(entry), result)?;
+        use sys::CUfunction_attribute as Attribute;
+        for (attribute, value) in [
+            (
+                Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                kernel.contract.shared_bytes as c_int,
+            ),
+            (Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1),
+        ] {
+            let result = sys::cuFuncSetAttribute(function, attribute, value);
+            check_for("cuFuncSetAttribute", Some(entry), result)?;
+        }
     }
     Ok(function)
 }

@@ -171,7 +171,7 @@ impl Driver for EmulatedDriver {
             entry,
             grid: [grid.ctas[0], grid.ctas[1], 1],
             block: [kernel.contract.threads, 1, 1],
-            cluster: [grid.cluster, 1, 1],
+            cluster: [grid.cluster[0], grid.cluster[1], 1],
             shared_bytes: kernel.contract.shared_bytes,
             parameters: &[parameters],
         };
@@ -185,6 +185,11 @@ impl Driver for EmulatedDriver {
             reports.push(EmulatedReport { entry, grid: grid.ctas, report });
         }
         if diagnostics.is_empty() { Ok(()) } else { Err(Error::Emulated { kernel: entry, diagnostics }) }
+    }
+
+    /// As many as there are multiprocessors for: nothing else sets a limit here.
+    fn max_clusters(&self, _: Kernel, grid: Grid) -> Result<u32, Error> {
+        Ok(self.multiprocessors / grid.cluster.iter().product::<u32>().max(1))
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, Error> {

@@ -38,6 +38,9 @@ pub(crate) trait Driver: Debug + Send + Sync {
         stream: StreamHandle,
     ) -> Result<(), Error>;
 
+    /// How many of the grid's clusters run side by side where nothing else does; 0 where the GPU grants none of their size.
+    fn max_clusters(&self, kernel: Kernel, grid: Grid) -> Result<u32, Error>;
+
     /// The address of `bytes` bytes, at least 1, of new memory in which nothing has been written.
     fn allocate(&self, bytes: usize) -> Result<u64, Error>;
 

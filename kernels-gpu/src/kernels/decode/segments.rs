@@ -4,7 +4,8 @@ use crate::attention::rows::QueryTile;
 use crate::attention::scan;
 use crate::attention::unroll;
 use crate::ptx::{memory, special, warp};
-use oximla_types::kernels::decode::{DecodeParams, SplitRecord};
+use core::num::NonZeroU32;
+use oximla_types::kernels::decode::{DecodeParams, FUSED_CTAS, SplitRecord};
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::schedule::{self, BlockRange, Cursor, Place, SlotRange, SplitKv, Workload};
 
@@ -120,6 +121,33 @@ impl<'a, R: Requests> Segments<'a, R> {
             blocks: BlockRange { begin: chunk.blocks.begin, end },
             slot: chunk.slot,
             splits: SplitRecord { first: chunk.slot, count: chunk.splits },
+        })
+    }
+
+    /// This CTA's split of the request that its cluster has all splits of; then nothing.
+    ///
+    /// # Safety
+    /// As of [`Self::next`].
+    #[inline(always)]
+    pub unsafe fn next_split(&mut self) -> Option<Segment> {
+        const CTAS: NonZeroU32 = NonZeroU32::new(FUSED_CTAS).unwrap();
+        let request = self.cursor.request();
+        if request >= self.params.requests {
+            return None;
+        }
+        self.cursor = Cursor::before(self.params.requests);
+        // SAFETY: the request is one of the batch.
+        let len = unsafe { self.requests.keys(request) };
+        let (blocks, count) = schedule::equal_share(schedule::key_blocks(len), special::cta_y() % CTAS, CTAS);
+        let visible = schedule::key_blocks(self.tile.visible_keys(self.last_token, len));
+        let end = if blocks.end < visible { blocks.end } else { visible };
+        let slot = special::cta_y();
+        Some(Segment {
+            request,
+            len,
+            blocks: BlockRange { begin: blocks.begin, end },
+            slot,
+            splits: SplitRecord { first: slot, count },
         })
     }
 }

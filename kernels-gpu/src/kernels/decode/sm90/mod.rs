@@ -57,6 +57,7 @@
 //! Row scales need no barrier of their own to be free: scores that write them have seen the tail of their slot land, which was
 //! asked for once `P_FREE` told that the old ones are used up.
 
+pub mod fused;
 pub mod keys;
 mod outputs;
 pub mod queries;
@@ -117,6 +118,9 @@ pub trait Decode: Sized {
     const TURNS: bool = false;
     /// Whether requests may be split.
     const SPLITS: bool;
+    /// Whether a cluster of CTAs along the partitions has all splits of a request, one each, and combines them itself ([`fused`]): then
+    /// each CTA has one segment.
+    const FUSED: bool = false;
     /// Whether heads may have attention sinks.
     const SINKS: bool = false;
     /// Whether it tells each row's largest scaled score.
@@ -283,9 +287,16 @@ impl<'a> Cta<'a> {
 
     /// Index of a row's partial result.
     #[inline(always)]
-    pub fn partial_row(&self, segment: &Segment, row: u32) -> u64 {
+    pub fn partial_row<D: Decode>(&self, segment: &Segment, row: u32) -> u64 {
+        // A CTA of a fused kernel has one slot, and keeps nothing to know it.
+        self.slot_row(if D::FUSED { special::cta_y() } else { segment.slot }, row)
+    }
+
+    /// Index of a row's partial result in a slot.
+    #[inline(always)]
+    pub fn slot_row(&self, slot: u32, row: u32) -> u64 {
         let total_rows = self.params.total_rows as u64;
-        segment.slot as u64 * total_rows + (self.kv_head * self.params.rows + self.tile.number(row)) as u64
+        slot as u64 * total_rows + (self.kv_head * self.params.rows + self.tile.number(row)) as u64
     }
 
     /// Query head of a row.

@@ -14,13 +14,13 @@ use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::partial;
 
 /// Bytes that a lane stores at a time.
-const CHUNK_BYTES: u32 = 16;
+pub(super) const CHUNK_BYTES: u32 = 16;
 
 /// Columns of them.
 const CHUNK_COLUMNS: u32 = CHUNK_BYTES / 2;
 
 /// Lanes that have columns of a row.
-const ROW_LANES: u32 = 4;
+pub(super) const ROW_LANES: u32 = 4;
 
 /// Stores this thread's part of a split request's output, 16 bytes at a time: its columns of 32 next to each other, in fp16
 /// (`shared-types/src/layout/partial.rs`).
@@ -39,7 +39,7 @@ pub(super) unsafe fn store_partial<D: Decode, const SIDE: u32>(
     let thread = special::thread_x();
     let rows = [tile_row, tile_row + 8];
     let has = rows.map(|row| cta.tile.has(row));
-    let numbers = rows.map(|row| cta.partial_row(segment, row));
+    let numbers = rows.map(|row| cta.partial_row::<D>(segment, row));
     let first = own_part::<SIDE>(0) * PART_COLUMNS + partial::first_place(thread);
     let base = numbers.map(|row| {
         let column = row * HEAD_DIM_V as u64 + first as u64;
@@ -173,7 +173,7 @@ pub(super) unsafe fn store<D: Decode, const SIDE: u32>(
     let first = own_part::<SIDE>(0) * PART_COLUMNS + lane * CHUNK_COLUMNS;
     let rows = [tile_row, tile_row + 8];
     let has = rows.map(|row| kernel.cta().tile.has(row));
-    let base = rows.map(|row| row_address(kernel, segment, row) + (first * 2) as u64);
+    let base = rows.map(|row| row_address(kernel, segment.request, row) + (first * 2) as u64);
     unroll!(PART in 2 => { unroll!(STEP in 4 => {
         const COLUMNS: u32 = 2 * PART_COLUMNS * PART as u32 + ROW_LANES * CHUNK_COLUMNS * STEP as u32;
         unroll!(HALF in 2 => {
@@ -198,7 +198,7 @@ pub(super) unsafe fn store<D: Decode, const SIDE: u32>(
 /// # Safety
 /// The whole warp calls it; `lane` is the number among the four.
 #[inline(always)]
-unsafe fn share_out(words: [u32; 4], lane: u32) -> [u32; 4] {
+pub(super) unsafe fn share_out(words: [u32; 4], lane: u32) -> [u32; 4] {
     // In each lane, register `i` is for what goes to or comes from the lane whose number differs by the bits of `i`.
     let [own, a, b, c] = xor_order(words, lane);
     // SAFETY: as the caller promises.
@@ -221,9 +221,9 @@ fn again(factors: [f32; 2]) -> [f32; 2] {
 
 /// Address of a row of the output.
 #[inline(always)]
-fn row_address<D: Decode>(kernel: &D, segment: &Segment, row: u32) -> u64 {
+pub(super) fn row_address<D: Decode>(kernel: &D, request: u32, row: u32) -> u64 {
     let cta = kernel.cta();
-    let offset = kernel.output_offset(segment.request, cta.tile.token(row), cta.head(row));
+    let offset = kernel.output_offset(request, cta.tile.token(row), cta.head(row));
     cta.params.out.wrapping_add((offset * 2) as u64)
 }
 
@@ -239,7 +239,7 @@ pub(super) unsafe fn store_nothing<D: Decode, const SIDE: u32>(kernel: &D, segme
     let mut row = thread / CHUNKS;
     while row < TILE_ROWS {
         if kernel.cta().tile.has(row) {
-            let at = row_address(kernel, segment, row) + (thread % CHUNKS * CHUNK_BYTES) as u64;
+            let at = row_address(kernel, segment.request, row) + (thread % CHUNKS * CHUNK_BYTES) as u64;
             unroll!(PART in 2 => {
                 let columns = own_part::<SIDE>(PART as u32) * PART_COLUMNS;
                 // SAFETY: the row is within the tensor.

@@ -81,7 +81,7 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
 /// The sinks that count for a thread's two rows: in final results. Asked for before anyone must know.
 #[inline(always)]
 pub(super) fn sinks<D: Decode>(kernel: &D, segment: &Segment, row: u32) -> [f32; 2] {
-    if D::SINKS && segment.splits.count == 1 {
+    if D::SINKS && !D::FUSED && segment.splits.count == 1 {
         [kernel.sink(row), kernel.sink(row + 8)]
     } else {
         [sink::NONE; 2]
@@ -114,7 +114,7 @@ pub(super) unsafe fn finish<D: Decode>(
                 store_max_logit(kernel, segment, row + 8, largest[1], log_1);
             }
         }
-        if D::SPLITS && lane == 0 && row == 0 && segment.blocks.begin == 0 {
+        if D::SPLITS && !D::FUSED && lane == 0 && row == 0 && segment.blocks.begin == 0 {
             record_splits(kernel, segment);
         }
     }
@@ -288,7 +288,8 @@ unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32)
         let mut queries: [u32; QUERY_REGISTERS] = core::mem::zeroed();
         let target = special::dynamic_shared() + D::PLAN.q;
         // Where the thread's chunk of a tile's first step lies. Those of the others follow from it.
-        let asked_anew = if D::SPARES_REGISTERS { warp::shfl_bfly::<0>(thread) } else { thread };
+        let is_asked_anew = D::SPARES_REGISTERS || D::FUSED && D::TAIL;
+        let asked_anew = if is_asked_anew { warp::shfl_bfly::<0>(thread) } else { thread };
         let (row, chunk) = fragment::matrix_chunk(asked_anew, 0);
         // Rows that nothing was copied to repeat the first one.
         let first_chunk = TILE.chunk(if row < rows { row } else { 0 }, chunk);
@@ -421,12 +422,12 @@ unsafe fn store_lse<D: Decode>(kernel: &D, segment: &Segment, row: u32, log: f32
     }
     // SAFETY: the row is within the tensors.
     unsafe {
-        if segment.splits.count == 1 {
+        if !D::FUSED && segment.splits.count == 1 {
             let offset = kernel.lse_offset(segment.request, cta.tile.token(row), cta.head(row));
             let lse = if log == f32::NEG_INFINITY { f32::INFINITY } else { log * LN_2 };
             memory::st_global_f32(cta.params.lse.wrapping_add((offset * 4) as u64), lse);
         } else {
-            let sides = cta.params.partial.sides + cta.partial_row(segment, row) * SIDES_BYTES;
+            let sides = cta.params.partial.sides + cta.partial_row::<D>(segment, row) * SIDES_BYTES;
             memory::st_global_f32(sides, log);
             memory::st_global_f32(sides + size_of::<PartialSide>() as u64, log);
         }

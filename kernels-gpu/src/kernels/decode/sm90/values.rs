@@ -1,6 +1,7 @@
 //! The values role: O = O·scale + P·V for one half of the columns. What becomes of that half at a segment's end: `outputs.rs`.
 
 use super::super::segments::Segment;
+use super::fused;
 use super::keys::{self, BlockPlace};
 use super::outputs::{copy_out, store, store_nothing, store_partial};
 use super::queue::Reader;
@@ -70,7 +71,7 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 keys::norms_free::<D>(number).barrier.arrive();
                 norms
             };
-            if segment.splits.count != 1 {
+            if D::FUSED || segment.splits.count != 1 {
                 store_partial::<D, SIDE>(kernel, &segment, row, &output, take_norms());
             } else if segment.blocks.is_empty() {
                 take_norms();
@@ -82,6 +83,10 @@ pub unsafe fn run<D: Decode, const SIDE: u32>(kernel: &D) {
                 } else {
                     store::<D, SIDE>(kernel, &segment, row, &output, norms);
                 }
+            }
+            if D::FUSED {
+                fused::combine::<D, SIDE>(kernel, &segments.reread());
+                return;
             }
             segments.release();
         }

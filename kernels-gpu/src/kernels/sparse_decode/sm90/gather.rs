@@ -202,7 +202,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
         unsafe {
             // The kernel made anew, so that the loop need not keep what only this takes.
             let mut place = kernel.again().segments_from(load_place(thread));
-            let segment = place.next();
+            let segment = if F::FUSED { place.next_split() } else { place.next() };
             store_place(thread, place.place());
             if thread.number() == 0 {
                 queue::store(segment, pending(thread, segments));

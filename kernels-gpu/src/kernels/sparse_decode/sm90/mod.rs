@@ -26,6 +26,8 @@
 //! converts half of the keys of each block and hands them over to the other one. The staging of codes is then half as large, and
 //! that of RoPE elements takes the rest.
 //!
+//! Where query tokens are few, a cluster has all splits of each and combines them itself (`fused.rs`).
+//!
 //! Warp 0 queues the segments, too. When a segment's first block is on its way, the copy engine is asked for its queries.
 //!
 //! Shared memory has the query tiles that are not in registers, eight parts (two blocks of keys), two tails, and the staging.
@@ -33,6 +35,7 @@
 mod cluster;
 mod codes;
 mod convert;
+mod fused;
 mod gather;
 mod loads;
 mod scales;
@@ -50,7 +53,7 @@ use crate::ptx::{fence, special};
 use crate::sync::{cluster_barrier, cta_barrier};
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{
-    BLOCK_TOKENS_PER_WARP, PART_TILES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS,
+    BLOCK_TOKENS_PER_WARP, FUSED_CTAS, PART_TILES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS,
 };
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
@@ -71,6 +74,8 @@ pub trait Format {
     const TAIL: bool;
     /// Whether query tokens are those of a prefill: there are so many that none is split, and largest scores are told.
     const PREFILL: bool = false;
+    /// See [`Decode::FUSED`].
+    const FUSED: bool = false;
     /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
     const CTAS: u32 = 1;
     /// Tokens of a block that a warp converts.
@@ -277,6 +282,9 @@ impl<'a, F: Format> Sparse<'a, F> {
     #[inline(always)]
     unsafe fn segments(&self, lane: u32) -> Segments<'a, Queries<'a>> {
         let Cta { params, tile, partition, .. } = self.cta;
+        if F::FUSED {
+            return self.segments_from(Place::of_split(partition / FUSED_CTAS));
+        }
         if F::PREFILL {
             let longest = schedule::key_blocks(self.params.scopes[0].topk + self.params.scopes[1].topk);
             let place = Place::of_whole_requests(partition, params.partitions, params.requests, longest);
@@ -321,13 +329,14 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const ZERO_FILLED: bool = true;
     const CLUSTER: u32 = F::CTAS;
     const SPLITS: bool = !F::PREFILL;
+    const FUSED: bool = F::FUSED;
     const SINKS: bool = true;
     const MAX_LOGITS: bool = F::PREFILL;
     // So chosen that ptxas spills nothing in any of the kernels.
     const KEEPS_CHUNKS: bool = !F::PREFILL || F::SHARES || F::SCALE_PLANE;
     const SPARES_REGISTERS: bool = F::SHARES && F::TAIL;
     const UNIFORM_LOADS: bool = F::UNIFORM;
-    const COPIES_OUTPUTS: bool = !F::SHARES;
+    const COPIES_OUTPUTS: bool = !F::SHARES && !F::FUSED;
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
