@@ -2,6 +2,7 @@
 
 use super::GpuDevice;
 use super::checks::{MAX_GRID_Y, check_alignment, check_element_alignment};
+use super::fused::{Fused, Requests};
 use super::kernels::{Grid, Kernel};
 use super::partials::{self, PartialsPlan, check_memory};
 use super::tensor_map::HalfTensor4;
@@ -20,7 +21,8 @@ use oximla_types::kernels::dense_decode::{
 };
 use oximla_types::kernels::sparse_decode::Divisor;
 use oximla_types::schedule::{
-    BLOCK_KEYS, Determinism, EqualSplit, MAX_TOTAL_WORK, MIN_CHUNK, REQUEST_OVERHEAD,
+    BLOCK_KEYS, Determinism, EqualSplit, MAX_TOTAL_WORK, MIN_CHUNK, MIN_PAYLOAD, REQUEST_OVERHEAD, SplitKv,
+    Workload,
 };
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -37,6 +39,8 @@ pub(crate) struct DensePlan {
     schedule: Kernel,
     shape: GridShape,
     workspace: PartialsPlan,
+    /// Where few requests are split.
+    fused: Option<Fused>,
 }
 
 impl DensePlan {
@@ -46,14 +50,27 @@ impl DensePlan {
         determinism: Determinism,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
+        // Each with the one whose combination is fused.
         let (kernels, combinations) = match format {
-            KvFormat::Bf16 => ([contract::SM90_BF16, contract::D512_SM90_BF16], combine::BF16),
-            KvFormat::Fp16 => ([contract::SM90_FP16, contract::D512_SM90_FP16], combine::FP16),
+            KvFormat::Bf16 => (
+                [
+                    [contract::SM90_BF16, contract::FUSED_SM90_BF16],
+                    [contract::D512_SM90_BF16, contract::D512_FUSED_SM90_BF16],
+                ],
+                combine::BF16,
+            ),
+            KvFormat::Fp16 => (
+                [
+                    [contract::SM90_FP16, contract::FUSED_SM90_FP16],
+                    [contract::D512_SM90_FP16, contract::D512_FUSED_SM90_FP16],
+                ],
+                combine::FP16,
+            ),
             other => return Err(unsupported("kv_format bf16 or fp16", other.name())),
         };
         let head_dims = [HEAD_DIM, HEAD_DIM_WITHOUT_TAIL].map(|dim| dim as usize);
         let decode = head_dims.iter().zip(kernels).find(|&(&dim, _)| dim == problem.head_dim);
-        let (Some((_, decode)), true) = (decode, problem.head_dim_v == HEAD_DIM_V as usize) else {
+        let (Some((_, [decode, fused])), true) = (decode, problem.head_dim_v == HEAD_DIM_V as usize) else {
             let have = format!("{} and {}", problem.head_dim, problem.head_dim_v);
             let need = format!("head_dim {} or {} and head_dim_v {HEAD_DIM_V}", head_dims[0], head_dims[1]);
             return Err(unsupported(need, have));
@@ -62,9 +79,16 @@ impl DensePlan {
             return Err(unsupported(format!("page_size {BLOCK_KEYS}"), problem.page_size));
         }
         let shape = grid_shape(problem, device.multiprocessors)?;
-        let workspace = PartialsPlan::new(problem.batch, problem.max_pages as u32, determinism, &shape)?;
-        let combine =
-            combinations.of(problem.batch as u32, shape.total_rows, device.multiprocessors, determinism);
+        let (batch, max_blocks) = (problem.batch as u32, problem.max_pages as u32);
+        let workspace = PartialsPlan::new(problem.batch, max_blocks, determinism, &shape)?;
+        let fused = Fused::new(
+            &fused,
+            device,
+            determinism,
+            &shape,
+            Requests { count: batch, max_blocks, piece: piece(batch, max_blocks, &shape) },
+        )?;
+        let combine = combinations.of(batch, shape.total_rows, device.multiprocessors, determinism);
         let (decode, combine, schedule) =
             (Kernel::of(&decode)?, Kernel::of(&combine)?, Kernel::of(&contract::SCHEDULE)?);
         Ok(Self {
@@ -77,6 +101,7 @@ impl DensePlan {
             schedule,
             shape,
             workspace,
+            fused,
         })
     }
 
@@ -98,7 +123,7 @@ impl DensePlan {
     }
 
     pub(crate) fn kernel(&self) -> &'static str {
-        self.decode.contract.entry
+        self.fused.map_or(self.decode, |fused| fused.kernel).contract.entry
     }
 
     /// Checks that the stream is one of the planned GPU's driver.
@@ -229,6 +254,10 @@ impl DensePlan {
         };
         let combine_grid = Grid::of([combine.ctas, 1]);
         let driver = &*self.device.driver;
+        if let Some(Fused { kernel, grid }) = self.fused {
+            // SAFETY: as below.
+            return unsafe { kernel.launch(driver, stream.0, grid, &params) };
+        }
         // SAFETY: the parameters are the kernels' own types; the views promise live memory of the checked shapes, and
         // the kernels reach no element outside them; the stream's maker promised a live one.
         unsafe {
@@ -265,6 +294,19 @@ impl DensePlan {
     fn tiling(&self) -> QueryTiling {
         QueryTiling::new(NonZeroU32::new(self.group()).unwrap_or(NonZeroU32::MIN))
     }
+}
+
+/// Blocks of the pieces that so many requests are cut into, if all are as long as they may be.
+fn piece(requests: u32, max_blocks: u32, shape: &GridShape) -> u32 {
+    let work = Determinism::RunToRun.request_work(max_blocks);
+    let workload = Workload {
+        chunk_slots: 0,
+        total: requests * work,
+        longest: work,
+        min_payload: MIN_PAYLOAD.get(),
+        batch: requests,
+    };
+    SplitKv::new(workload, shape.partitions).payload()
 }
 
 /// How the grid covers the problem, whose numbers the kernels' 32-bit arithmetic must be able to carry.

@@ -145,12 +145,12 @@ pub fn trap() -> ! {
 ///
 /// Must expand inside the entry it names.
 macro_rules! parameter_address {
-    ($entry:literal) => {{
+    ($($entry:tt)*) => {{
         let address: u64;
         // SAFETY: it only takes an address.
         unsafe {
             core::arch::asm!(
-                concat!("mov.b64 {0}, ", $entry, "_param_0; cvta.param.u64 {0}, {0};"),
+                concat!("mov.b64 {0}, ", $($entry)*, "_param_0; cvta.param.u64 {0}, {0};"),
                 out(reg64) address, options(pure, nomem, nostack))
         }
         address

@@ -129,3 +129,15 @@ pub const D512_SM90_BF16: LaunchContract = contract("dense_decode_d512_sm90_bf16
 
 /// The fp16 kernel for Hopper with keys of [`HEAD_DIM_WITHOUT_TAIL`] elements.
 pub const D512_SM90_FP16: LaunchContract = contract("dense_decode_d512_sm90_fp16");
+
+/// The bf16 kernel for Hopper where a cluster has all splits of a request.
+pub const FUSED_SM90_BF16: LaunchContract = contract("dense_decode_fused_sm90_bf16");
+
+/// The fp16 kernel for Hopper where a cluster has all splits of a request.
+pub const FUSED_SM90_FP16: LaunchContract = contract("dense_decode_fused_sm90_fp16");
+
+/// The same for bf16 keys of [`HEAD_DIM_WITHOUT_TAIL`] elements.
+pub const D512_FUSED_SM90_BF16: LaunchContract = contract("dense_decode_d512_fused_sm90_bf16");
+
+/// The same for fp16 keys of [`HEAD_DIM_WITHOUT_TAIL`] elements.
+pub const D512_FUSED_SM90_FP16: LaunchContract = contract("dense_decode_d512_fused_sm90_fp16");

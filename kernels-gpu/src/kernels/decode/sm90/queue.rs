@@ -37,7 +37,7 @@ pub unsafe fn write_all<D: Decode>(mut segments: Segments<impl Requests>, lane: 
     // SAFETY: as the caller promises.
     unsafe {
         loop {
-            let segment = segments.next();
+            let segment = if D::FUSED { segments.next_split() } else { segments.next() };
             queue.write(segment, lane);
             if segment.is_none() {
                 break;

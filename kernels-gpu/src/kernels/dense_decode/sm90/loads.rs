@@ -26,8 +26,8 @@ const NO_PAGE: u32 = u32::MAX;
 /// All threads of the warpgroup call it, `thread` being the number in the warpgroup, after the barriers are
 /// initialised.
 #[inline(always)]
-pub unsafe fn run<E: Element, const TAIL: bool>(
-    kernel: &Dense<E, TAIL>,
+pub unsafe fn run<E: Element, const TAIL: bool, const FUSED: bool>(
+    kernel: &Dense<E, TAIL, FUSED>,
     segments: Segments<DenseRequests>,
     thread: u32,
 ) {
@@ -38,22 +38,22 @@ pub unsafe fn run<E: Element, const TAIL: bool>(
             0 => load_all(kernel, lane, Parts::<0>),
             1 => load_all(kernel, lane, Parts::<1>),
             2 => load_all(kernel, lane, Tail),
-            _ => queue::write_all::<Dense<E, TAIL>>(segments, lane),
+            _ => queue::write_all::<Dense<E, TAIL, FUSED>>(segments, lane),
         }
     }
 }
 
 /// Loads what `share` says of each segment's queries and keys.
 #[inline(always)]
-unsafe fn load_all<E: Element, const TAIL: bool>(
-    kernel: &Dense<E, TAIL>,
+unsafe fn load_all<E: Element, const TAIL: bool, const FUSED: bool>(
+    kernel: &Dense<E, TAIL, FUSED>,
     lane: u32,
-    share: impl Share<E, TAIL>,
+    share: impl Share<E, TAIL, FUSED>,
 ) {
     // SAFETY: blocks of a segment lie within the page table.
     unsafe {
-        let mut place = BlockPlace::<Dense<E, TAIL>>::first();
-        let mut segments = Reader::<Dense<E, TAIL>>::new();
+        let mut place = BlockPlace::<Dense<E, TAIL, FUSED>>::first();
+        let mut segments = Reader::<Dense<E, TAIL, FUSED>>::new();
         while let Some(segment) = segments.next() {
             share.queries(kernel, segments.number(), &segment, lane);
             if segment.blocks.is_empty() {
@@ -96,19 +96,25 @@ unsafe fn lane_pages(params: &DenseDecodeParams, request: u32, first: u32, end: 
 }
 
 /// A warp's share of what there is to load.
-trait Share<E: Element, const TAIL: bool>: Copy {
+trait Share<E: Element, const TAIL: bool, const FUSED: bool>: Copy {
     /// Asks for the queries of a segment, the CTA's number `number`, as soon as those before are used up.
     ///
     /// # Safety
     /// The whole warp calls it, once for each segment, in order.
     #[inline(always)]
-    unsafe fn queries(self, _: &Dense<E, TAIL>, _number: u32, _: &Segment, _lane: u32) {}
+    unsafe fn queries(self, _: &Dense<E, TAIL, FUSED>, _number: u32, _: &Segment, _lane: u32) {}
 
     /// Asks for its tiles of a page, as soon as there is room for them.
     ///
     /// # Safety
     /// The whole warp calls it, once for each place, in order.
-    unsafe fn keys(self, kernel: &Dense<E, TAIL>, place: BlockPlace<Dense<E, TAIL>>, page: u32, lane: u32);
+    unsafe fn keys(
+        self,
+        kernel: &Dense<E, TAIL, FUSED>,
+        place: BlockPlace<Dense<E, TAIL, FUSED>>,
+        page: u32,
+        lane: u32,
+    );
 }
 
 /// The parts whose slots have numbers of `PARITY`: not every other part of a place, where the number of slots is odd. Who waits
@@ -120,9 +126,17 @@ struct Parts<const PARITY: u32>;
 #[derive(Clone, Copy)]
 struct Tail;
 
-impl<E: Element, const TAIL: bool, const PARITY: u32> Share<E, TAIL> for Parts<PARITY> {
+impl<E: Element, const TAIL: bool, const FUSED: bool, const PARITY: u32> Share<E, TAIL, FUSED>
+    for Parts<PARITY>
+{
     #[inline(always)]
-    unsafe fn keys(self, kernel: &Dense<E, TAIL>, place: BlockPlace<Dense<E, TAIL>>, page: u32, lane: u32) {
+    unsafe fn keys(
+        self,
+        kernel: &Dense<E, TAIL, FUSED>,
+        place: BlockPlace<Dense<E, TAIL, FUSED>>,
+        page: u32,
+        lane: u32,
+    ) {
         let mut part = 0;
         while part < VALUE_PARTS {
             if place.part_slot(part) % 2 == PARITY {
@@ -138,20 +152,26 @@ impl<E: Element, const TAIL: bool, const PARITY: u32> Share<E, TAIL> for Parts<P
     }
 }
 
-impl<E: Element, const TAIL: bool> Share<E, TAIL> for Tail {
+impl<E: Element, const TAIL: bool, const FUSED: bool> Share<E, TAIL, FUSED> for Tail {
     #[inline(always)]
-    unsafe fn queries(self, kernel: &Dense<E, TAIL>, number: u32, segment: &Segment, lane: u32) {
+    unsafe fn queries(self, kernel: &Dense<E, TAIL, FUSED>, number: u32, segment: &Segment, lane: u32) {
         // Made anew, so that the loop need not keep what only this takes.
         // SAFETY: as the caller promises.
         unsafe {
-            let kernel = Dense::<E, TAIL>::new(kernel.params, kernel.maps);
+            let kernel = Dense::<E, TAIL, FUSED>::new(kernel.params, kernel.maps);
             let at = [kernel.cta.tile.first_token, segment.request];
             turns::load_queries(&kernel, kernel.maps.q, number, segment.blocks.is_empty(), at, lane);
         }
     }
 
     #[inline(always)]
-    unsafe fn keys(self, kernel: &Dense<E, TAIL>, place: BlockPlace<Dense<E, TAIL>>, page: u32, lane: u32) {
+    unsafe fn keys(
+        self,
+        kernel: &Dense<E, TAIL, FUSED>,
+        place: BlockPlace<Dense<E, TAIL, FUSED>>,
+        page: u32,
+        lane: u32,
+    ) {
         // SAFETY: what lay in the place is used up.
         unsafe {
             place.probabilities_free().wait_for_last();
@@ -172,8 +192,8 @@ impl<E: Element, const TAIL: bool> Share<E, TAIL> for Tail {
 /// # Safety
 /// There is room for them at `address` in each CTA, and nobody reads the old contents any more.
 #[inline(always)]
-unsafe fn load_keys<E: Element, const TAIL: bool>(
-    kernel: &Dense<E, TAIL>,
+unsafe fn load_keys<E: Element, const TAIL: bool, const FUSED: bool>(
+    kernel: &Dense<E, TAIL, FUSED>,
     page: u32,
     address: u32,
     full: Phase,
@@ -181,7 +201,7 @@ unsafe fn load_keys<E: Element, const TAIL: bool>(
     tiles: u32,
     lane: u32,
 ) {
-    let (cluster, rank) = (special::cluster_ctas(), special::cluster_rank());
+    let (cluster, rank) = if FUSED { (1, 0) } else { (special::cluster_ctas(), special::cluster_rank()) };
     // Where the cluster has all tiles of rows, nobody else reads these keys.
     let policy = if cluster == kernel.cta.params.row_tiles {
         copy::createpolicy_evict_first()

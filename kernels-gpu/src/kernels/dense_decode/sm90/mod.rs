@@ -29,12 +29,12 @@ use crate::ptx::{fence, memory, special};
 use crate::sync::cluster_barrier;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{
-    SharedPlan, TURNS_REGISTERS, TURNS_THREADS, TurnsPlan, VALUES_REGISTERS,
+    FUSED_CTAS, SharedPlan, TURNS_REGISTERS, TURNS_THREADS, TurnsPlan, VALUES_REGISTERS,
 };
 use oximla_types::kernels::dense_decode::{DenseDecodeParams, LOADS_REGISTERS, PLAN, TURNS_PLAN};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
-use oximla_types::schedule::BLOCK_KEYS;
+use oximla_types::schedule::{BLOCK_KEYS, Place};
 
 /// The warp that finds the CTA's segments.
 const SEGMENTS_WARP: u32 = (TURNS_THREADS - WARP_THREADS) / WARP_THREADS;
@@ -58,7 +58,7 @@ impl Maps {
 }
 
 /// A CTA of the kernel. `TAIL`: whether keys have a tail.
-struct Dense<'a, E, const TAIL: bool> {
+struct Dense<'a, E, const TAIL: bool, const FUSED: bool> {
     cta: Cta<'a>,
     params: &'a DenseDecodeParams,
     maps: Maps,
@@ -73,7 +73,7 @@ struct Dense<'a, E, const TAIL: bool> {
 pub unsafe extern "ptx-kernel" fn dense_decode_sm90_bf16(params: DenseDecodeParams) {
     let maps = Maps::at(special::parameter_address!("dense_decode_sm90_bf16"));
     // SAFETY: as the caller promises.
-    unsafe { dense_decode::<Bf16, true>(&params, maps) }
+    unsafe { dense_decode::<Bf16, true, false>(&params, maps) }
 }
 
 /// The fp16 kernel.
@@ -84,7 +84,7 @@ pub unsafe extern "ptx-kernel" fn dense_decode_sm90_bf16(params: DenseDecodePara
 pub unsafe extern "ptx-kernel" fn dense_decode_sm90_fp16(params: DenseDecodeParams) {
     let maps = Maps::at(special::parameter_address!("dense_decode_sm90_fp16"));
     // SAFETY: as the caller promises.
-    unsafe { dense_decode::<Fp16, true>(&params, maps) }
+    unsafe { dense_decode::<Fp16, true, false>(&params, maps) }
 }
 
 /// The bf16 kernel for keys that are values throughout.
@@ -95,7 +95,7 @@ pub unsafe extern "ptx-kernel" fn dense_decode_sm90_fp16(params: DenseDecodePara
 pub unsafe extern "ptx-kernel" fn dense_decode_d512_sm90_bf16(params: DenseDecodeParams) {
     let maps = Maps::at(special::parameter_address!("dense_decode_d512_sm90_bf16"));
     // SAFETY: as the caller promises.
-    unsafe { dense_decode::<Bf16, false>(&params, maps) }
+    unsafe { dense_decode::<Bf16, false, false>(&params, maps) }
 }
 
 /// The fp16 kernel for keys that are values throughout.
@@ -106,21 +106,51 @@ pub unsafe extern "ptx-kernel" fn dense_decode_d512_sm90_bf16(params: DenseDecod
 pub unsafe extern "ptx-kernel" fn dense_decode_d512_sm90_fp16(params: DenseDecodeParams) {
     let maps = Maps::at(special::parameter_address!("dense_decode_d512_sm90_fp16"));
     // SAFETY: as the caller promises.
-    unsafe { dense_decode::<Fp16, false>(&params, maps) }
+    unsafe { dense_decode::<Fp16, false, false>(&params, maps) }
+}
+
+macro_rules! fused_kernels {
+    ($($(#[$doc:meta])* $name:ident: $element:ident, $tail:literal;)*) => { $(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// As for [`dense_decode_sm90_bf16`], but with a grid `(h_kv · row_tiles, batch · 16)` in clusters of `(1, 16)`.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "ptx-kernel" fn $name(params: DenseDecodeParams) {
+            let maps = Maps::at(special::parameter_address!(stringify!($name)));
+            // SAFETY: as the caller promises.
+            unsafe { dense_decode::<$element, $tail, true>(&params, maps) }
+        }
+    )* };
+}
+
+fused_kernels! {
+    /// The bf16 kernel where a cluster has all splits of a request.
+    dense_decode_fused_sm90_bf16: Bf16, true;
+    /// The fp16 kernel where a cluster has all splits of a request.
+    dense_decode_fused_sm90_fp16: Fp16, true;
+    /// The bf16 kernel for keys that are values throughout, where a cluster has all splits of a request.
+    dense_decode_d512_fused_sm90_bf16: Bf16, false;
+    /// The fp16 kernel for keys that are values throughout, where a cluster has all splits of a request.
+    dense_decode_d512_fused_sm90_fp16: Fp16, false;
 }
 
 #[inline(always)]
-unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams, maps: Maps) {
+unsafe fn dense_decode<E: Element, const TAIL: bool, const FUSED: bool>(
+    params: &DenseDecodeParams,
+    maps: Maps,
+) {
     let thread = special::thread_x();
     // SAFETY: the plan sets the barriers' memory aside; one thread initialises them before the CTA barrier, and all
     // roles come after it. Roles are whole warpgroups.
     unsafe {
         if thread == 0 {
-            keys::init_barriers::<Dense<E, TAIL>>(special::dynamic_shared(), special::cluster_ctas());
-            turns::init_barriers::<Dense<E, TAIL>>(special::dynamic_shared());
+            let sharing = if FUSED { 1 } else { special::cluster_ctas() };
+            keys::init_barriers::<Dense<E, TAIL, FUSED>>(special::dynamic_shared(), sharing);
+            turns::init_barriers::<Dense<E, TAIL, FUSED>>(special::dynamic_shared());
             fence::fence_mbarrier_init();
         }
-        turns::clear_unused_queries(&Dense::<E, TAIL>::new(params, maps), thread);
+        turns::clear_unused_queries(&Dense::<E, TAIL, FUSED>::new(params, maps), thread);
         cluster_barrier();
         // With a schedule, segments are found before earlier kernels have ended: one that came before those is all that it takes.
         if params.decode.places == 0 || thread / WARP_THREADS != SEGMENTS_WARP {
@@ -129,7 +159,7 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
             // without waiting.
             special::griddepcontrol_launch_dependents();
         }
-        let kernel = || Dense::<E, TAIL>::new(params, maps);
+        let kernel = || Dense::<E, TAIL, FUSED>::new(params, maps);
         match thread / WARPGROUP_THREADS {
             0 => {
                 special::setmaxnreg_dec::<TURNS_REGISTERS>();
@@ -142,10 +172,16 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
             2 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
                 values::run::<_, 0>(&kernel());
+                if FUSED {
+                    return;
+                }
             }
             3 => {
                 special::setmaxnreg_inc::<VALUES_REGISTERS>();
                 values::run::<_, 1>(&kernel());
+                if FUSED {
+                    return;
+                }
             }
             _ => {
                 // While there are registers to find them with.
@@ -154,16 +190,17 @@ unsafe fn dense_decode<E: Element, const TAIL: bool>(params: &DenseDecodeParams,
                 loads::run(&kernel(), segments, thread - 4 * WARPGROUP_THREADS);
             }
         }
-        // The others of the cluster write to this CTA's shared memory and arrive at its barriers until they are done.
+        // The others of the cluster write to this CTA's shared memory and arrive at its barriers until they are done; in fused kernels
+        // the values have met there before they combined.
         cluster_barrier();
     }
 }
 
-impl<E: Element, const TAIL: bool> Turns for Dense<'_, E, TAIL> {
+impl<E: Element, const TAIL: bool, const FUSED: bool> Turns for Dense<'_, E, TAIL, FUSED> {
     const TURNS_PLAN: TurnsPlan = TURNS_PLAN;
 }
 
-impl<'a, E: Element, const TAIL: bool> Dense<'a, E, TAIL> {
+impl<'a, E: Element, const TAIL: bool, const FUSED: bool> Dense<'a, E, TAIL, FUSED> {
     /// This CTA.
     ///
     /// # Safety
@@ -171,7 +208,11 @@ impl<'a, E: Element, const TAIL: bool> Dense<'a, E, TAIL> {
     #[inline(always)]
     unsafe fn new(params: &'a DenseDecodeParams, maps: Maps) -> Self {
         // SAFETY: as the caller promises.
-        let cta = unsafe { Cta::new(&params.decode, params.causal != 0) };
+        let mut cta = unsafe { Cta::new(&params.decode, params.causal != 0) };
+        if FUSED {
+            // Its cluster shares no keys.
+            (cta.cluster, cta.cluster_rank) = (1, 0);
+        }
         Self { cta, params, maps, element: PhantomData }
     }
 
@@ -185,21 +226,26 @@ impl<'a, E: Element, const TAIL: bool> Dense<'a, E, TAIL> {
         // All CTAs of a cluster compute the same blocks: those that the last token of their tiles sees.
         let last_tile = tile.number + cluster - 1 - cluster_rank;
         let last_token = (last_tile / tile.head_tiles + 1) * tile.tokens - 1;
+        if FUSED {
+            let place = Place::of_split(partition / FUSED_CTAS);
+            return Segments::from_place(params, DenseRequests(self.params), place, tile, last_token);
+        }
         // SAFETY: as the caller promises; the parameters describe live tensors.
         unsafe { Segments::new(params, DenseRequests(self.params), partition, tile, last_token, lane) }
     }
 }
 
-impl<E: Element, const TAIL: bool> Decode for Dense<'_, E, TAIL> {
+impl<E: Element, const TAIL: bool, const FUSED: bool> Decode for Dense<'_, E, TAIL, FUSED> {
     type Element = E;
     const PLAN: SharedPlan = PLAN;
     const REGISTER_QUERY_TILES: usize = 0;
     const TAIL: bool = TAIL;
     const UNFENCED_KEYS: bool = false;
     const ZERO_FILLED: bool = false;
-    const CLUSTER: u32 = 0;
+    const CLUSTER: u32 = if FUSED { 1 } else { 0 };
     const TURNS: bool = true;
     const SPLITS: bool = true;
+    const FUSED: bool = FUSED;
     const MAX_LOGITS: bool = false;
     const KEY_ARRIVALS: u32 = 1;
     // All but the writing warp's.
