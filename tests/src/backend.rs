@@ -81,7 +81,14 @@ impl Backend {
     /// # Panics
     /// If the emulator refuses the library's PTX.
     pub fn emulated_with_seed(seed: u64) -> Self {
-        let multiprocessors = EMULATED_MULTIPROCESSORS;
+        Self::emulated_of_size(EMULATED_MULTIPROCESSORS, seed)
+    }
+
+    /// One with so many multiprocessors.
+    ///
+    /// # Panics
+    /// As [`Self::emulated_with_seed`].
+    pub fn emulated_of_size(multiprocessors: u32, seed: u64) -> Self {
         let options = EmulatedOptions { multiprocessors, seed, ..EmulatedOptions::default() };
         let device = Device::emulated(options).expect("an emulated GPU");
         Self { device, kind: Kind::Emulated }

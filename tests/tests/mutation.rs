@@ -7,12 +7,16 @@ use oximla_conformance::backend::report;
 use oximla_conformance::dense_decode::Spec;
 use oximla_conformance::mutation::{BarrierUses, Equivalent, Mutant, mutants, only};
 use oximla_conformance::sparse_decode::{self, ScopeSpec};
+use oximla_reference::Fp8Format;
 use rayon::prelude::*;
 
 const PTX: &str = include_str!("../../host/ptx/sm_90a.ptx");
 
 /// Few enough that each CTA has several requests, and some requests are split.
 const MULTIPROCESSORS: u32 = 2;
+
+/// As many as a cluster has CTAs that combines by itself.
+const FUSED_MULTIPROCESSORS: u32 = 16;
 
 /// Interleavings to try before a mutant counts as a survivor.
 const SEEDS: u64 = 3;
@@ -155,6 +159,48 @@ fn outputs_that_are_copied_too_early_are_noticed() {
     });
 }
 
+/// Without any one of the synchronising steps behind the blocks, what a cluster combines is not there yet.
+#[test]
+fn combinations_within_a_cluster_that_begin_too_early_are_noticed() {
+    let dense = Case::DenseDecode(Spec { lengths: vec![300], h_q: 3, ..Spec::default() }.case());
+    let trials = [
+        ("dense_decode_fused_sm90_bf16", dense, 1),
+        ("sparse_decode_model1_fused_sm90", sparse_case_of(Fp8Format::Model1, 3, 130), 1),
+        ("sparse_decode_v32_fused_sm90", sparse_case_of(Fp8Format::V32, 3, 130), 1),
+    ];
+    for (entry, case, rounds) in trials {
+        let options = |ptx: &str, seed| EmulatedOptions {
+            multiprocessors: FUSED_MULTIPROCESSORS,
+            ..options(ptx, seed)
+        };
+        let ptx = only(PTX, &[entry]);
+        let sound =
+            run(&case, rounds, options(&ptx, 0)).unwrap_or_else(|why| panic!("{entry} as it is: {why}"));
+        let (all, _) = mutants(&ptx, entry, &BarrierUses::default());
+        let cluster: Vec<_> =
+            all.into_iter().filter(|mutant| mutant.instruction.starts_with("barrier.cluster")).collect();
+        assert!(cluster.len() >= 6, "{entry}: {} mutants", cluster.len());
+        let is_noticed = |mutant: &&Mutant| {
+            (0..SEEDS).any(|seed| match run(&case, rounds, options(&mutant.ptx, seed)) {
+                Ok(result) => !same_bits(&result, &sound),
+                Err(Error::Emulated { .. }) => true,
+                Err(why) => panic!("{entry}, line {}: {why}", mutant.line),
+            })
+        };
+        let unnoticed: Vec<_> = cluster.par_iter().filter(|mutant| !is_noticed(mutant)).collect();
+        // Who has stored denominators and combines nothing must arrive, but needs nothing that it waits for.
+        let is_of_scores = |mutant: &&Mutant| mutant.instruction.starts_with("barrier.cluster.wait");
+        assert!(
+            unnoticed.len() <= 1 && unnoticed.iter().all(is_of_scores),
+            "{entry}: {:?}",
+            unnoticed
+                .iter()
+                .map(|mutant| (mutant.line, &mutant.instruction, mutant.change))
+                .collect::<Vec<_>>()
+        );
+    }
+}
+
 /// The module with one wait of the entry deleted, for each of them.
 fn without_waits(ptx: &str, entry: &str) -> Vec<String> {
     let (all, _) = mutants(ptx, entry, &BarrierUses::default());
@@ -179,8 +225,13 @@ fn runs_into_earlier_ones(case: &Case, options: EmulatedOptions) -> Option<Strin
 
 /// Sparse decode of one query token with so many heads and indices, without lengths.
 fn sparse_case(h_q: usize, topk: usize) -> Case {
+    sparse_case_of(Fp8Format::V32, h_q, topk)
+}
+
+/// The same over a cache of either format.
+fn sparse_case_of(format: Fp8Format, h_q: usize, topk: usize) -> Case {
     let scope = ScopeSpec { topk, ..ScopeSpec::default() };
-    let spec = sparse_decode::Spec { batch: 1, h_q, scope, ..sparse_decode::Spec::default() };
+    let spec = sparse_decode::Spec { batch: 1, h_q, format, scope, ..sparse_decode::Spec::default() };
     Case::SparseDecode(spec.case())
 }
 

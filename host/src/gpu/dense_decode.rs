@@ -21,8 +21,7 @@ use oximla_types::kernels::dense_decode::{
 };
 use oximla_types::kernels::sparse_decode::Divisor;
 use oximla_types::schedule::{
-    BLOCK_KEYS, Determinism, EqualSplit, MAX_TOTAL_WORK, MIN_CHUNK, MIN_PAYLOAD, REQUEST_OVERHEAD, SplitKv,
-    Workload,
+    BLOCK_KEYS, Determinism, EqualSplit, MAX_TOTAL_WORK, MIN_CHUNK, REQUEST_OVERHEAD,
 };
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -81,13 +80,8 @@ impl DensePlan {
         let shape = grid_shape(problem, device.multiprocessors)?;
         let (batch, max_blocks) = (problem.batch as u32, problem.max_pages as u32);
         let workspace = PartialsPlan::new(problem.batch, max_blocks, determinism, &shape)?;
-        let fused = Fused::new(
-            &fused,
-            device,
-            determinism,
-            &shape,
-            Requests { count: batch, max_blocks, piece: piece(batch, max_blocks, &shape) },
-        )?;
+        let requests = Requests { count: batch, max_blocks };
+        let fused = Fused::new(&fused, device, determinism, &shape, requests, contract::MAX_FUSED_BLOCKS)?;
         let combine = combinations.of(batch, shape.total_rows, device.multiprocessors, determinism);
         let (decode, combine, schedule) =
             (Kernel::of(&decode)?, Kernel::of(&combine)?, Kernel::of(&contract::SCHEDULE)?);
@@ -294,19 +288,6 @@ impl DensePlan {
     fn tiling(&self) -> QueryTiling {
         QueryTiling::new(NonZeroU32::new(self.group()).unwrap_or(NonZeroU32::MIN))
     }
-}
-
-/// Blocks of the pieces that so many requests are cut into, if all are as long as they may be.
-fn piece(requests: u32, max_blocks: u32, shape: &GridShape) -> u32 {
-    let work = Determinism::RunToRun.request_work(max_blocks);
-    let workload = Workload {
-        chunk_slots: 0,
-        total: requests * work,
-        longest: work,
-        min_payload: MIN_PAYLOAD.get(),
-        batch: requests,
-    };
-    SplitKv::new(workload, shape.partitions).payload()
 }
 
 /// How the grid covers the problem, whose numbers the kernels' 32-bit arithmetic must be able to carry.

@@ -14,31 +14,28 @@ pub(super) struct Fused {
     pub(super) grid: Grid,
 }
 
-/// What there is to decode.
+/// Requests to decode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Requests {
     pub(super) count: u32,
     /// Blocks of the longest one.
     pub(super) max_blocks: u32,
-    /// Blocks of the pieces that they are cut into else.
-    pub(super) piece: u32,
 }
 
 impl Fused {
-    /// None where the splits would be longer than the pieces that the requests are cut into else, or not all clusters would run side by
-    /// side: then a kernel of its own combines them sooner.
+    /// With splits of at most `most_blocks` blocks; none where some would be longer, or not all clusters would run side by side: then
+    /// splits all over the GPU and a kernel of its own to combine them take less time.
     pub(super) fn new(
         contract: &LaunchContract,
         device: &GpuDevice,
         determinism: Determinism,
         shape: &GridShape,
-        Requests { count, max_blocks, piece }: Requests,
+        Requests { count, max_blocks }: Requests,
+        most_blocks: u32,
     ) -> Result<Option<Self>, Error> {
         let pays = determinism == Determinism::RunToRun
-            && max_blocks > 1
-            && max_blocks.div_ceil(FUSED_CTAS) <= piece
-            && count > 0
-            && count <= shape.partitions / FUSED_CTAS;
+            && (2..=most_blocks * FUSED_CTAS).contains(&max_blocks)
+            && (1..=shape.partitions / FUSED_CTAS).contains(&count);
         if !pays {
             return Ok(None);
         }

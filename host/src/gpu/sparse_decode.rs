@@ -19,9 +19,7 @@ use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{self as contract, Divisor, ScopeParams, SparseDecodeParams};
 use oximla_types::kernels::sparse_prefill;
 use oximla_types::launch::LaunchContract;
-use oximla_types::schedule::{
-    self, Determinism, EqualSplit, MAX_TOTAL_WORK, REQUEST_OVERHEAD, SplitKv, Workload,
-};
+use oximla_types::schedule::{self, Determinism, EqualSplit, MAX_TOTAL_WORK, REQUEST_OVERHEAD, Workload};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -77,9 +75,9 @@ impl SparsePlan {
             KvFormat::V32Fp8 => contract::V32_FUSED_SM90,
             _ => contract::MODEL1_FUSED_SM90,
         };
-        let piece = SplitKv::new(plan.workload(max_blocks), plan.shape.partitions).payload();
-        let requests = Requests { count: queries as u32, max_blocks, piece };
-        plan.fused = Fused::new(&fused, device, determinism, &plan.shape, requests)?;
+        let requests = Requests { count: queries as u32, max_blocks };
+        plan.fused =
+            Fused::new(&fused, device, determinism, &plan.shape, requests, contract::MAX_FUSED_BLOCKS)?;
         Ok(plan)
     }
 
@@ -255,20 +253,15 @@ impl SparsePlan {
             return EqualSplit::UNKNOWN;
         }
         let blocks = max_blocks(&self.problem);
-        EqualSplit::new(self.workload(blocks), decode.partitions, blocks)
-    }
-
-    /// Of query tokens of so many blocks each.
-    fn workload(&self, blocks: u32) -> Workload {
         let work = self.determinism.request_work(blocks);
-        let queries = (self.problem.batch * self.problem.s_q) as u32;
-        Workload {
-            chunk_slots: self.determinism.chunk_slots(blocks),
-            total: queries * work,
+        let workload = Workload {
+            chunk_slots: decode.chunk_slots,
+            total: decode.requests * work,
             longest: work,
             min_payload: contract::min_payload(work),
-            batch: queries,
-        }
+            batch: decode.requests,
+        };
+        EqualSplit::new(workload, decode.partitions, blocks)
     }
 }
 

@@ -130,6 +130,10 @@ pub const D512_SM90_BF16: LaunchContract = contract("dense_decode_d512_sm90_bf16
 /// The fp16 kernel for Hopper with keys of [`HEAD_DIM_WITHOUT_TAIL`] elements.
 pub const D512_SM90_FP16: LaunchContract = contract("dense_decode_d512_sm90_fp16");
 
+/// Blocks of a split at most that are combined within a cluster: longer ones take less time spread all over the GPU, as a cluster's
+/// CTAs share one way to the level-2 cache.
+pub const MAX_FUSED_BLOCKS: u32 = 1;
+
 /// The bf16 kernel for Hopper where a cluster has all splits of a request.
 pub const FUSED_SM90_BF16: LaunchContract = contract("dense_decode_fused_sm90_bf16");
 

@@ -265,6 +265,9 @@ pub const V32_CLUSTER_SM90: LaunchContract = contract("sparse_decode_v32_cluster
 /// The kernel for MODEL1 caches on Hopper where two tiles of heads share the keys.
 pub const MODEL1_CLUSTER_SM90: LaunchContract = contract("sparse_decode_model1_cluster_sm90", CLUSTER);
 
+/// Blocks of a split at most that are combined within a cluster. Longer ones were not measured.
+pub const MAX_FUSED_BLOCKS: u32 = 2;
+
 /// The kernel for V3.2 caches on Hopper where a cluster has all splits of a query token.
 pub const V32_FUSED_SM90: LaunchContract = contract("sparse_decode_v32_fused_sm90", 1);
 
