@@ -147,8 +147,8 @@ fn a_request_of_sparse_decode_has_the_same_bits_in_every_batch() {
 
 #[test]
 fn otherwise_bits_of_sparse_decode_depend_on_the_batch() {
-    for gpu in Backend::gpus() {
-        let differing = sparse_differing(&gpu, Fp8Format::V32, Determinism::RunToRun);
-        assert!(differing.contains(&2), "{}: only {differing:?}", gpu.name());
-    }
+    // On a large GPU a cluster has all splits of a request here, whatever else there is.
+    let gpu = Backend::emulated();
+    let differing = sparse_differing(&gpu, Fp8Format::V32, Determinism::RunToRun);
+    assert!(differing.contains(&2), "only {differing:?}");
 }
