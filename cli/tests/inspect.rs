@@ -143,6 +143,13 @@ fn a_split_is_a_row_of_partial_output() {
     assert_eq!(number(&record["all"]["per_unit"]["tensor_flop"]), 0.0);
 }
 
+/// On so many multiprocessors a cluster would combine the splits of so few keys, in another kernel than the one that is asked for.
+#[test]
+fn a_large_gpu_runs_the_kernel_that_is_named() {
+    let record = record(&["dense_decode", "--multiprocessors", "132", "--batch", "2"]);
+    assert_eq!(record["kernel"], "dense_decode_sm90_bf16", "{record}");
+}
+
 #[test]
 fn people_get_tables_that_fit() {
     let ended = inspect(&["dense_decode", "--top", "3", "--ptx"]);

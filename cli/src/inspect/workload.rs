@@ -5,8 +5,8 @@ use half::{bf16, f16};
 use oximla::case_file::{Case, DenseDecodeCase, HalfVec};
 use oximla::{DenseDecode, Determinism, Device, EmulatedOptions, Error, InvalidProblem, KvFormat};
 use oximla_types::kernels::combine;
-use oximla_types::kernels::decode::{GridShape, HEAD_DIM_V};
-use oximla_types::kernels::dense_decode::HEAD_DIM;
+use oximla_types::kernels::decode::{FUSED_CTAS, GridShape, HEAD_DIM_V};
+use oximla_types::kernels::dense_decode::{HEAD_DIM, MAX_FUSED_BLOCKS};
 use oximla_types::schedule::{self, BLOCK_KEYS, MIN_PAYLOAD, SplitKv};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -99,10 +99,11 @@ impl Workload {
     /// to be emulated.
     pub fn new(kernel: &str, shape: &Shape) -> Result<Self, Error> {
         let entries = Device::emulated(EmulatedOptions::default())?.info()?.kernels;
-        // How many rows the kernels for many take at a time follows from the splits, so that their work does not grow with them evenly.
-        let of_format = |entry: &&str| {
-            FORMATS.iter().any(|(name, _)| entry.ends_with(name)) && !entry.starts_with("combine_rows")
-        };
+        // How many rows the kernels for many take at a time follows from the splits, and fused kernels combine as many as there are blocks,
+        // so that their work does not grow with either evenly.
+        let grows_evenly = |entry: &str| !entry.starts_with("combine_rows") && !entry.contains("_fused_");
+        let of_format =
+            |entry: &&str| FORMATS.iter().any(|(name, _)| entry.ends_with(name)) && grows_evenly(entry);
         let entries: Vec<&'static str> =
             entries.into_iter().map(|kernel| kernel.entry).filter(of_format).collect();
         let wanted = shape.format.as_deref();
@@ -305,7 +306,13 @@ impl Workload {
     fn case(&self, keys: u32) -> Case {
         let Shape { batch, heads, kv_heads, queries, causal, seed, .. } = self.shape;
         let [batch, heads, kv_heads, queries] = [batch, heads, kv_heads, queries].map(|size| size as usize);
-        let max_pages = schedule::key_blocks(keys) as usize;
+        let pages = schedule::key_blocks(keys) as usize;
+        // More than a cluster would combine, however many multiprocessors there are.
+        let max_pages = pages.max((FUSED_CTAS * MAX_FUSED_BLOCKS) as usize + 1);
+        let table = (0..batch * pages).flat_map(|page| {
+            let unused = if (page + 1) % pages == 0 { max_pages - pages } else { 0 };
+            std::iter::once(page as i32).chain(std::iter::repeat_n(0, unused))
+        });
         let problem = DenseDecode {
             batch,
             s_q: queries,
@@ -314,7 +321,7 @@ impl Workload {
             head_dim: HEAD_DIM as usize,
             head_dim_v: HEAD_DIM_V as usize,
             page_size: BLOCK_KEYS as usize,
-            num_pages: batch * max_pages,
+            num_pages: batch * pages,
             max_pages,
             softmax_scale: (HEAD_DIM as f32).sqrt().recip(),
             causal,
@@ -325,7 +332,7 @@ impl Workload {
         Case::DenseDecode(DenseDecodeCase {
             q: normal(&mut random, self.format, 1.0, q),
             kv_cache: normal(&mut random, self.format, KEY_SD, cache),
-            block_table: (0..problem.num_pages as i32).collect(),
+            block_table: table.collect(),
             cache_seqlens: vec![keys as i32; batch],
             problem,
             expected: None,
