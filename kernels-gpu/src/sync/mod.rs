@@ -105,10 +105,10 @@ pub unsafe fn cta_barrier(threads: u32) {
     unsafe { barrier::barrier_cta_sync::<0>(threads) }
 }
 
-/// Waits for all threads of the CTA's cluster; those of the CTA, where there is none.
+/// Waits for all threads of the CTA's cluster that have not ended; those of the CTA, where there is none.
 ///
 /// # Safety
-/// All threads of the cluster call it.
+/// All threads of the cluster call it, whole warps at a time, or end.
 #[inline(always)]
 pub unsafe fn cluster_barrier() {
     // SAFETY: as the caller promises.
