@@ -17,16 +17,22 @@ use oximla_types::kernels::sparse_prefill::SparsePrefillParams;
 use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 30] = [
+const ENTRIES: [(&str, usize); 36] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_fp16", size_of::<DenseDecodeParams>()),
+    ("dense_decode_fused_sm90_bf16", size_of::<DenseDecodeParams>()),
+    ("dense_decode_fused_sm90_fp16", size_of::<DenseDecodeParams>()),
+    ("dense_decode_d512_fused_sm90_bf16", size_of::<DenseDecodeParams>()),
+    ("dense_decode_d512_fused_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_schedule", size_of::<DenseDecodeParams>()),
     ("sparse_decode_v32_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_decode_model1_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_decode_v32_cluster_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_decode_model1_cluster_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_decode_v32_fused_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_decode_model1_fused_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_prefill_sm90_bf16", size_of::<SparsePrefillParams>()),
     ("sparse_prefill_d512_sm90_bf16", size_of::<SparsePrefillParams>()),
     ("sparse_prefill_v32_sm90", size_of::<SparseDecodeParams>()),
@@ -227,27 +233,36 @@ fn the_cpu_takes_neither_buffers_nor_the_emulated_stream() {
 
 #[test]
 fn the_kernels_compute() {
-    let reports = EmulatedReports::default();
-    let options = EmulatedOptions { reports: Some(reports.clone()), profile: true, ..Default::default() };
-    let mut decode = Decode::new(&Device::emulated(options).unwrap());
-    decode.run(Stream::emulated()).unwrap();
+    // Twelve multiprocessors are too few for a cluster that combines by itself.
+    for (multiprocessors, launched) in [
+        (12, &[("dense_decode_sm90_bf16", [1, 12]), ("combine_bf16", [combine::ctas(2, 16, 12), 1])][..]),
+        (132, &[("dense_decode_fused_sm90_bf16", [1, 2 * 16])]),
+    ] {
+        let reports = EmulatedReports::default();
+        let options = EmulatedOptions {
+            multiprocessors,
+            reports: Some(reports.clone()),
+            profile: true,
+            ..Default::default()
+        };
+        let mut decode = Decode::new(&Device::emulated(options).unwrap());
+        decode.run(Stream::emulated()).unwrap();
 
-    let (out, lse) = (decode.out.to_vec().unwrap(), decode.lse.to_vec().unwrap());
-    let (expected_out, expected_lse) = (KEY, QUERY * KEY * 576.0 * SCALE + (KEYS as f32).ln());
-    assert!(out[..16 * 512].iter().all(|x| (x.to_f32() - expected_out).abs() < 2e-3 * expected_out));
-    assert!(lse[..16].iter().all(|x| (x - expected_lse).abs() < 1e-4 * expected_lse), "{lse:?}");
-    assert!(out[16 * 512..].iter().all(|&x| x == bf16::ZERO));
-    assert!(lse[16..].iter().all(|&x| x == f32::INFINITY));
+        let (out, lse) = (decode.out.to_vec().unwrap(), decode.lse.to_vec().unwrap());
+        let (expected_out, expected_lse) = (KEY, QUERY * KEY * 576.0 * SCALE + (KEYS as f32).ln());
+        assert!(out[..16 * 512].iter().all(|x| (x.to_f32() - expected_out).abs() < 2e-3 * expected_out));
+        assert!(lse[..16].iter().all(|x| (x - expected_lse).abs() < 1e-4 * expected_lse), "{lse:?}");
+        assert!(out[16 * 512..].iter().all(|&x| x == bf16::ZERO));
+        assert!(lse[16..].iter().all(|&x| x == f32::INFINITY));
 
-    let launches = reports.take();
-    let [decode, combine] = launches.as_slice() else { panic!("{} launches", launches.len()) };
-    assert_eq!((decode.entry, decode.grid), ("dense_decode_sm90_bf16", [1, 132]));
-    assert_eq!((combine.entry, combine.grid), ("combine_bf16", [combine::ctas(2, 16, 132), 1]));
-    for launch in [decode, combine] {
-        assert!(launch.report.diagnostics.is_empty());
-        assert!(!launch.report.profile.instructions.is_empty(), "{}", launch.entry);
+        let launches = reports.take();
+        assert!(launches.iter().map(|launch| (launch.entry, launch.grid)).eq(launched.iter().copied()));
+        for launch in &launches {
+            assert!(launch.report.diagnostics.is_empty());
+            assert!(!launch.report.profile.instructions.is_empty(), "{}", launch.entry);
+        }
+        assert!(reports.take().is_empty());
     }
-    assert!(reports.take().is_empty());
 }
 
 #[test]
@@ -260,10 +275,10 @@ fn findings_are_errors() {
     };
     let why = Decode::new(&Device::emulated(options).unwrap()).run(Stream::emulated()).unwrap_err();
     let Error::Emulated { kernel, diagnostics } = &why else { panic!("{why}") };
-    assert_eq!(*kernel, "dense_decode_sm90_bf16");
+    assert_eq!(*kernel, "dense_decode_fused_sm90_bf16");
     assert!(diagnostics.iter().any(|diagnostic| diagnostic.check == Check::Trap));
     let text = why.to_string();
-    let first = format!("dense_decode_sm90_bf16: {} finding", diagnostics.len());
+    let first = format!("dense_decode_fused_sm90_bf16: {} finding", diagnostics.len());
     assert!(text.starts_with(&first), "{text}");
     assert!(diagnostics.iter().all(|diagnostic| text.contains(&format!("\n{diagnostic}"))), "{text}");
 
