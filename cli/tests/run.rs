@@ -113,7 +113,7 @@ fn the_emulator_runs_the_gpu_kernels() {
     let objects = objects(&ended.stdout);
     let [dense, insert, translate, sparse] = objects.as_slice() else { panic!("{}", ended.stdout) };
     for (object, kernel) in
-        [(dense, "dense_decode_fused_sm90_bf16"), (sparse, "sparse_decode_v32_cluster_sm90")]
+        [(dense, "dense_decode_fused_sm90_bf16"), (sparse, "sparse_decode_v32_fused_sm90")]
     {
         assert_eq!((&object["backend"], &object["kernel"]), (&"emulated".into(), &kernel.into()));
         assert_eq!(object["error"]["out"]["wrong"], 0);
