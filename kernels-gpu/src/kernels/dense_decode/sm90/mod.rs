@@ -15,6 +15,8 @@
 //!
 //! Where the number of row tiles is even, two CTAs with neighbouring tiles form a cluster and compute the same segments.
 //! Each asks for half of the key tiles, which the copy engine writes to both, as soon as both have room.
+//!
+//! Fused kernels are for few requests: there a cluster has all splits of one, and combines them itself (`decode/sm90/fused.rs`).
 
 mod loads;
 
@@ -57,7 +59,7 @@ impl Maps {
     }
 }
 
-/// A CTA of the kernel. `TAIL`: whether keys have a tail.
+/// A CTA of the kernel. `TAIL`: whether keys have a tail; `FUSED`: see [`Decode::FUSED`].
 struct Dense<'a, E, const TAIL: bool, const FUSED: bool> {
     cta: Cta<'a>,
     params: &'a DenseDecodeParams,
