@@ -2,7 +2,7 @@
 
 use oximla::{DenseDecode, DenseDecodePlan, Determinism, KvFormat, RopeAngles, SparseDecodePlan};
 use oximla_conformance::backend::Backend;
-use oximla_conformance::sparse_decode::{self, Invalid, ScopeSpec};
+use oximla_conformance::sparse_decode::{Invalid, ScopeSpec};
 use oximla_conformance::strided::Views;
 use oximla_conformance::tolerance::{DENSE_DECODE, SPARSE_DECODE};
 use oximla_conformance::{dense_decode, sparse_decode as sparse};
@@ -44,7 +44,7 @@ fn check_sparse(spec: &sparse::Spec) {
             assert!(plan.kernel().contains("fused"), "{} {spec:?}: {}", backend.name(), plan.kernel());
             let actual = sparse::run(&backend, &case, Views::Padded).unwrap();
             let tolerances = SPARSE_DECODE.for_scores(spec.score_sd);
-            if let Err(why) = tolerances.check(&actual, &sparse_decode::answer(&case)) {
+            if let Err(why) = tolerances.check(&actual, &sparse::answer(&case)) {
                 panic!("{} {spec:?}: {why}", backend.name());
             }
         }

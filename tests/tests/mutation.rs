@@ -164,24 +164,23 @@ fn outputs_that_are_copied_too_early_are_noticed() {
 fn combinations_within_a_cluster_that_begin_too_early_are_noticed() {
     let dense = Case::DenseDecode(Spec { lengths: vec![300], h_q: 3, ..Spec::default() }.case());
     let trials = [
-        ("dense_decode_fused_sm90_bf16", dense, 1),
-        ("sparse_decode_model1_fused_sm90", sparse_case_of(Fp8Format::Model1, 3, 130), 1),
-        ("sparse_decode_v32_fused_sm90", sparse_case_of(Fp8Format::V32, 3, 130), 1),
+        ("dense_decode_fused_sm90_bf16", dense),
+        ("sparse_decode_model1_fused_sm90", sparse_case_of(Fp8Format::Model1, 3, 130)),
+        ("sparse_decode_v32_fused_sm90", sparse_case_of(Fp8Format::V32, 3, 130)),
     ];
-    for (entry, case, rounds) in trials {
+    for (entry, case) in trials {
         let options = |ptx: &str, seed| EmulatedOptions {
             multiprocessors: FUSED_MULTIPROCESSORS,
             ..options(ptx, seed)
         };
         let ptx = only(PTX, &[entry]);
-        let sound =
-            run(&case, rounds, options(&ptx, 0)).unwrap_or_else(|why| panic!("{entry} as it is: {why}"));
+        let sound = run(&case, 1, options(&ptx, 0)).unwrap_or_else(|why| panic!("{entry} as it is: {why}"));
         let (all, _) = mutants(&ptx, entry, &BarrierUses::default());
         let cluster: Vec<_> =
             all.into_iter().filter(|mutant| mutant.instruction.starts_with("barrier.cluster")).collect();
         assert!(cluster.len() >= 6, "{entry}: {} mutants", cluster.len());
         let is_noticed = |mutant: &&Mutant| {
-            (0..SEEDS).any(|seed| match run(&case, rounds, options(&mutant.ptx, seed)) {
+            (0..SEEDS).any(|seed| match run(&case, 1, options(&mutant.ptx, seed)) {
                 Ok(result) => !same_bits(&result, &sound),
                 Err(Error::Emulated { .. }) => true,
                 Err(why) => panic!("{entry}, line {}: {why}", mutant.line),
