@@ -17,7 +17,7 @@ use oximla_types::kernels::sparse_prefill::SparsePrefillParams;
 use oximla_types::kernels::topk_to_slots::TopkToSlotsParams;
 
 /// The entries and the bytes of their parameters.
-const ENTRIES: [(&str, usize); 36] = [
+const ENTRIES: [(&str, usize); 38] = [
     ("dense_decode_sm90_bf16", size_of::<DenseDecodeParams>()),
     ("dense_decode_sm90_fp16", size_of::<DenseDecodeParams>()),
     ("dense_decode_d512_sm90_bf16", size_of::<DenseDecodeParams>()),
@@ -33,6 +33,8 @@ const ENTRIES: [(&str, usize); 36] = [
     ("sparse_decode_model1_cluster_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_decode_v32_fused_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_decode_model1_fused_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_decode_v32_few_heads_sm90", size_of::<SparseDecodeParams>()),
+    ("sparse_decode_model1_few_heads_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_prefill_sm90_bf16", size_of::<SparsePrefillParams>()),
     ("sparse_prefill_d512_sm90_bf16", size_of::<SparsePrefillParams>()),
     ("sparse_prefill_v32_sm90", size_of::<SparseDecodeParams>()),

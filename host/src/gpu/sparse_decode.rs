@@ -44,6 +44,8 @@ pub(crate) struct SparsePlan {
     split: Option<Split>,
     /// For caches whose rows are all aligned to [`WIDE_PAGE_ALIGNMENT`], where few requests are split.
     fused: Option<Fused>,
+    /// For caches whose rows are all aligned to [`WIDE_PAGE_ALIGNMENT`], where heads are few and query tokens are not split.
+    few_heads: Option<Kernel>,
 }
 
 /// What splitting requests takes.
@@ -71,10 +73,16 @@ impl SparsePlan {
         let rows = plan.shape.total_rows;
         let combine = combine::BF16.of(queries as u32, rows, device.multiprocessors, determinism);
         plan.split = Some(Split { combine: Kernel::of(&combine)?, workspace });
-        let fused = match problem.format {
-            KvFormat::V32Fp8 => contract::V32_FUSED_SM90,
-            _ => contract::MODEL1_FUSED_SM90,
+        let (fused, few_heads) = match problem.format {
+            KvFormat::V32Fp8 => (contract::V32_FUSED_SM90, contract::V32_FEW_HEADS_SM90),
+            _ => (contract::MODEL1_FUSED_SM90, contract::MODEL1_FEW_HEADS_SM90),
         };
+        // The same request has the same bits in any batch, so that kernels must not be chosen by the batch then.
+        let suits_few_heads = determinism == Determinism::RunToRun
+            && problem.h_q <= contract::FEW_HEADS as usize
+            && problem.inverse_rope.is_none()
+            && plan.longest_split().is_whole();
+        plan.few_heads = suits_few_heads.then(|| Kernel::of(&few_heads)).transpose()?;
         let requests = Requests { count: queries as u32, max_blocks };
         plan.fused =
             Fused::new(&fused, device, determinism, &plan.shape, requests, contract::MAX_FUSED_BLOCKS)?;
@@ -115,6 +123,7 @@ impl SparsePlan {
             shape,
             split: None,
             fused: None,
+            few_heads: None,
         })
     }
 
@@ -124,7 +133,7 @@ impl SparsePlan {
 
     /// The kernel for aligned caches.
     pub(crate) fn kernel(&self) -> &'static str {
-        let kernel = self.fused.map(|fused| fused.kernel).or(self.cluster);
+        let kernel = self.fused.map(|fused| fused.kernel).or(self.few_heads).or(self.cluster);
         kernel.unwrap_or(self.decode).contract.entry
     }
 
@@ -163,7 +172,7 @@ impl SparsePlan {
         };
 
         let is_wide = first_is_wide && second_is_wide;
-        let decode_kernel = self.cluster.filter(|_| is_wide).unwrap_or(self.decode);
+        let decode_kernel = self.few_heads.or(self.cluster).filter(|_| is_wide).unwrap_or(self.decode);
         let max_blocks = max_blocks(problem);
         // Each query token has keys of its own.
         let tiling =
@@ -192,7 +201,7 @@ impl SparsePlan {
             chunk_slots: self.determinism.chunk_slots(max_blocks),
             scale_log2: problem.softmax_scale * std::f32::consts::LOG2_E,
         };
-        let equal = self.equal_split(inputs, &decode);
+        let equal = self.equal_split(inputs);
         let params = SparseDecodeParams {
             q_map: self.device.driver.encode(&HalfTensor4::query_rows(q, tiling))?,
             out_map: self.device.driver.encode(&HalfTensor4::query_rows(out, tiling))?,
@@ -209,6 +218,8 @@ impl SparsePlan {
                 (Some(angles), Some(inputs)) => rope_params(angles, inputs),
                 _ => RopeParams::zeroed(),
             },
+            q: q.address,
+            q_strides: [q.strides[0], q.strides[1], q.strides[2]],
         };
         let driver = &*self.device.driver;
         if let Some(Fused { kernel, grid }) = self.fused.filter(|_| is_wide) {
@@ -221,7 +232,8 @@ impl SparsePlan {
         // kernel reaches no element outside them; the stream's maker promised a live one.
         unsafe { decode_kernel.launch(driver, stream.0, grid, &params)? };
         let Some(Split { combine, workspace }) = &self.split else { return Ok(()) };
-        if equal.is_whole() || !partials::may_split(self.determinism, &self.shape, max_blocks) {
+        let is_whole = equal.is_whole() || self.few_heads.is_some() && is_wide;
+        if is_whole || !partials::may_split(self.determinism, &self.shape, max_blocks) {
             return Ok(());
         }
         let params = CombineParams {
@@ -247,21 +259,27 @@ impl SparsePlan {
     }
 
     /// How query tokens are divided, if no lengths are in memory that it might depend on.
-    fn equal_split(&self, inputs: &SparseDecodeInputs<'_>, decode: &DecodeParams) -> EqualSplit {
+    fn equal_split(&self, inputs: &SparseDecodeInputs<'_>) -> EqualSplit {
         let scopes = [Some(&inputs.scope), inputs.extra.as_ref()];
         if self.split.is_none() || scopes.iter().flatten().any(|scope| scope.topk_length.is_some()) {
             return EqualSplit::UNKNOWN;
         }
+        self.longest_split()
+    }
+
+    /// How query tokens are divided whose lists are as long as they may be.
+    fn longest_split(&self) -> EqualSplit {
+        let requests = (self.problem.batch * self.problem.s_q) as u32;
         let blocks = max_blocks(&self.problem);
         let work = self.determinism.request_work(blocks);
         let workload = Workload {
-            chunk_slots: decode.chunk_slots,
-            total: decode.requests * work,
+            chunk_slots: self.determinism.chunk_slots(blocks),
+            total: requests * work,
             longest: work,
             min_payload: contract::min_payload(work),
-            batch: decode.requests,
+            batch: requests,
         };
-        EqualSplit::new(workload, decode.partitions, blocks)
+        EqualSplit::new(workload, self.shape.partitions, blocks)
     }
 }
 

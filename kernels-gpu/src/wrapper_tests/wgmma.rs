@@ -32,6 +32,8 @@ kernel!(wrapper_wgmma_fence_32, |thread, input, output| { multiply_64_bf16(threa
 kernel!(wrapper_wgmma_commit_group, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_64, |thread, input, output| { multiply_128_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_wait_8, |thread, input, output| { multiply_16_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_m64n16k16_bf16_at, |thread, input, output| { multiply_16_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_bf16, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_f16, |thread, input, output| { multiply_64_f16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_bf16_ra, |thread, input, output| {
@@ -47,6 +49,7 @@ kernel!(wrapper_wgmma_m64n128k16_f16_bt, |thread, input, output| { multiply_128_
 
 /// Does something for each accumulator's number, a constant.
 macro_rules! each {
+    ($i:ident in 8 => $body:block) => { unroll!($i in 8 => $body) };
     ($i:ident in 32 => $body:block) => { unroll!($i in 32 => $body) };
     ($i:ident in 64 => $body:block) => {
         unroll!(HALF in 2 => { unroll!(J in 32 => { const $i: usize = HALF * 32 + J; $body }); })
@@ -55,7 +58,8 @@ macro_rules! each {
 
 /// Multiplications by `$panels` panels of B with accumulators of `$len` words.
 macro_rules! multiply {
-    ($name:ident, $mma:ident, $fence:expr, $wait:ident, $len:tt, $panels:literal, $b:expr, $b_step:expr) => {
+    ($name:ident, $mma:ident, $fence:expr, $wait:ident, $len:tt, $panels:literal,
+     [$a:expr, $a_step:expr], [$b:expr, $b_step:expr]) => {
         const _: () = assert!((1 + $panels) * PANEL_BYTES <= SHARED_BYTES);
 
         #[inline(always)]
@@ -78,12 +82,12 @@ macro_rules! multiply {
                 let mut products: [[f32; $len]; 2] = core::mem::zeroed();
                 each!(I in $len => { products[0][I] = f32::from_bits(*input.add(words + first + I)); });
                 each!(I in $len => { products[1][I] = f32::from_bits(*input.add(words + second + I)); });
-                let (a, b) = (SharedDescriptor::k_major_sw128(a), $b(b));
+                let (a, b) = ($a(a), $b(b));
                 unroll!(PRODUCT in 2 => { $fence(&mut products[PRODUCT]); });
                 unroll!(PRODUCT in 2 => {
                     unroll!(I in 2 => {
                         const AT: u32 = (2 * PRODUCT + I) as u32;
-                        $mma(&mut products[PRODUCT], a.advance(AT * STEP * 2), b.advance(AT * $b_step));
+                        $mma(&mut products[PRODUCT], a.advance(AT * $a_step), b.advance(AT * $b_step));
                     });
                     wgmma_commit_group();
                 });
@@ -106,8 +110,8 @@ macro_rules! multiply_64 {
             wgmma_wait_32,
             32,
             1,
-            SharedDescriptor::k_major_sw128,
-            STEP * 2
+            [SharedDescriptor::k_major_sw128, STEP * 2],
+            [SharedDescriptor::k_major_sw128, STEP * 2]
         );
     };
 }
@@ -115,7 +119,16 @@ macro_rules! multiply_64 {
 /// B has a row for each step of K, in two panels of 64 columns of D.
 macro_rules! multiply_128 {
     ($name:ident, $mma:ident) => {
-        multiply!($name, $mma, |_| wgmma_fence(), wgmma_wait_64, 64, 2, b_of_128, STEP * ROW_BYTES);
+        multiply!(
+            $name,
+            $mma,
+            |_| wgmma_fence(),
+            wgmma_wait_64,
+            64,
+            2,
+            [SharedDescriptor::k_major_sw128, STEP * 2],
+            [of_panels, STEP * ROW_BYTES]
+        );
     };
 }
 
@@ -151,10 +164,21 @@ multiply_64!(multiply_64_bf16_ra, bf16_a_in_registers);
 multiply_64!(multiply_64_f16_ra, f16_a_in_registers);
 multiply_64!(multiply_64_bf16, wgmma_m64n64k16_bf16);
 multiply_64!(multiply_64_f16, wgmma_m64n64k16_f16);
+// A has a row for each step of K, and B one for each of 16 columns of D.
+multiply!(
+    multiply_16_bf16,
+    wgmma_m64n16k16_bf16_at,
+    |_| wgmma_fence(),
+    wgmma_wait_8,
+    8,
+    1,
+    [of_panels, STEP * ROW_BYTES],
+    [SharedDescriptor::k_major_sw128, STEP * 2]
+);
 multiply_128!(multiply_128_bf16, wgmma_m64n128k16_bf16_bt);
 multiply_128!(multiply_128_f16, wgmma_m64n128k16_f16_bt);
 
 #[inline(always)]
-fn b_of_128(address: u32) -> SharedDescriptor {
+fn of_panels(address: u32) -> SharedDescriptor {
     SharedDescriptor::mn_major_sw128(address, PANEL_BYTES)
 }

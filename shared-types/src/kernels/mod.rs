@@ -53,6 +53,8 @@ pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     sparse_decode::MODEL1_CLUSTER_SM90,
     sparse_decode::V32_FUSED_SM90,
     sparse_decode::MODEL1_FUSED_SM90,
+    sparse_decode::V32_FEW_HEADS_SM90,
+    sparse_decode::MODEL1_FEW_HEADS_SM90,
     sparse_prefill::SM90_BF16,
     sparse_prefill::D512_SM90_BF16,
     sparse_prefill::V32_SM90,

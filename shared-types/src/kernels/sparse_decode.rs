@@ -138,10 +138,30 @@ pub const PENDING_OFFSET: u32 = ROWS_OFFSET + WARPGROUP_WARPS * WARP_ROWS_BYTES;
 /// Where in the staging it stands how many segments are in the queue, or were: a word.
 pub const QUEUED_OFFSET: u32 = PENDING_OFFSET + PENDING_SEGMENTS * SEGMENT_BYTES;
 
-const STAGING_BYTES: u32 = QUEUED_OFFSET + 16;
+/// Bytes of the staging of a loads warpgroup.
+pub const STAGING_BYTES: u32 = QUEUED_OFFSET + 16;
 
 /// The CTA's shared memory.
 pub const PLAN: SharedPlan = SharedPlan::new(SHARED_QUERY_TILES, PART_SLOTS, TAIL_SLOTS, STAGING_BYTES);
+
+/// Heads of a tile at most in the kernels for few heads: the N of `wgmma` that multiplies values.
+pub const FEW_HEADS: u32 = 16;
+
+/// Loads warpgroups of a kernel for few heads, which take turns with the blocks.
+pub const FEW_HEADS_LOADS: u32 = 2;
+
+/// The CTA's shared memory in a kernel for few heads: all queries are in registers, and each loads warpgroup has a staging.
+pub const FEW_HEADS_PLAN: SharedPlan =
+    SharedPlan::new(0, PART_SLOTS, TAIL_SLOTS, FEW_HEADS_LOADS * STAGING_BYTES);
+
+/// Registers of a thread of the scores warpgroup in a kernel for few heads: 32 scores, 144 for nine query tiles, and their bookkeeping.
+pub const FEW_HEADS_SCORES_REGISTERS: u32 = 216;
+
+/// Registers of a thread of its values warpgroup: 64 accumulators and their bookkeeping.
+pub const FEW_HEADS_VALUES_REGISTERS: u32 = 104;
+
+/// Registers of a thread of its loads warpgroups.
+pub const FEW_HEADS_LOADS_REGISTERS: u32 = 96;
 
 /// Segments that are known, but not in the queue yet, at most: the loads know which block comes after the next, and each
 /// may be of a segment of its own.
@@ -236,6 +256,10 @@ pub struct SparseDecodeParams {
     pub equal: EqualSplit,
     /// Zero where the output is not rotated, as with V3.2.
     pub inverse_rope: RopeParams,
+    /// The queries' first element, for kernels whose threads load them.
+    pub q: u64,
+    /// Strides of the queries by batch, query token and head, in elements.
+    pub q_strides: [i64; 3],
 }
 
 /// The contract of a kernel over FP8 caches.
@@ -273,6 +297,21 @@ pub const V32_FUSED_SM90: LaunchContract = contract("sparse_decode_v32_fused_sm9
 
 /// The kernel for MODEL1 caches on Hopper where a cluster has all splits of a query token.
 pub const MODEL1_FUSED_SM90: LaunchContract = contract("sparse_decode_model1_fused_sm90", 1);
+
+/// The contract of a kernel for few heads.
+const fn few_heads_contract(entry: &'static str) -> LaunchContract {
+    let contract = LaunchContract { shared_bytes: FEW_HEADS_PLAN.bytes, ..contract(entry, 1) };
+    let registers =
+        FEW_HEADS_SCORES_REGISTERS + FEW_HEADS_VALUES_REGISTERS + FEW_HEADS_LOADS * FEW_HEADS_LOADS_REGISTERS;
+    assert!(registers <= WARPGROUPS * contract.registers_at_entry());
+    contract.checked()
+}
+
+/// The kernel for V3.2 caches on Hopper and few heads.
+pub const V32_FEW_HEADS_SM90: LaunchContract = few_heads_contract("sparse_decode_v32_few_heads_sm90");
+
+/// The kernel for MODEL1 caches on Hopper and few heads.
+pub const MODEL1_FEW_HEADS_SM90: LaunchContract = few_heads_contract("sparse_decode_model1_few_heads_sm90");
 
 #[cfg(test)]
 mod tests {

@@ -32,11 +32,12 @@ pub enum Element {
 /// D = C + A·B twice, of small integers, which every format holds exactly.
 #[derive(Clone, Copy)]
 pub struct Products {
-    /// Columns of B: 64, K-major, or 128, N-major.
+    /// Columns of B: 16 or 64, K-major, or 128, N-major. With 16, A is M-major.
     pub columns: usize,
     pub element: Element,
 }
 
+const BF16_16: Products = Products { columns: 16, element: Element::Bf16 };
 const BF16_64: Products = Products { columns: 64, element: Element::Bf16 };
 const BF16_128: Products = Products { columns: 128, element: Element::Bf16 };
 
@@ -61,6 +62,14 @@ pub fn wgmma_wait_32(kernel: &Kernel) {
 
 pub fn wgmma_wait_64(kernel: &Kernel) {
     check_waits(kernel, BF16_128);
+}
+
+pub fn wgmma_wait_8(kernel: &Kernel) {
+    check_waits(kernel, BF16_16);
+}
+
+pub fn wgmma_m64n16k16_bf16_at(kernel: &Kernel) {
+    BF16_16.check(kernel);
 }
 
 pub fn wgmma_m64n64k16_bf16(kernel: &Kernel) {
@@ -99,13 +108,14 @@ fn check_waits(kernel: &Kernel, products: Products) {
 impl Products {
     /// A and B as they are to lie in shared memory, and both C.
     pub fn work(self) -> Work {
-        let mut shared = vec![0_u8; PANEL_BYTES + DEPTH * self.columns * 2];
+        let mut shared = vec![0_u8; PANEL_BYTES + self.columns.div_ceil(ROWS) * PANEL_BYTES];
         for (row, k) in pairs(ROWS, DEPTH) {
-            self.put(&mut shared[..PANEL_BYTES], row, k, a(row, k));
+            let (at, place) = if self.columns == 16 { (k, row) } else { (row, k) };
+            self.put(&mut shared[..PANEL_BYTES], at, place, a(row, k));
         }
         for (k, column) in pairs(DEPTH, self.columns) {
             let (panel, row, place) = match self.columns {
-                64 => (0, column, k),
+                16 | 64 => (0, column, k),
                 _ => (column / 64, k, column % 64),
             };
             let panel = &mut shared[(1 + panel) * PANEL_BYTES..][..PANEL_BYTES];

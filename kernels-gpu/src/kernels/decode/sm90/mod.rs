@@ -32,20 +32,22 @@
 //! 16 bytes a lane, which lanes exchange columns for, or in some kernels to where the last block's values were, from where the copy
 //! engine stores it ([`Decode::COPIES_OUTPUTS`]).
 //!
+//! Of few heads one warpgroup has all values, transposed ([`few_heads`]).
+//!
 //! Where one warpgroup has the scores, the queries of a segment come to a place before its blocks': the scores take them to
 //! where they stay.
 //!
 //! | barrier           | completes when                                          | arrivals                         |
 //! |-------------------|---------------------------------------------------------|----------------------------------|
 //! | `PART_FULL[s]`    | the part in slot `s` has landed                         | the loads, and the copied bytes  |
-//! | `PART_FREE[s]`    | the part has been multiplied, or an output stored from there | 4 value warps a CTA of the cluster |
+//! | `PART_FREE[s]`    | the part has been multiplied, or an output stored from there | 4 values warps a CTA of the cluster |
 //! | `TAIL_FULL[i]`    | the tail in slot `i` has landed                         | the loads, and the copied bytes  |
 //! | `P_FULL[i]`       | P and row scales are written                            | the scores warpgroup             |
-//! | `P_FREE[i]`       | P and row scales are used up                            | 8 value warps a CTA of the cluster |
+//! | `P_FREE[i]`       | P and row scales are used up                            | all values warps of the cluster   |
 //! | `SEGMENT_FULL[n]` | the segment is in the queue                             | 1                                |
 //! | `SEGMENT_FREE[n]` | the segment has been read                               | all reading threads              |
 //! | `NORM_FULL`       | the row norms are written                               | all scores warpgroups            |
-//! | `NORM_FREE`       | the row norms have been read                            | both value warpgroups            |
+//! | `NORM_FREE`       | the row norms have been read                            | all values warpgroups            |
 //!
 //! Keys of 512 elements have no tail: nothing is loaded to `TAIL` and no scores are multiplied from it, all else is the same.
 //!
@@ -57,6 +59,7 @@
 //! Row scales need no barrier of their own to be free: scores that write them have seen the tail of their slot land, which was
 //! asked for once `P_FREE` told that the old ones are used up.
 
+pub mod few_heads;
 pub mod fused;
 pub mod keys;
 mod outputs;
@@ -121,6 +124,11 @@ pub trait Decode: Sized {
     /// Whether a cluster of CTAs along the partitions has all splits of a request, one each, and combines them itself ([`fused`]): then
     /// each CTA has one segment.
     const FUSED: bool = false;
+    /// Whether a tile has few rows, [`FEW_HEADS`](oximla_types::kernels::sparse_decode::FEW_HEADS) at most: the scores have all queries in
+    /// registers, and load them, and one warpgroup has the values ([`few_heads`]).
+    const FEW_HEADS: bool = false;
+    /// Warpgroups that multiply values.
+    const VALUES_WARPGROUPS: u32 = if Self::FEW_HEADS { 1 } else { 2 };
     /// Whether heads may have attention sinks.
     const SINKS: bool = false;
     /// Whether it tells each row's largest scaled score.
@@ -174,6 +182,12 @@ pub trait Decode: Sized {
     /// The segment is one of this CTA's; the whole warp calls it with the part as an accumulator.
     #[inline(always)]
     unsafe fn rotate_back(&self, _: &Segment, _: &mut [f32; 64]) {}
+
+    /// Address of a row of the queries, in kernels whose scores load them.
+    #[inline(always)]
+    fn query_row(&self, _request: u32, _row: u32) -> u64 {
+        0
+    }
 
     /// Generic address of the output's tensor map, with boxes of one tile, of the rows there are; for [`Self::COPIES_OUTPUTS`].
     #[inline(always)]

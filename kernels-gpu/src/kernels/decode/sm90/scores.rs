@@ -1,6 +1,7 @@
 //! The scores role: S = Q·Kᵀ and the softmax, one block ahead of the values.
 
 use super::super::segments::Segment;
+use super::few_heads;
 use super::keys::{self, BlockPlace};
 use super::queue::Reader;
 use super::{Decode, SCORES_BARRIERS, TILE, TILE_STEPS};
@@ -38,8 +39,13 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
         while let Some(segment) = if D::SPARES_REGISTERS { segments.peek() } else { segments.next() } {
             let mut softmax = RowsSoftmax::new();
             if !segment.blocks.is_empty() {
-                let queries = take_queries(kernel, place, thread);
-                place = place.next();
+                let queries = if D::FEW_HEADS {
+                    few_heads::load_queries(kernel, segment.request, thread)
+                } else {
+                    let queries = take_queries(kernel, place, thread);
+                    place = place.next();
+                    queries
+                };
                 let mut remaining = segment.blocks.end - segment.blocks.begin;
                 let mut scores: [f32; 32] = core::mem::zeroed();
                 multiply(place, &queries, &mut scores);
@@ -166,17 +172,20 @@ unsafe fn probabilities<D: Decode>(
         let thread = special::thread_x();
         let first = fragment::accumulator(thread, 0);
         let scale = kernel.cta().params.scale_log2;
-        kernel.mask(segment, place, block, first, scores);
-        let Position { row, .. } = first;
-        // Not 0, which would make NaN of −∞.
-        let correction = softmax.update::<D>(scores, scale.abs().max(f32::MIN_POSITIVE));
-        // In either order, but not for ptxas.
-        if D::SPARES_REGISTERS {
-            store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
-        }
-        store_probabilities::<D::Element>(place.tail(), thread, scores);
-        if !D::SPARES_REGISTERS {
-            store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
+        // Of few heads the first warp has all rows.
+        if !D::FEW_HEADS || thread < WARP_THREADS {
+            kernel.mask(segment, place, block, first, scores);
+            let Position { row, .. } = first;
+            // Not 0, which would make NaN of −∞.
+            let correction = softmax.update::<D>(scores, scale.abs().max(f32::MIN_POSITIVE));
+            // In either order, but not for ptxas.
+            if D::SPARES_REGISTERS {
+                store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
+            }
+            store_probabilities::<D::Element>(place.tail(), thread, scores);
+            if !D::SPARES_REGISTERS {
+                store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
+            }
         }
         fence::fence_proxy_async_shared();
         place.probabilities_full().barrier.arrive();
@@ -226,13 +235,18 @@ pub(super) unsafe fn multiply<D: Decode>(
         if D::TAIL {
             see_keys::<D>();
             const TAIL_TILE: usize = (VALUE_PARTS * PART_TILES) as usize;
-            let shared_queries =
-                shared_queries.advance((TAIL_TILE - D::REGISTER_QUERY_TILES) as u32 * TILE_BYTES);
+            let tiles = TAIL_TILE.saturating_sub(D::REGISTER_QUERY_TILES) as u32;
+            let shared_queries = shared_queries.advance(tiles * TILE_BYTES);
             let keys = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
             wgmma::wgmma_fence();
             unroll!(STEP in 4 => {
                 const OFFSET: u32 = step_offset(STEP as u32);
-                D::Element::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
+                if TAIL_TILE < D::REGISTER_QUERY_TILES {
+                    let queries = register_step(queries, TILE_STEPS * TAIL_TILE + STEP);
+                    D::Element::multiply_scores_registers(scores, queries, keys.advance(OFFSET));
+                } else {
+                    D::Element::multiply_scores(scores, shared_queries.advance(OFFSET), keys.advance(OFFSET));
+                }
             });
             if !D::TURNS {
                 wgmma::wgmma_commit_group();
@@ -270,7 +284,7 @@ const fn step_offset(step: u32) -> u32 {
 const TILE_CHUNKS: u32 = TILE_COLUMNS * 2 / 16;
 
 /// Query tiles in registers at most.
-const MAX_REGISTER_TILES: usize = 6;
+const MAX_REGISTER_TILES: usize = 9;
 
 /// Registers of the query tiles that stay in them: for each step of 16 columns a first operand. Kernels that keep fewer
 /// tiles there leave the last ones unused.
@@ -279,7 +293,7 @@ pub(super) const QUERY_REGISTERS: usize = MAX_REGISTER_TILES * TILE_STEPS * A_RE
 /// Takes the tile's query rows from where the loads have put them: some tiles to registers, the others to where they stay.
 #[inline(always)]
 unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32) -> [u32; QUERY_REGISTERS] {
-    const { assert!(D::REGISTER_QUERY_TILES <= MAX_REGISTER_TILES) };
+    const { assert!(D::FEW_HEADS || D::REGISTER_QUERY_TILES <= MAX_REGISTER_TILES) };
     let rows = kernel.cta().tile.rows();
     // SAFETY: the tiles have landed; the whole warpgroup is here. Each warp has waited for its last scores.
     unsafe {

@@ -1,6 +1,5 @@
 //! The values role: O = O·scale + P·V for one half of the columns. What becomes of that half at a segment's end: `outputs.rs`.
 
-use super::super::segments::Segment;
 use super::fused;
 use super::keys::{self, BlockPlace};
 use super::outputs::{copy_out, store, store_nothing, store_partial};

@@ -135,6 +135,7 @@ impl Lane {
 }
 
 /// Where the first chunks are that a lane has of its tokens' rows in whole parts.
+#[derive(Clone, Copy)]
 pub struct Rows([u64; CHUNKS]);
 
 impl Rows {

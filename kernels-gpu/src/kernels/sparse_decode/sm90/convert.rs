@@ -17,7 +17,13 @@ const BF16_NAN: u16 = 0x7fff;
 
 /// Chunks of a part that are on their way to a lane's registers while it converts another one: as many as it has registers for.
 const fn ahead<F: Format>() -> usize {
-    if F::SHARES || F::PREFILL || F::SCALE_PLANE { 2 } else { 3 }
+    if F::FEW_HEADS {
+        CHUNKS
+    } else if F::SHARES || F::PREFILL || F::SCALE_PLANE {
+        2
+    } else {
+        3
+    }
 }
 
 /// What a lane converts of a part, on its way from the staging to registers: of the codes the first chunks, later ones in

@@ -15,7 +15,7 @@ use crate::kernels::decode::sm90::{Decode, TILE, WARPGROUP_WARPS, queries};
 use crate::ptx::{copy, memory, special, warp};
 use core::hint::cold_path;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_BYTES, THREADS, TILE_BYTES, VALUE_PARTS};
-use oximla_types::kernels::sparse_decode::{PART_SLOTS, PLAN};
+use oximla_types::kernels::sparse_decode::{FEW_HEADS_LOADS, PART_SLOTS, PLAN, STAGING_BYTES};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
 /// Runs the role where no cluster shares the keys; `segments` are the CTA's. With `WIDE`, the rows of all caches are aligned to 16 bytes, else to 8.
@@ -195,7 +195,7 @@ const _: () = assert!(THREADS <= RANK);
 /// A thread of the role. It is asked for a lot: kept in registers, but nothing that follows from it.
 #[derive(Clone, Copy)]
 pub struct Thread {
-    /// Address of shared memory.
+    /// Address of shared memory, or where it would begin for the staging to be where the plan of one loads warpgroup has it.
     pub shared: u32,
     thread: u32,
 }
@@ -212,7 +212,13 @@ impl Thread {
         // SAFETY: as the caller promises.
         let rank = if F::SHARES { special::cluster_rank() * RANK } else { 0 };
         let thread = unsafe { warp::shfl_bfly::<0>(special::thread_x() | rank) };
-        Self { shared: special::dynamic_shared(), thread }
+        let mut this = Self { shared: special::dynamic_shared(), thread };
+        if F::LOADS > 1 {
+            // Each loads warpgroup has a staging of its own.
+            let plans = <Sparse<F> as Decode>::PLAN.staging.wrapping_sub(PLAN.staging);
+            this.shared = this.shared.wrapping_add(plans).wrapping_add(this.loader() * STAGING_BYTES);
+        }
+        this
     }
 
     /// The same, of which ptxas does not know that, so that it does not compute all that follows from it before a loop and keep it in
@@ -236,6 +242,12 @@ impl Thread {
     #[inline(always)]
     pub fn warp(self) -> u32 {
         special::again(self.thread) / WARP_THREADS % WARPGROUP_WARPS
+    }
+
+    /// Number of its warpgroup among two loads warpgroups.
+    #[inline(always)]
+    pub fn loader(self) -> u32 {
+        special::again(self.thread) / WARPGROUP_THREADS % FEW_HEADS_LOADS
     }
 
     /// Its CTA's number in the cluster.

@@ -26,7 +26,8 @@
 //! converts half of the keys of each block and hands them over to the other one. The staging of codes is then half as large, and
 //! that of RoPE elements takes the rest.
 //!
-//! Where query tokens are few, a cluster has all splits of each and combines them itself (`fused.rs`).
+//! Where query tokens are few, a cluster has all splits of each and combines them itself (`fused.rs`). Where they are many and heads few,
+//! two warpgroups load (`few_heads.rs`).
 //!
 //! Warp 0 queues the segments, too. When a segment's first block is on its way, the copy engine is asked for its queries.
 //!
@@ -35,6 +36,7 @@
 mod cluster;
 mod codes;
 mod convert;
+mod few_heads;
 mod fused;
 mod gather;
 mod loads;
@@ -57,8 +59,8 @@ use oximla_types::kernels::decode::{
 };
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
-    LOADS_REGISTERS, PLAN, REGISTERS_MOVED, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES,
-    SparseDecodeParams,
+    FEW_HEADS_LOADS, FEW_HEADS_PLAN, LOADS_REGISTERS, PLAN, REGISTERS_MOVED, RawLayout, SCORES_REGISTERS,
+    SHARED_QUERY_TILES, SparseDecodeParams,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
@@ -76,6 +78,12 @@ pub trait Format {
     const PREFILL: bool = false;
     /// See [`Decode::FUSED`].
     const FUSED: bool = false;
+    /// See [`Decode::FEW_HEADS`]. Query tokens are not split then, either.
+    const FEW_HEADS: bool = false;
+    /// Loads warpgroups, which take turns with the blocks.
+    const LOADS: u32 = if Self::FEW_HEADS { FEW_HEADS_LOADS } else { 1 };
+    /// Whether query tokens are not split.
+    const WHOLE: bool = Self::PREFILL || Self::FEW_HEADS;
     /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
     const CTAS: u32 = 1;
     /// Tokens of a block that a warp converts.
@@ -87,7 +95,7 @@ pub trait Format {
     /// Whether the loads have them, and the scores fewer.
     const LOADS_HAVE_MORE: bool = Self::SCALE_PLANE && !Self::SHARES && !Self::PREFILL;
     /// See [`Decode::UNIFORM_LOADS`]. So chosen that ptxas spills nothing.
-    const UNIFORM: bool = Self::SCALE_PLANE || Self::SHARES && !Self::PREFILL;
+    const UNIFORM: bool = Self::SCALE_PLANE || Self::FEW_HEADS || Self::SHARES && !Self::PREFILL;
     /// Parts that are codes alone.
     const WHOLE_PARTS: u32 = VALUE_PARTS - 1 + Self::TAIL as u32;
 }
@@ -285,7 +293,7 @@ impl<'a, F: Format> Sparse<'a, F> {
         if F::FUSED {
             return self.segments_from(Place::of_split(partition / FUSED_CTAS));
         }
-        if F::PREFILL {
+        if F::WHOLE {
             let longest = schedule::key_blocks(self.params.scopes[0].topk + self.params.scopes[1].topk);
             let place = Place::of_whole_requests(partition, params.partitions, params.requests, longest);
             return self.segments_from(place);
@@ -321,15 +329,18 @@ impl<'a, F: Format> Sparse<'a, F> {
 
 impl<F: Format> Decode for Sparse<'_, F> {
     type Element = Bf16;
-    const PLAN: SharedPlan = PLAN;
-    const REGISTER_QUERY_TILES: usize =
-        (VALUE_PARTS * PART_TILES + F::TAIL as u32 - SHARED_QUERY_TILES) as usize;
+    const PLAN: SharedPlan = if F::FEW_HEADS { FEW_HEADS_PLAN } else { PLAN };
+    const REGISTER_QUERY_TILES: usize = {
+        let shared = if F::FEW_HEADS { 0 } else { SHARED_QUERY_TILES };
+        (VALUE_PARTS * PART_TILES + F::TAIL as u32 - shared) as usize
+    };
     const TAIL: bool = F::TAIL;
     const UNFENCED_KEYS: bool = !F::SHARES;
     const ZERO_FILLED: bool = true;
     const CLUSTER: u32 = F::CTAS;
-    const SPLITS: bool = !F::PREFILL;
+    const SPLITS: bool = !F::WHOLE;
     const FUSED: bool = F::FUSED;
+    const FEW_HEADS: bool = F::FEW_HEADS;
     const SINKS: bool = true;
     const MAX_LOGITS: bool = F::PREFILL;
     // So chosen that ptxas spills nothing in any of the kernels.
@@ -340,7 +351,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     // One a warp.
     const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
-    const SEGMENT_READERS: u32 = 3 * WARPGROUP_THREADS;
+    const SEGMENT_READERS: u32 = (1 + Self::VALUES_WARPGROUPS) * WARPGROUP_THREADS;
 
     #[inline(always)]
     fn again(&self) -> Self {
@@ -389,6 +400,15 @@ impl<F: Format> Decode for Sparse<'_, F> {
             let position = rope::position(params, batch, query);
             rope::rotate_back(params, position, output);
         }
+    }
+
+    #[inline(always)]
+    fn query_row(&self, request: u32, row: u32) -> u64 {
+        let [batch_stride, token_stride, head_stride] = self.params.q_strides;
+        let (batch, query) = self.query(request);
+        let head = self.cta.head(row);
+        let offset = batch as i64 * batch_stride + query as i64 * token_stride + head as i64 * head_stride;
+        self.params.q.wrapping_add((offset * 2) as u64)
     }
 
     #[inline(always)]

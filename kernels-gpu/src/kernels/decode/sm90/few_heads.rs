@@ -1,0 +1,231 @@
+//! What differs where a tile has few rows: at most sixteen heads of one query token.
+//!
+//! `wgmma` has 64 rows of its first operand. With few heads most of an output's would be for nothing, in 128 accumulators a thread of two
+//! warpgroups. Transposed, `Oᵀ = Oᵀ·scale + Vᵀ·Pᵀ`, rows are columns of the output, and sixteen heads take 64 accumulators of one
+//! warpgroup: there is another one to load, and registers for all queries. The scores are as of many heads, but one warp has all that
+//! count.
+
+use super::keys::{self, BlockPlace};
+use super::outputs::store_nothing;
+use super::queue::Reader;
+use super::scores::QUERY_REGISTERS;
+use super::{Decode, TILE, TILE_STEPS, VALUES_BARRIERS};
+use crate::attention::element::{Bf16, Element};
+use crate::attention::unroll;
+use crate::kernels::decode::segments::Segment;
+use crate::ptx::{copy, fence, matrix, memory, special, warp, wgmma};
+use crate::sync::warpgroup_barrier;
+use oximla_types::descriptor::wgmma::SharedDescriptor;
+use oximla_types::kernels::decode::{PART_TILES, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
+use oximla_types::kernels::sparse_decode::FEW_HEADS;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::layout::fragment::{self, A_REGISTERS};
+
+/// Accumulators of a thread for the heads and 64 columns.
+const TILE_REGISTERS: usize = (TILE_COLUMNS * FEW_HEADS / WARPGROUP_THREADS) as usize;
+
+/// Tiles of all value columns.
+const VALUE_TILES: usize = (VALUE_PARTS * PART_TILES) as usize;
+
+/// A thread's accumulators, tile by tile: rows are columns of the output.
+type Output = [[f32; TILE_REGISTERS]; VALUE_TILES];
+
+/// Heads that a thread has accumulators of: two neighbouring ones, and those eight further.
+const THREAD_HEADS: usize = 4;
+
+/// Of an accumulator, which of the thread's heads it is of.
+const fn head_of(register: usize) -> usize {
+    register / 4 * 2 + register % 2
+}
+
+const _: () = assert!(TILE_REGISTERS == 8 && VALUE_TILES == 8 && VALUE_PARTS == 4 && PART_TILES == 2);
+
+/// Loads a thread's share of a request's queries: for each step of 16 columns a first operand; zeros in rows that there are not.
+///
+/// # Safety
+/// The request is one of the kernel's; the queries are a live tensor whose rows are aligned to 4 bytes.
+#[inline(always)]
+pub(super) unsafe fn load_queries<D: Decode>(
+    kernel: &D,
+    request: u32,
+    thread: u32,
+) -> [u32; QUERY_REGISTERS] {
+    const { assert!(A_REGISTERS == 4) };
+    let first = fragment::accumulator(thread, 0);
+    let mut queries = [0; QUERY_REGISTERS];
+    // Of a step's first operand a thread has two neighbouring columns of either row, and of those eight further.
+    unroll!(HALF in 2 => {
+        let row = first.row + 8 * HALF as u32;
+        if kernel.cta().tile.has(row) {
+            let columns = kernel.query_row(request, row).wrapping_add((first.column * 2) as u64);
+            unroll!(THREE in 3 => { unroll!(TILE_OF_THREE in 3 => {
+                const TILE_NUMBER: usize = 3 * THREE + TILE_OF_THREE;
+                if TILE_NUMBER < D::REGISTER_QUERY_TILES {
+                    unroll!(STEP in 4 => {
+                        const NUMBER: usize = TILE_STEPS * TILE_NUMBER + STEP;
+                        unroll!(EIGHT in 2 => {
+                            let column = (16 * NUMBER + 8 * EIGHT) as u64;
+                            // SAFETY: as the caller promises.
+                            queries[A_REGISTERS * NUMBER + 2 * EIGHT + HALF] =
+                                unsafe { memory::ld_global_u32(columns + column * 2) };
+                        });
+                    });
+                }
+            }); });
+        }
+    });
+    queries
+}
+
+/// Runs the values role.
+///
+/// # Safety
+/// All threads of the warpgroup call it, after the barriers are initialised.
+#[inline(always)]
+pub unsafe fn run<D: Decode<Element = Bf16>>(kernel: &D) {
+    const { assert!(D::FEW_HEADS && D::ZERO_FILLED && !D::SPLITS && !D::TURNS) };
+    // SAFETY: the roles follow one protocol, told at the top of the kernel.
+    unsafe {
+        let mut segments = Reader::<D>::new();
+        let mut place = BlockPlace::<D>::first();
+        while let Some(segment) = segments.peek() {
+            let mut output: Output = core::mem::zeroed();
+            let mut remaining = segment.blocks.end;
+            while remaining > 0 {
+                place.probabilities_full().wait();
+                rescale(place, &mut output);
+                // The output is put where the last block's values were.
+                multiply(place, &mut output, remaining == 1);
+                // Row scales are read by all lanes, as well as the probabilities.
+                warp::warp_sync();
+                place.probabilities_free().arrive_in_cluster::<D>();
+                place = place.next();
+                remaining -= 1;
+            }
+            let kernel = &kernel.again();
+            let number = segments.peeked();
+            keys::norms_full::<D>(number).wait();
+            let segment = segments.reread();
+            let norms = load_heads(special::dynamic_shared() + D::PLAN.row_norm);
+            keys::norms_free::<D>(number).barrier.arrive();
+            if segment.blocks.is_empty() {
+                store_nothing::<D, 0>(kernel, &segment);
+                store_nothing::<D, 1>(kernel, &segment);
+            } else {
+                copy_out(kernel, &segment, place.last(), &output, norms);
+            }
+            segments.release();
+        }
+        segments.release();
+    }
+}
+
+/// The values of the thread's heads among 64 per-row values.
+#[inline(always)]
+unsafe fn load_heads(rows: u32) -> [f32; THREAD_HEADS] {
+    let head = fragment::accumulator(special::thread_x() % WARPGROUP_THREADS, 0).column;
+    // SAFETY: within the plan's 64 rows.
+    unsafe {
+        let [a, b] = memory::ld_shared_u32x2(rows + head * 4);
+        let [c, d] = memory::ld_shared_u32x2(rows + (head + 8) * 4);
+        [a, b, c, d].map(f32::from_bits)
+    }
+}
+
+/// Multiplies the output by the row scales; skipped where no head of the warp has a new maximum.
+#[inline(always)]
+unsafe fn rescale<D: Decode>(place: BlockPlace<D>, output: &mut Output) {
+    // SAFETY: the row scales are full; the whole warp is here.
+    unsafe {
+        let scales = load_heads(place.row_scales());
+        if warp::ballot(scales.iter().any(|scale| *scale != 1.0)) != 0 {
+            unroll!(TILE_NUMBER in 8 => { unroll!(I in 8 => {
+                output[TILE_NUMBER][I] *= scales[head_of(I)];
+            }); });
+        }
+    }
+}
+
+/// `output += Vᵀ·Pᵀ`, part by part; lets go of each, or keeps them.
+#[inline(always)]
+unsafe fn multiply<D: Decode<Element = Bf16>>(place: BlockPlace<D>, output: &mut Output, keeps: bool) {
+    /// Bytes of 16 keys of a tile, and of 16 of a row of probabilities: one step of `wgmma`.
+    const V_STEP_BYTES: u32 = TILE.row_offset(16);
+    const P_STEP_BYTES: u32 = TILE.column_offset(16);
+    // The exchange makes the addresses the same in all lanes for ptxas to see.
+    // SAFETY: the whole warpgroup is here. P is full and fenced; the tiles landed before the scores of this block were computed.
+    unsafe {
+        let p = SharedDescriptor::k_major_sw128(warp::shfl_idx(place.tail(), 0));
+        wgmma::wgmma_fence();
+        unroll!(PART in 4 => {
+            let part = warp::shfl_idx(place.part(PART as u32), 0);
+            unroll!(TILE_OF_PART in 2 => {
+                // One panel of 64 columns: its stride to the next one is not used.
+                let v = SharedDescriptor::mn_major_sw128(part + TILE_OF_PART as u32 * TILE_BYTES, TILE_BYTES);
+                unroll!(STEP in 4 => {
+                    let (v, p) = (v.advance(STEP as u32 * V_STEP_BYTES), p.advance(STEP as u32 * P_STEP_BYTES));
+                    wgmma::wgmma_m64n16k16_bf16_at(&mut output[2 * PART + TILE_OF_PART], v, p);
+                });
+            });
+            wgmma::wgmma_commit_group();
+        });
+        unroll!(PART in 4 => {
+            const LATER: u32 = VALUE_PARTS - 1 - PART as u32;
+            unroll!(TILE_OF_PART in 2 => {
+                wgmma::wgmma_wait_8::<LATER>(&mut output[2 * PART + TILE_OF_PART]);
+            });
+            if !keeps {
+                place.part_free(PART as u32).arrive_in_cluster::<D>();
+            }
+        });
+    }
+}
+
+/// Puts the normalised output where the values of the last block were, head by head, and lets the copy engine store it; lets go of the
+/// parts when it has read them.
+///
+/// # Safety
+/// The whole warpgroup calls it; the map is that of the output.
+#[inline(always)]
+unsafe fn copy_out<D: Decode>(
+    kernel: &D,
+    segment: &Segment,
+    place: BlockPlace<D>,
+    output: &Output,
+    norms: [f32; THREAD_HEADS],
+) {
+    let thread = special::thread_x() % WARPGROUP_THREADS;
+    let (warp, lane) = (thread / WARP_THREADS, thread % WARP_THREADS);
+    // A warp has 16 columns of each tile. A lane gives the address of one head of one of four matrices: eight columns and the next ones
+    // of the first eight heads, then of the others.
+    let row = TILE.chunk(lane / 16 * 8 + lane % 8, 2 * warp + lane / 8 % 2);
+    let [head, token, batch] = kernel.out_coordinates(segment.request);
+    // SAFETY: nobody else uses the parts once all warps are done with them; whole warps are here.
+    unsafe {
+        warpgroup_barrier::<{ VALUES_BARRIERS[0] }>();
+        unroll!(TILE_NUMBER in 8 => {
+            let tile = place.part((TILE_NUMBER / 2) as u32) + (TILE_NUMBER % 2) as u32 * TILE_BYTES;
+            let matrices = [0, 2, 4, 6].map(|i| {
+                let [low, high] = [i, i + 1].map(|i| output[TILE_NUMBER][i] * norms[head_of(i)]);
+                D::Element::pack(low, high)
+            });
+            matrix::stmatrix_x4_trans(tile + row, matrices);
+        });
+        fence::fence_proxy_async_shared();
+        warpgroup_barrier::<{ VALUES_BARRIERS[0] }>();
+        // Each warp sees to a part's copies.
+        if lane == 0 {
+            let part = place.part(warp);
+            unroll!(TILE_OF_PART in 2 => {
+                let number = PART_TILES * warp + TILE_OF_PART as u32;
+                let coordinates = [(number * TILE_COLUMNS) as i32, head, token, batch];
+                let source = part + TILE_OF_PART as u32 * TILE_BYTES;
+                copy::cp_async_bulk_tensor_4d_store(kernel.out_map(), coordinates, source);
+            });
+            copy::cp_async_bulk_commit_group();
+            copy::cp_async_bulk_wait_group_read::<0>();
+        }
+        warp::warp_sync();
+        unroll!(PART in 4 => { place.part_free(PART as u32).arrive_in_cluster::<D>(); });
+    }
+}
