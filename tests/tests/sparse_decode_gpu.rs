@@ -2,7 +2,7 @@
 
 use half::bf16;
 use oximla::case_file::{Expected, SparseDecodeCase};
-use oximla::{Error, InvalidProblem};
+use oximla::{Error, InvalidProblem, SparseDecodePlan};
 use oximla_conformance::backend::Backend;
 use oximla_conformance::sparse_decode::{
     HEAD_DIM_V, Invalid, ScopeSpec, Settings, Spec, answer, run, run_with,
@@ -31,6 +31,14 @@ fn spec_with_extra(format: Fp8Format) -> Spec {
 fn shared_keys(format: Fp8Format, page_size: usize) -> Spec {
     let scope = ScopeSpec { page_size, ..spec(format).scope };
     Spec { batch: 1, s_q: 1, h_q: 128, scope, ..spec(format) }
+}
+
+/// GPUs so small that query tokens are whole, with few heads, so that the kernel for these is taken.
+fn few_heads(format: Fp8Format) -> (Backend, Spec) {
+    let (gpu, spec) = (Backend::emulated_of_size(2, 0), Spec { h_q: 16, ..spec(format) });
+    let plan = SparseDecodePlan::builder(&spec.case().problem).build(&gpu.device).unwrap();
+    assert!(plan.kernel().contains("few_heads"), "{}", plan.kernel());
+    (gpu, spec)
 }
 
 fn assert_names(result: Result<impl Sized, Error>, name: &str) {
@@ -122,6 +130,15 @@ fn pages_at_odd_multiples_of_8_bytes() {
             }
         }
     }
+    // With few heads another kernel takes such pages, which may split query tokens, with lengths in memory and without.
+    for format in FORMATS {
+        let (gpu, few) = few_heads(format);
+        for topk_length in [None, Some(vec![10 * BLOCK, 70])] {
+            let scope = ScopeSpec { topk_length, ..few.scope.clone() };
+            let case = Spec { scope, ..few.clone() }.case();
+            check(&gpu, &case, Settings { page_offset: 8, ..Settings::default() });
+        }
+    }
 }
 
 #[test]
@@ -197,6 +214,49 @@ fn nan_in_a_query_spreads() {
             assert_eq!(nan_rows(&case, &actual), rows, "{}: {format:?}", gpu.name());
         }
     }
+    for format in FORMATS {
+        let (gpu, few) = few_heads(format);
+        let mut case = few.case();
+        // Of each query token; of values and of positions alone.
+        let rows = [0, 15, 16 + 7, 2 * 16 + 8, 4 * 16 - 1];
+        for (row, element) in rows.into_iter().zip([7, format.head_dim() - 1, 450, 0, 300]) {
+            case.q[row * format.head_dim() + element] = bf16::NAN;
+        }
+        let actual = run(&gpu, &case, Views::Contiguous).unwrap();
+        assert_eq!(nan_rows(&case, &actual), rows, "{format:?}");
+    }
+}
+
+/// A block with a scale of 2⁸ or more is converted in a way of its own. Codes are as small as can be then, so that the keys are not.
+#[test]
+fn large_scales() {
+    for format in FORMATS {
+        let many = Backend::gpus().into_iter().map(|gpu| (gpu, spec(format)));
+        let shared = Backend::gpus().into_iter().map(|gpu| (gpu, shared_keys(format, 64)));
+        for (gpu, spec) in many.chain(shared).chain([few_heads(format)]) {
+            let scope = ScopeSpec { invalid: Invalid::Never, ..spec.scope.clone() };
+            let mut case = Spec { scope, ..spec }.case();
+            let page_size = case.scope.shape.page_size;
+            // Keys of one query token's first, second and last block, and a scale of each.
+            for (key, tile) in [(9, 0), (BLOCK, 1), (10 * BLOCK - 1, 3)] {
+                let slot = case.scope.indices[key] as usize;
+                let page = slot / page_size * format.page_bytes(page_size);
+                let offset = slot % page_size;
+                let (token, codes, scale, large) = match format {
+                    Fp8Format::V32 => {
+                        (offset * 656, 128 * tile, offset * 656 + 512 + 4 * tile, 256_f32.to_le_bytes())
+                    }
+                    Fp8Format::Model1 => {
+                        (offset * 576, 64 * tile, page_size * 576 + offset * 8 + tile, [127 + 8, 0, 0, 0])
+                    }
+                };
+                let (columns, scale_bytes) = if format == Fp8Format::V32 { (128, 4) } else { (64, 1) };
+                case.scope.kv_cache[page + token + codes..][..columns].fill(1);
+                case.scope.kv_cache[page + scale..][..scale_bytes].copy_from_slice(&large[..scale_bytes]);
+            }
+            check(&gpu, &case, Settings::default());
+        }
+    }
 }
 
 /// A byte of all ones is NaN in every part of a token: in codes, in scales of both formats and, doubled, in positions.
@@ -211,6 +271,13 @@ fn nan_in_a_selected_token_spreads_to_its_queries() {
             nan_in_a_selected_token_spreads(&gpu, &shared, 3);
             nan_in_a_selected_token_spreads(&gpu, &shared, 9);
         }
+    }
+    for format in FORMATS {
+        // Of a block of the second and of the first loads warpgroup: in the middle of a list of ten blocks, and of twelve.
+        let (gpu, few) = few_heads(format);
+        nan_in_a_selected_token_spreads(&gpu, &few, 9);
+        let scope = ScopeSpec { topk: 12 * BLOCK, ..few.scope.clone() };
+        nan_in_a_selected_token_spreads(&gpu, &Spec { scope, ..few }, 3);
     }
 }
 

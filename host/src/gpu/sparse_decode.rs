@@ -14,7 +14,9 @@ use crate::{
 use bytemuck::Zeroable;
 use half::bf16;
 use oximla_types::kernels::combine::{self, CombineParams};
-use oximla_types::kernels::decode::{DecodeParams, GridShape, PartialResults, QueryTiling, TILE_ROWS};
+use oximla_types::kernels::decode::{
+    DecodeParams, FEW_HEADS, GridShape, PartialResults, QueryTiling, TILE_ROWS,
+};
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{self as contract, Divisor, ScopeParams, SparseDecodeParams};
 use oximla_types::kernels::sparse_prefill;
@@ -79,7 +81,7 @@ impl SparsePlan {
         };
         // The same request has the same bits in any batch, so that kernels must not be chosen by the batch then.
         let suits_few_heads = determinism == Determinism::RunToRun
-            && problem.h_q <= contract::FEW_HEADS as usize
+            && problem.h_q <= FEW_HEADS as usize
             && problem.inverse_rope.is_none()
             && plan.longest_split().is_whole();
         plan.few_heads = suits_few_heads.then(|| Kernel::of(&few_heads)).transpose()?;

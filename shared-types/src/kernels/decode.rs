@@ -51,6 +51,9 @@ pub const WARPGROUPS: u32 = 4;
 /// Registers of a thread of a values warpgroup: 128 accumulators and their bookkeeping.
 pub const VALUES_REGISTERS: u32 = 160;
 
+/// Heads of a tile at most in the kernels for few heads: the N of `wgmma` that multiplies values.
+pub const FEW_HEADS: u32 = 16;
+
 /// CTAs of a cluster at most: those of neighbouring row tiles, which fetch the keys together.
 pub const MAX_CLUSTER: u32 = 2;
 

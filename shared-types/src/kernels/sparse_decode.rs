@@ -144,9 +144,6 @@ pub const STAGING_BYTES: u32 = QUEUED_OFFSET + 16;
 /// The CTA's shared memory.
 pub const PLAN: SharedPlan = SharedPlan::new(SHARED_QUERY_TILES, PART_SLOTS, TAIL_SLOTS, STAGING_BYTES);
 
-/// Heads of a tile at most in the kernels for few heads: the N of `wgmma` that multiplies values.
-pub const FEW_HEADS: u32 = 16;
-
 /// Loads warpgroups of a kernel for few heads, which take turns with the blocks.
 pub const FEW_HEADS_LOADS: u32 = 2;
 

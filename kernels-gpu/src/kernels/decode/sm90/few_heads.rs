@@ -16,8 +16,7 @@ use crate::kernels::decode::segments::Segment;
 use crate::ptx::{copy, fence, matrix, memory, special, warp, wgmma};
 use crate::sync::warpgroup_barrier;
 use oximla_types::descriptor::wgmma::SharedDescriptor;
-use oximla_types::kernels::decode::{PART_TILES, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
-use oximla_types::kernels::sparse_decode::FEW_HEADS;
+use oximla_types::kernels::decode::{FEW_HEADS, PART_TILES, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::fragment::{self, A_REGISTERS};
 

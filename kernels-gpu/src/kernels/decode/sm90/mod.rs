@@ -32,9 +32,9 @@
 //! 16 bytes a lane, which lanes exchange columns for, or in some kernels to where the last block's values were, from where the copy
 //! engine stores it ([`Decode::COPIES_OUTPUTS`]).
 //!
-//! Of few heads one warpgroup has all values, transposed ([`few_heads`]).
+//! Of few heads one warpgroup has all values, transposed, and the scores load all queries to registers ([`few_heads`]).
 //!
-//! Where one warpgroup has the scores, the queries of a segment come to a place before its blocks': the scores take them to
+//! Where one warpgroup has the scores else, the queries of a segment come to a place before its blocks': the scores take them to
 //! where they stay.
 //!
 //! | barrier           | completes when                                          | arrivals                         |
@@ -43,7 +43,7 @@
 //! | `PART_FREE[s]`    | the part has been multiplied, or an output stored from there | 4 values warps a CTA of the cluster |
 //! | `TAIL_FULL[i]`    | the tail in slot `i` has landed                         | the loads, and the copied bytes  |
 //! | `P_FULL[i]`       | P and row scales are written                            | the scores warpgroup             |
-//! | `P_FREE[i]`       | P and row scales are used up                            | all values warps of the cluster   |
+//! | `P_FREE[i]`       | P and row scales are used up                            | all values warps of the cluster  |
 //! | `SEGMENT_FULL[n]` | the segment is in the queue                             | 1                                |
 //! | `SEGMENT_FREE[n]` | the segment has been read                               | all reading threads              |
 //! | `NORM_FULL`       | the row norms are written                               | all scores warpgroups            |
@@ -124,7 +124,7 @@ pub trait Decode: Sized {
     /// Whether a cluster of CTAs along the partitions has all splits of a request, one each, and combines them itself ([`fused`]): then
     /// each CTA has one segment.
     const FUSED: bool = false;
-    /// Whether a tile has few rows, [`FEW_HEADS`](oximla_types::kernels::sparse_decode::FEW_HEADS) at most: the scores have all queries in
+    /// Whether a tile has few rows, [`FEW_HEADS`](oximla_types::kernels::decode::FEW_HEADS) at most: the scores have all queries in
     /// registers, and load them, and one warpgroup has the values ([`few_heads`]).
     const FEW_HEADS: bool = false;
     /// Warpgroups that multiply values.

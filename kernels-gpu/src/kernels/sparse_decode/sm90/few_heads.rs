@@ -138,7 +138,8 @@ unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries
         let mut rows_valid = 0;
         while !start.is_end() {
             // Copies are waited for in the order in which they were asked for: a block's scales, the first part's codes, the RoPE
-            // elements of the block before, the other parts' codes.
+            // elements of the block before, the other parts' codes. Groups that may still be under way are those behind what is
+            // waited for, as if there were no block before.
             let is_block = !start.is_empty();
             let (block_rows, valid) = (rows, start.of_warp(rows_valid));
             let mut raw_scales = RawScales::default();

@@ -3,7 +3,7 @@
 use super::Format;
 use super::codes::{copy_or_zeros, staged_row};
 use super::loads::Thread;
-use crate::attention::dequant::{self, FOUND, Scale};
+use crate::attention::dequant::{self, Scale};
 use crate::ptx::{copy, math, memory, warp};
 use oximla_types::kernels::decode::BLOCK_TOKENS_PER_WARP;
 use oximla_types::kernels::sparse_decode::{MAX_SCALE_BYTES, SCALES_OFFSET, WARP_SCALES_BYTES};
@@ -21,7 +21,7 @@ fn staged_scales<F: Format>(thread: Thread, token: u32) -> u32 {
 #[derive(Clone, Copy, Default)]
 pub struct Scales {
     words: [u32; 2],
-    /// One of the bits of [`FOUND`] is set if one of them is large.
+    /// One of the bits of [`dequant::FOUND`] is set if one of them is large.
     pub(super) large: u32,
 }
 
