@@ -11,7 +11,7 @@
 use super::super::Queries;
 use super::codes::{Lane, Rows, store_rope};
 use super::convert::{Converter, Taken};
-use super::gather::Blocks;
+use super::gather::{Blocks, LookedUp};
 use super::loads::{Thread, arrive, key_mask, load_queries};
 use super::scales::{RawScales, Scales};
 use super::start::Start;
@@ -34,7 +34,6 @@ const WIDE: bool = true;
 /// As there, in both CTAs; all rows of all caches are aligned to 16 bytes.
 #[inline(always)]
 pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries<'_>>) {
-    let params = kernel.params;
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
     unsafe {
         let thread = Thread::this::<F>();
@@ -78,13 +77,8 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Quer
             let (mut next_start, mut row) = (Start::SECOND, 0);
             if !start.is_of_two() {
                 // The indices have come during the last blocks.
-                let (token, valid) = next.token::<F>(params, thread);
-                (row, rows_valid, next_start) = (token.row, valid, next.start.uniform::<F, WIDE>());
-                Rows::stage(thread, row, 0);
-                if F::SCALE_PLANE {
-                    Scales::copy_of_plane::<F>(thread, token.scales, valid);
-                }
-                next = blocks.next(kernel);
+                LookedUp { start: next_start, row, valid: rows_valid } =
+                    blocks.look_up(kernel, thread, &mut next);
             }
             let next_valid = next_start.of_warp(rows_valid);
             if !F::SCALE_PLANE {

@@ -14,7 +14,7 @@
 use super::super::Queries;
 use super::codes::{Lane, Rows};
 use super::convert::Converter;
-use super::gather::Blocks;
+use super::gather::{Blocks, LookedUp};
 use super::loads::{Thread, arrive, key_mask};
 use super::scales::{RawScales, Scales};
 use super::start::Start;
@@ -118,7 +118,6 @@ const WIDE: bool = true;
 /// As there, by both warpgroups.
 #[inline(always)]
 unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries<'_>>) {
-    let params = kernel.params;
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
     unsafe {
         let thread = Thread::this::<F>();
@@ -126,7 +125,7 @@ unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries
         let lane = Lane::this::<F>(thread);
         let mut place = BlockPlace::<Sparse<F>>::first().skip(thread.loader());
         // The first time around, there is no block yet, but the first one is asked for.
-        let (mut start, mut rows) = (Start::NONE, Rows::none(params));
+        let (mut start, mut rows) = (Start::NONE, Rows::none(kernel.params));
         let first = blocks.find(kernel);
         blocks.publish();
         if first.start.uniform::<F, WIDE>().is_end() {
@@ -156,13 +155,8 @@ unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries
             let (mut next_start, mut row) = (Start::SECOND, 0);
             if !start.is_of_two() {
                 // The indices have come during the last blocks.
-                let (token, valid) = next.token::<F>(params, thread);
-                (row, rows_valid, next_start) = (token.row, valid, next.start.uniform::<F, WIDE>());
-                Rows::stage(thread, row, 0);
-                if F::SCALE_PLANE {
-                    Scales::copy_of_plane::<F>(thread, token.scales, valid);
-                }
-                next = blocks.next(kernel);
+                LookedUp { start: next_start, row, valid: rows_valid } =
+                    blocks.look_up(kernel, thread, &mut next);
             }
             let next_valid = next_start.of_warp(rows_valid);
             if !F::SCALE_PLANE {
@@ -185,7 +179,7 @@ unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries
                         // The next part's codes have come.
                         if NUMBER == 0 {
                             copy::cp_async_wait_group::<3>();
-                        } else {
+                        } else if NUMBER < VALUE_PARTS - 1 {
                             copy::cp_async_wait_group::<4>();
                         }
                         converter.convert(&mut taken, NUMBER, place.part(NUMBER));

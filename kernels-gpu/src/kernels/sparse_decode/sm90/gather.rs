@@ -4,7 +4,9 @@
 //! in the lower and the upper half of its lanes.
 
 use super::super::Queries;
+use super::codes::Rows;
 use super::loads::Thread;
+use super::scales::Scales;
 use super::start::Start;
 use super::{Format, Sparse};
 use crate::attention::divide::divide;
@@ -81,11 +83,21 @@ const NO_INDEX: u32 = u32::MAX;
 
 /// Where a lane's token lies.
 #[derive(Clone, Copy)]
-pub struct Token {
+struct Token {
     /// Its row, and any readable address where there is no token.
-    pub row: u64,
+    row: u64,
     /// Its scales.
-    pub scales: u64,
+    scales: u64,
+}
+
+/// A pair of blocks whose tokens are looked up.
+pub struct LookedUp {
+    /// What the first block begins.
+    pub start: Start,
+    /// The row of the lane's token.
+    pub row: u64,
+    /// Which lanes have a token.
+    pub valid: u32,
 }
 
 impl Pair {
@@ -94,7 +106,7 @@ impl Pair {
     /// # Safety
     /// The whole warp calls it.
     #[inline(always)]
-    pub unsafe fn token<F: Format>(self, params: &SparseDecodeParams, thread: Thread) -> (Token, u32) {
+    unsafe fn token<F: Format>(self, params: &SparseDecodeParams, thread: Thread) -> (Token, u32) {
         let of_scope = |scope: &ScopeParams| {
             let ScopeParams { kv_cache, page_stride, page_size, tokens, .. } = *scope;
             (kv_cache, page_stride, page_size, tokens)
@@ -144,23 +156,31 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
         Self { thread, format: PhantomData }
     }
 
-    /// The next pair of blocks. Asks for the indices of their tokens.
+    /// Looks up the tokens of a pair of blocks, one a lane: stages the rows of the first block's, and asks for the scales where they are
+    /// apart. Then `next` is the pair behind, of whose tokens the indices are asked for.
     ///
     /// # Safety
-    /// The whole warp calls it; the parameters describe live tensors.
+    /// The whole warp calls it, as this `thread`, when it has read the rows that were staged before; the parameters describe live tensors.
     #[inline(always)]
-    pub unsafe fn next(&mut self, kernel: &Sparse<'_, F>) -> Pair {
+    pub unsafe fn look_up(&mut self, kernel: &Sparse<'_, F>, thread: Thread, next: &mut Pair) -> LookedUp {
         // SAFETY: as the caller promises.
         unsafe {
+            let (Token { row, scales }, valid) = next.token::<F>(kernel.params, thread);
+            let start = next.start.uniform::<F, WIDE>();
+            Rows::stage(thread, row, 0);
+            if F::SCALE_PLANE {
+                Scales::copy_of_plane::<F>(thread, scales, valid);
+            }
             let found = self.find(kernel);
-            self.ask(found)
+            *next = self.ask(found);
+            LookedUp { start, row, valid }
         }
     }
 
     /// The next pair of blocks, of whose tokens nothing is asked for yet: it does not depend on what the index lists hold.
     ///
     /// # Safety
-    /// As for [`Self::next`].
+    /// The whole warp calls it; the parameters describe live tensors.
     #[inline(always)]
     pub unsafe fn find(&mut self, kernel: &Sparse<'_, F>) -> Found {
         let thread = self.thread;
@@ -197,7 +217,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
     /// The next segment, of which the CTA has had so many: what its first block begins, and its keys. It is pending then.
     ///
     /// # Safety
-    /// As for [`Self::next`].
+    /// As for [`Self::find`].
     #[inline(always)]
     unsafe fn next_segment(&self, kernel: &Sparse<'_, F>, segments: u32) -> (Start, Piece) {
         cold_path();
@@ -259,7 +279,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
     /// # Safety
     /// The whole warp calls it, with what it has found last; the parameters describe live tensors.
     #[inline(always)]
-    pub unsafe fn ask(&self, Found { start, position, end }: Found) -> Pair {
+    unsafe fn ask(&self, Found { start, position, end }: Found) -> Pair {
         let mut pair = Pair { start, index: NO_INDEX };
         if position < end {
             // SAFETY: as the caller promises.

@@ -3,7 +3,7 @@
 use super::super::Queries;
 use super::codes::{Lane, Rows};
 use super::convert::Converter;
-use super::gather::Blocks;
+use super::gather::{Blocks, LookedUp};
 use super::scales::{RawScales, Scales};
 use super::start::Start;
 use super::{Format, Sparse};
@@ -24,7 +24,6 @@ use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 /// All threads of the warpgroup call it, after the barriers are initialised.
 #[inline(always)]
 pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries<'_>>) {
-    let params = kernel.params;
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
     unsafe {
         let thread = Thread::this::<F>();
@@ -32,7 +31,7 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
         let lane = Lane::this::<F>(thread);
         let mut place = BlockPlace::<Sparse<F>>::first_in(thread.shared);
         // The first time around, there is no block yet, but the first one is asked for.
-        let (mut start, mut rows) = (Start::NONE, Rows::none(params));
+        let (mut start, mut rows) = (Start::NONE, Rows::none(kernel.params));
         let first = blocks.find(kernel);
         blocks.publish();
         let begins = first.start.uniform::<F, WIDE>();
@@ -79,13 +78,8 @@ pub unsafe fn run<F: Format, const WIDE: bool>(kernel: &Sparse<'_, F>, segments:
             let (mut next_start, mut row) = (Start::SECOND, 0);
             if !start.is_of_two() {
                 // The indices have come during the last blocks.
-                let (token, valid) = next.token::<F>(params, thread);
-                (row, rows_valid, next_start) = (token.row, valid, next.start.uniform::<F, WIDE>());
-                Rows::stage(thread, row, 0);
-                if F::SCALE_PLANE {
-                    Scales::copy_of_plane::<F>(thread, token.scales, valid);
-                }
-                next = blocks.next(kernel);
+                LookedUp { start: next_start, row, valid: rows_valid } =
+                    blocks.look_up(kernel, thread, &mut next);
             }
             let next_valid = next_start.of_warp(rows_valid);
             if !F::SCALE_PLANE {
