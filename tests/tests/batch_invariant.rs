@@ -84,8 +84,11 @@ fn otherwise_bits_depend_on_the_batch() {
     }
 }
 
+/// Numbers of heads so small that sparse decode has a kernel of its own for them, and just above.
+const HEADS: [usize; 2] = [4, 17];
+
 /// Requests whose queries have lists of two chunks, of none, and of a part of one.
-fn sparse_spec(format: Fp8Format) -> sparse_decode::Spec {
+fn sparse_spec(format: Fp8Format, h_q: usize) -> sparse_decode::Spec {
     let scope = sparse_decode::ScopeSpec {
         num_pages: 20,
         topk: 1100,
@@ -95,7 +98,7 @@ fn sparse_spec(format: Fp8Format) -> sparse_decode::Spec {
     let extra = sparse_decode::ScopeSpec { topk: 70, ..Default::default() };
     sparse_decode::Spec {
         batch: 3,
-        h_q: 4,
+        h_q,
         format,
         scope,
         extra: Some(extra),
@@ -105,9 +108,9 @@ fn sparse_spec(format: Fp8Format) -> sparse_decode::Spec {
 }
 
 /// Requests of [`sparse_spec`] whose bits differ between a run alone and a run among others.
-fn sparse_differing(backend: &Backend, format: Fp8Format, determinism: Determinism) -> Vec<usize> {
+fn sparse_differing(backend: &Backend, spec: &sparse_decode::Spec, determinism: Determinism) -> Vec<usize> {
     const BATCHES: [&[usize]; 2] = [&[0, 1, 2], &[2, 0]];
-    let case = sparse_spec(format).case();
+    let case = spec.case();
     let run = |case: &SparseDecodeCase, views| {
         let settings = sparse_decode::Settings { determinism, views, ..Default::default() };
         sparse_decode::run_with(backend, case, settings)
@@ -138,9 +141,12 @@ fn sparse_differing(backend: &Backend, format: Fp8Format, determinism: Determini
 #[test]
 fn a_request_of_sparse_decode_has_the_same_bits_in_every_batch() {
     for backend in Backend::all() {
-        for format in [Fp8Format::V32, Fp8Format::Model1] {
-            let differing = sparse_differing(&backend, format, Determinism::BatchInvariant);
-            assert!(differing.is_empty(), "{}: requests {differing:?} of {format:?}", backend.name());
+        for (format, h_q) in
+            [Fp8Format::V32, Fp8Format::Model1].into_iter().flat_map(|f| HEADS.map(|h| (f, h)))
+        {
+            let differing =
+                sparse_differing(&backend, &sparse_spec(format, h_q), Determinism::BatchInvariant);
+            assert!(differing.is_empty(), "{}: requests {differing:?} of {h_q} {format:?}", backend.name());
         }
     }
 }
@@ -149,6 +155,8 @@ fn a_request_of_sparse_decode_has_the_same_bits_in_every_batch() {
 fn otherwise_bits_of_sparse_decode_depend_on_the_batch() {
     // On a large GPU a cluster has all splits of a request here, whatever else there is.
     let gpu = Backend::emulated();
-    let differing = sparse_differing(&gpu, Fp8Format::V32, Determinism::RunToRun);
-    assert!(differing.contains(&2), "only {differing:?}");
+    for h_q in HEADS {
+        let differing = sparse_differing(&gpu, &sparse_spec(Fp8Format::V32, h_q), Determinism::RunToRun);
+        assert!(differing.contains(&2), "{h_q} heads: only {differing:?}");
+    }
 }

@@ -17,6 +17,9 @@ const ANGLES: [RopeAngles; 3] =
 /// Orders of events in which the emulator runs each random problem.
 const ORDERS: u64 = 3;
 
+/// Numbers of heads so small that there is a kernel of its own for them, and just above.
+const HEADS: [usize; 2] = [3, 17];
+
 const PAGE_SIZES: [usize; 7] = [1, 2, 53, 61, 64, 69, 256];
 
 fn check(backend: &Backend, spec: &Spec, views: Views) {
@@ -98,7 +101,9 @@ fn requests_without_keys_among_others() {
         let batch = 12 * lengths.len();
         let topk_length = Some(lengths.iter().copied().cycle().take(batch).collect());
         let scope = ScopeSpec { topk: 128, topk_length, ..ScopeSpec::default() };
-        check_formats(&Spec { batch, h_q: 1, scope, ..Spec::default() });
+        for h_q in HEADS {
+            check_formats(&Spec { batch, h_q, scope: scope.clone(), ..Spec::default() });
+        }
     }
 }
 
@@ -161,23 +166,29 @@ fn turned_back_with_a_second_scope_and_without_keys() {
         ..ScopeSpec::default()
     };
     let (scope, extra) = (scope([0, 50, 0, 64]), Some(scope([0, 0, 77, 100])));
-    check_turned_back(&Spec { batch: 4, h_q: 3, scope, extra, sinks: true, ..Spec::default() });
+    for h_q in HEADS {
+        let (scope, extra) = (scope.clone(), extra.clone());
+        check_turned_back(&Spec { batch: 4, h_q, scope, extra, sinks: true, ..Spec::default() });
+    }
 }
 
 /// What is turned back are partial results here.
 #[test]
 fn turned_back_in_splits() {
     let scope = ScopeSpec { topk: 600, num_pages: 20, ..ScopeSpec::default() };
-    check_turned_back(&Spec { scope, batch: 1, h_q: 3, sinks: true, ..Spec::default() });
+    for h_q in HEADS {
+        check_turned_back(&Spec { scope: scope.clone(), batch: 1, h_q, sinks: true, ..Spec::default() });
+    }
 }
 
 /// Within the decode or after it, that is the same but for one rounding to bf16.
 #[test]
 fn turned_back_at_once_or_later() {
-    for (topk, angles) in [64, 600].into_iter().flat_map(|topk| ANGLES.map(|angles| (topk, angles))) {
+    let lists = [64, 600].into_iter().flat_map(|topk| HEADS.map(|h_q| (topk, h_q)));
+    for ((topk, h_q), angles) in lists.flat_map(|list| ANGLES.map(|angles| (list, angles))) {
         let scope = ScopeSpec { topk, num_pages: 20, ..ScopeSpec::default() };
         let inverse_rope = Some(angles);
-        let (batch, s_q, h_q, format) = (1, 2, 9, Fp8Format::Model1);
+        let (batch, s_q, format) = (1, 2, Fp8Format::Model1);
         let mut fused = Spec { batch, s_q, h_q, format, scope, inverse_rope, ..Spec::default() }.case();
         let rope = fused.inverse_rope.as_mut().expect("positions");
         if matches!(angles, RopeAngles::Theta(_)) {
@@ -235,8 +246,14 @@ fn check_fused_row(fused: &[f32], plain: &[f32], later: &[f32], may_split: bool)
 #[test]
 fn positions_outside_the_table() {
     let angles = RopeAngles::Table { max_positions: 30 };
-    let spec =
-        Spec { format: Fp8Format::Model1, s_q: 3, h_q: 2, inverse_rope: Some(angles), ..Spec::default() };
+    for h_q in HEADS {
+        positions_outside_the_table_of(angles, h_q);
+    }
+}
+
+fn positions_outside_the_table_of(angles: RopeAngles, h_q: usize) {
+    let inverse_rope = Some(angles);
+    let spec = Spec { format: Fp8Format::Model1, s_q: 3, h_q, inverse_rope, ..Spec::default() };
     let mut case = spec.case();
     let expected = answer(&case);
     let outside = [-1, 30, i32::MIN, i32::MAX];
@@ -246,7 +263,7 @@ fn positions_outside_the_table() {
         for (row, (found, expected)) in
             found.out.chunks(HEAD_DIM_V).zip(expected.out.chunks(HEAD_DIM_V)).enumerate()
         {
-            let is_outside = (1..5).contains(&(row / 2));
+            let is_outside = (1..5).contains(&(row / h_q));
             let (kept, turned) = found.split_at(HEAD_DIM_V - ROPE_DIM);
             assert!(turned.iter().all(|x| x.is_nan() == is_outside), "{} row {row}", backend.name());
             SPARSE_DECODE.out.check("out", &[kept.len()], kept, &expected[..kept.len()]).unwrap();

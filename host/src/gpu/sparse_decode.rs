@@ -46,9 +46,43 @@ pub(crate) struct SparsePlan {
     split: Option<Split>,
     /// For caches whose rows are all aligned to [`WIDE_PAGE_ALIGNMENT`], where few requests are split.
     fused: Option<Fused>,
-    /// For caches whose rows are all aligned to [`WIDE_PAGE_ALIGNMENT`], where heads are few and query tokens are not split.
+    /// For caches whose rows are all aligned to [`WIDE_PAGE_ALIGNMENT`], where heads are few.
     few_heads: Option<Kernel>,
 }
+
+/// The kernels of a format and an operation.
+struct Kernels {
+    /// For CTAs by themselves.
+    alone: LaunchContract,
+    /// Where two tiles of heads share the keys.
+    cluster: LaunchContract,
+    /// For few heads.
+    few_heads: LaunchContract,
+}
+
+const V32_DECODE: Kernels = Kernels {
+    alone: contract::V32_SM90,
+    cluster: contract::V32_CLUSTER_SM90,
+    few_heads: contract::V32_FEW_HEADS_SM90,
+};
+
+const MODEL1_DECODE: Kernels = Kernels {
+    alone: contract::MODEL1_SM90,
+    cluster: contract::MODEL1_CLUSTER_SM90,
+    few_heads: contract::MODEL1_FEW_HEADS_SM90,
+};
+
+const V32_PREFILL: Kernels = Kernels {
+    alone: sparse_prefill::V32_SM90,
+    cluster: sparse_prefill::V32_CLUSTER_SM90,
+    few_heads: sparse_prefill::V32_FEW_HEADS_SM90,
+};
+
+const MODEL1_PREFILL: Kernels = Kernels {
+    alone: sparse_prefill::MODEL1_SM90,
+    cluster: sparse_prefill::MODEL1_CLUSTER_SM90,
+    few_heads: sparse_prefill::MODEL1_FEW_HEADS_SM90,
+};
 
 /// What splitting requests takes.
 #[derive(Clone, Debug)]
@@ -63,10 +97,10 @@ impl SparsePlan {
         determinism: Determinism,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        let kernels = [
-            [contract::V32_SM90, contract::V32_CLUSTER_SM90],
-            [contract::MODEL1_SM90, contract::MODEL1_CLUSTER_SM90],
-        ];
+        let (kernels, fused) = match problem.format {
+            KvFormat::V32Fp8 => (V32_DECODE, contract::V32_FUSED_SM90),
+            _ => (MODEL1_DECODE, contract::MODEL1_FUSED_SM90),
+        };
         let mut plan = Self::without_splits(problem, "batch · s_q", kernels, device)?;
         let queries = problem.batch * problem.s_q;
         let max_blocks = max_blocks(problem);
@@ -75,16 +109,6 @@ impl SparsePlan {
         let rows = plan.shape.total_rows;
         let combine = combine::BF16.of(queries as u32, rows, device.multiprocessors, determinism);
         plan.split = Some(Split { combine: Kernel::of(&combine)?, workspace });
-        let (fused, few_heads) = match problem.format {
-            KvFormat::V32Fp8 => (contract::V32_FUSED_SM90, contract::V32_FEW_HEADS_SM90),
-            _ => (contract::MODEL1_FUSED_SM90, contract::MODEL1_FEW_HEADS_SM90),
-        };
-        // The same request has the same bits in any batch, so that kernels must not be chosen by the batch then.
-        let suits_few_heads = determinism == Determinism::RunToRun
-            && problem.h_q <= FEW_HEADS as usize
-            && problem.inverse_rope.is_none()
-            && plan.longest_split().is_whole();
-        plan.few_heads = suits_few_heads.then(|| Kernel::of(&few_heads)).transpose()?;
         let requests = Requests { count: queries as u32, max_blocks };
         plan.fused =
             Fused::new(&fused, device, determinism, &plan.shape, requests, contract::MAX_FUSED_BLOCKS)?;
@@ -93,29 +117,25 @@ impl SparsePlan {
 
     /// A prefill of the problem's query tokens, none of which is split.
     pub(crate) fn of_prefill(problem: &SparseDecode, device: &Arc<GpuDevice>) -> Result<Self, Error> {
-        let kernels = [
-            [sparse_prefill::V32_SM90, sparse_prefill::V32_CLUSTER_SM90],
-            [sparse_prefill::MODEL1_SM90, sparse_prefill::MODEL1_CLUSTER_SM90],
-        ];
+        let kernels = match problem.format {
+            KvFormat::V32Fp8 => V32_PREFILL,
+            _ => MODEL1_PREFILL,
+        };
         Self::without_splits(problem, "s_q", kernels, device)
     }
 
-    /// With the kernels of the problem's format, V3.2 or MODEL1: for CTAs by themselves, and in clusters.
-    /// Errors call the number of query tokens `queries`.
+    /// With the kernels of the problem's format. Errors call the number of query tokens `queries`.
     fn without_splits(
         problem: &SparseDecode,
         queries: &str,
-        [v32, model1]: [[LaunchContract; 2]; 2],
+        Kernels { alone, cluster, few_heads }: Kernels,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        let [alone, cluster] = match problem.format {
-            KvFormat::V32Fp8 => v32,
-            KvFormat::Model1Fp8 => model1,
-            other => {
-                return Err(InvalidProblem::new("format", other, "v32_fp8 or model1_fp8").into());
-            }
-        };
+        if !matches!(problem.format, KvFormat::V32Fp8 | KvFormat::Model1Fp8) {
+            return Err(InvalidProblem::new("format", problem.format, "v32_fp8 or model1_fp8").into());
+        }
         let shape = grid_shape(problem, queries, device.multiprocessors)?;
+        let has_few_heads = problem.h_q <= FEW_HEADS as usize;
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),
@@ -125,7 +145,7 @@ impl SparsePlan {
             shape,
             split: None,
             fused: None,
-            few_heads: None,
+            few_heads: has_few_heads.then(|| Kernel::of(&few_heads)).transpose()?,
         })
     }
 
@@ -203,7 +223,7 @@ impl SparsePlan {
             chunk_slots: self.determinism.chunk_slots(max_blocks),
             scale_log2: problem.softmax_scale * std::f32::consts::LOG2_E,
         };
-        let equal = self.equal_split(inputs);
+        let equal = self.equal_split(inputs, is_wide);
         let params = SparseDecodeParams {
             q_map: self.device.driver.encode(&HalfTensor4::query_rows(q, tiling))?,
             out_map: self.device.driver.encode(&HalfTensor4::query_rows(out, tiling))?,
@@ -234,8 +254,7 @@ impl SparsePlan {
         // kernel reaches no element outside them; the stream's maker promised a live one.
         unsafe { decode_kernel.launch(driver, stream.0, grid, &params)? };
         let Some(Split { combine, workspace }) = &self.split else { return Ok(()) };
-        let is_whole = equal.is_whole() || self.few_heads.is_some() && is_wide;
-        if is_whole || !partials::may_split(self.determinism, &self.shape, max_blocks) {
+        if equal.is_whole() || !partials::may_split(self.determinism, &self.shape, max_blocks) {
             return Ok(());
         }
         let params = CombineParams {
@@ -260,13 +279,20 @@ impl SparsePlan {
         unsafe { combine.launch(driver, stream.0, Grid::of([params.ctas, 1]), &params) }
     }
 
-    /// How query tokens are divided, if no lengths are in memory that it might depend on.
-    fn equal_split(&self, inputs: &SparseDecodeInputs<'_>) -> EqualSplit {
-        let scopes = [Some(&inputs.scope), inputs.extra.as_ref()];
-        if self.split.is_none() || scopes.iter().flatten().any(|scope| scope.topk_length.is_some()) {
+    /// How query tokens are divided, if it does not depend on lengths in memory. With few heads they are whole where those of the longest
+    /// lists are: to look at all lengths first takes longer than shorter lists let some CTAs wait.
+    fn equal_split(&self, inputs: &SparseDecodeInputs<'_>, is_wide: bool) -> EqualSplit {
+        if self.split.is_none() {
             return EqualSplit::UNKNOWN;
         }
-        self.longest_split()
+        let longest = self.longest_split();
+        let scopes = [Some(&inputs.scope), inputs.extra.as_ref()];
+        let has_lengths = scopes.iter().flatten().any(|scope| scope.topk_length.is_some());
+        let is_whole = self.few_heads.is_some()
+            && is_wide
+            && self.determinism == Determinism::RunToRun
+            && longest.is_whole();
+        if has_lengths && !is_whole { EqualSplit::UNKNOWN } else { longest }
     }
 
     /// How query tokens are divided whose lists are as long as they may be.

@@ -3,7 +3,7 @@
 use super::unroll;
 use crate::ptx::{math, memory, special, warp};
 use oximla_types::kernels::inverse_rope::RopeParams;
-use oximla_types::launch::WARP_THREADS;
+use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::rope::{ROPE_PAIRS, Rotation, turns};
 
 /// Pairs of a group of eight columns of an accumulator: four lanes have one each.
@@ -78,3 +78,39 @@ pub unsafe fn rotate_back(params: &RopeParams, position: i32, output: &mut [f32;
         (output[FIRST], output[FIRST + 1], output[FIRST + 2], output[FIRST + 3]) = (a, b, c, d);
     });
 }
+
+/// Turns 64 columns of an accumulator whose rows they are back: a thread has two columns, eight apart, of four others' columns. Each lane
+/// finds the rotation of one pair, for all.
+///
+/// # Safety
+/// As for [`rotate_back`].
+#[inline(always)]
+pub unsafe fn rotate_columns_back(params: &RopeParams, position: i32, output: &mut [f32; 8]) {
+    let (warp, lane) =
+        (special::thread_x() % WARPGROUP_THREADS / WARP_THREADS, special::thread_x() % WARP_THREADS);
+    // SAFETY: as the caller promises.
+    let own = unsafe { rotation(params, position, lane) };
+    // A row has four lanes, and a pair's rows are neighbours, the even one first. What it adds of the odd one, that one subtracts of it.
+    let odd_sign = lane / COLUMN_LANES % 2 * SIGN;
+    unroll!(HALF in 2 => {
+        let pair = (16 * warp + 8 * HALF as u32 + lane / COLUMN_LANES) / 2;
+        // SAFETY: the whole warp is here.
+        let [cos, sin] = unsafe {
+            [own.cos.to_bits(), own.sin.to_bits()].map(|bits| warp::shfl_idx(bits, pair))
+        };
+        let (cos, sin) = (f32::from_bits(cos), f32::from_bits(sin ^ odd_sign));
+        unroll!(I in 4 => {
+            const REGISTER: usize = I / 2 * 4 + 2 * HALF + I % 2;
+            let value = output[REGISTER];
+            // SAFETY: the whole warp is here.
+            let other = f32::from_bits(unsafe { warp::shfl_bfly::<COLUMN_LANES>(value.to_bits()) });
+            output[REGISTER] = math::fma(other, sin, value * cos);
+        });
+    });
+}
+
+/// The sign of an f32.
+const SIGN: u32 = 1 << 31;
+
+/// Lanes that have elements of a row of an accumulator.
+const COLUMN_LANES: u32 = 4;

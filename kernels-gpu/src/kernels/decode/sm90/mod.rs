@@ -183,6 +183,13 @@ pub trait Decode: Sized {
     #[inline(always)]
     unsafe fn rotate_back(&self, _: &Segment, _: &mut [f32; 64]) {}
 
+    /// As [`Self::rotate_back`] in kernels for few heads, where columns are rows of the accumulators: of the last 64.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn rotate_columns_back(&self, _: &Segment, _: &mut [f32; 8]) {}
+
     /// Address of a row of the queries, in kernels whose scores load them.
     #[inline(always)]
     fn query_row(&self, _request: u32, _row: u32) -> u64 {

@@ -72,7 +72,7 @@ pub(super) unsafe fn store_partial<D: Decode, const SIDE: u32>(
 }
 
 /// Bytes of what is told of a side.
-const SIDE_BYTES: u64 = size_of::<PartialSide>() as u64;
+pub(super) const SIDE_BYTES: u64 = size_of::<PartialSide>() as u64;
 
 /// The exponents by which the thread's two rows are stored, as far as this side goes.
 ///

@@ -237,7 +237,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
             let mut start = segment.map_or(Start::END, |segment| Start::of_segment(&segment));
             let mut skipped = 0;
             if F::LOADS > 1 {
-                let blocks = segment.map_or(0, |segment| segment.blocks.end);
+                let blocks = segment.map_or(0, |Segment { blocks, .. }| blocks.end - blocks.begin);
                 skipped = (turn / TURN) ^ thread.loader();
                 piece.segments ^= blocks % FEW_HEADS_LOADS * TURN;
                 if blocks == skipped {

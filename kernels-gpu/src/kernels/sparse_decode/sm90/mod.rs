@@ -36,7 +36,7 @@
 mod cluster;
 mod codes;
 mod convert;
-mod few_heads;
+pub mod few_heads;
 mod fused;
 mod gather;
 mod loads;
@@ -78,12 +78,10 @@ pub trait Format {
     const PREFILL: bool = false;
     /// See [`Decode::FUSED`].
     const FUSED: bool = false;
-    /// See [`Decode::FEW_HEADS`]. Query tokens are not split then, either.
+    /// See [`Decode::FEW_HEADS`].
     const FEW_HEADS: bool = false;
     /// Loads warpgroups, which take turns with the blocks.
     const LOADS: u32 = if Self::FEW_HEADS { FEW_HEADS_LOADS } else { 1 };
-    /// Whether query tokens are not split.
-    const WHOLE: bool = Self::PREFILL || Self::FEW_HEADS;
     /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
     const CTAS: u32 = 1;
     /// Tokens of a block that a warp converts.
@@ -293,7 +291,7 @@ impl<'a, F: Format> Sparse<'a, F> {
         if F::FUSED {
             return self.segments_from(Place::of_split(partition / FUSED_CTAS));
         }
-        if F::WHOLE {
+        if F::PREFILL {
             let longest = schedule::key_blocks(self.params.scopes[0].topk + self.params.scopes[1].topk);
             let place = Place::of_whole_requests(partition, params.partitions, params.requests, longest);
             return self.segments_from(place);
@@ -320,6 +318,23 @@ impl<'a, F: Format> Sparse<'a, F> {
         unsafe { &*((self.q_map + FROM_Q_MAP as u64) as *const RopeParams) }
     }
 
+    /// Lets `turn` take the position embedding back, if the values carry one and it is asked for, by the parameters and at the position
+    /// of a segment's query token.
+    ///
+    /// # Safety
+    /// The segment is one of this CTA's.
+    #[inline(always)]
+    unsafe fn rotate(&self, segment: &Segment, turn: impl FnOnce(&RopeParams, i32)) {
+        // With a tail, the values are elements without position embedding.
+        if F::TAIL || self.params.inverse_rope.positions == 0 {
+            return;
+        }
+        let (batch, query) = self.query(segment.request);
+        let params = self.inverse_rope();
+        // SAFETY: the host gives positions of all query tokens, and a live table if any.
+        turn(params, unsafe { rope::position(params, batch, query) });
+    }
+
     /// The segments from a place on.
     #[inline(always)]
     fn segments_from(&self, place: Place) -> Segments<'a, Queries<'a>> {
@@ -338,7 +353,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const UNFENCED_KEYS: bool = !F::SHARES;
     const ZERO_FILLED: bool = true;
     const CLUSTER: u32 = F::CTAS;
-    const SPLITS: bool = !F::WHOLE;
+    const SPLITS: bool = !F::PREFILL;
     const FUSED: bool = F::FUSED;
     const FEW_HEADS: bool = F::FEW_HEADS;
     const SINKS: bool = true;
@@ -389,17 +404,16 @@ impl<F: Format> Decode for Sparse<'_, F> {
 
     #[inline(always)]
     unsafe fn rotate_back(&self, segment: &Segment, output: &mut [f32; 64]) {
-        // With a tail, the values are elements without position embedding.
-        if F::TAIL || self.params.inverse_rope.positions == 0 {
-            return;
-        }
-        let (batch, query) = self.query(segment.request);
-        // SAFETY: the host gives positions of all query tokens, and a live table if any.
+        // SAFETY: as the caller promises.
+        unsafe { self.rotate(segment, |params, position| rope::rotate_back(params, position, output)) };
+    }
+
+    #[inline(always)]
+    unsafe fn rotate_columns_back(&self, segment: &Segment, output: &mut [f32; 8]) {
+        // SAFETY: as the caller promises.
         unsafe {
-            let params = self.inverse_rope();
-            let position = rope::position(params, batch, query);
-            rope::rotate_back(params, position, output);
-        }
+            self.rotate(segment, |params, position| rope::rotate_columns_back(params, position, output))
+        };
     }
 
     #[inline(always)]
