@@ -74,7 +74,7 @@ fn kernels_that_run_into_earlier_ones_are_noticed() {
 /// end, where it may have had nothing to combine: what waits for it takes the decode kernel for ended.
 #[test]
 fn combinations_that_run_into_earlier_kernels_are_noticed() {
-    let sparse = "sparse_decode_v32_sm90";
+    let (sparse, few_heads) = ("sparse_decode_v32_sm90", "sparse_decode_v32_few_heads_sm90");
     // Each of the waits is one case's; without the last one, it is the next decode kernel that runs into the one before.
     let rows = "combine_rows_bf16";
     let trials = [
@@ -94,8 +94,8 @@ fn combinations_that_run_into_earlier_kernels_are_noticed() {
             0,
             "combine_fp16",
         ),
-        (sparse, "combine_bf16", sparse_case(3, 130), MULTIPROCESSORS, 1, "combine_bf16"),
-        (sparse, "combine_bf16", sparse_case(3, 30), MULTIPROCESSORS, 2, sparse),
+        (few_heads, "combine_bf16", sparse_case(3, 130), MULTIPROCESSORS, 1, "combine_bf16"),
+        (few_heads, "combine_bf16", sparse_case(3, 30), MULTIPROCESSORS, 2, few_heads),
         // As many rows as count as many; six splits, three, and two.
         (sparse, rows, sparse_case(64, 768), 7, 2, rows),
         (sparse, rows, sparse_case(64, 384), 7, 1, rows),
@@ -117,18 +117,40 @@ fn combinations_that_run_into_earlier_kernels_are_noticed() {
     }
 }
 
-/// Where the copy engine stores outputs, from where values were: all warps are done with those before, and with the output before it is
-/// copied, threads' stores are fenced, and the loads come when the copies have read it.
+/// Where outputs go by way of where values were: all warps are done with those before, and with the output before it is read, threads'
+/// stores are fenced for the copy engine, and the loads come when it has read them.
 #[test]
-fn outputs_that_are_copied_too_early_are_noticed() {
-    let (decode, combine) = ("sparse_decode_v32_sm90", "combine_bf16");
+fn outputs_that_are_put_or_read_too_early_are_noticed() {
+    let of = |batch, h_q, topk| {
+        let scope = ScopeSpec { topk, ..ScopeSpec::default() };
+        let spec = sparse_decode::Spec { batch, h_q, scope, ..sparse_decode::Spec::default() };
+        Case::SparseDecode(spec.case())
+    };
+    // Query tokens that are not split, of more blocks than there is room for. On both sides: three meetings, and of each of two parts a
+    // fence, a group, and a wait.
+    let whole = vec![of(8, 30, 250)];
+    let unnoticed = steps_not_missed("sparse_decode_v32_sm90", "combine_bf16", whole, 2 * (3 + 2 * 3));
+    assert!(unnoticed.is_empty(), "{unnoticed:?}");
+    // Split ones, too: two meetings, a fence, a group, and a wait; before the scale of each side is looked for, when it is found, and
+    // when the output is put.
+    let whole_and_split = vec![of(8, 15, 250), of(3, 15, 250)];
+    let few_heads = "sparse_decode_v32_few_heads_sm90";
+    let unnoticed = steps_not_missed(few_heads, "combine_bf16", whole_and_split, 2 + 3 + 4);
+    // Before a whole output is put, which a warp does where none but itself has multiplied values: in the emulator, PTX does not say so.
+    assert!(matches!(&unnoticed[..], [first] if first.contains("bar.sync")), "{unnoticed:?}");
+}
+
+/// Of the steps of the values when they store outputs, of which an entry has so many, those without which no case shows it.
+fn steps_not_missed(decode: &str, combine: &str, cases: Vec<Case>, steps: usize) -> Vec<String> {
     let ptx = only(PTX, &[decode, combine]);
-    // Query tokens that are not split, of more blocks than there is room for.
-    let scope = ScopeSpec { topk: 250, ..ScopeSpec::default() };
-    let spec = sparse_decode::Spec { batch: 8, h_q: 30, scope, ..sparse_decode::Spec::default() };
-    let case = Case::SparseDecode(spec.case());
-    let sound = run(&case, 1, options(&ptx, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
-    let trial = Trial { case, rounds: 1, sound };
+    let trials: Vec<Trial> = cases
+        .into_iter()
+        .map(|case| {
+            let sound =
+                run(&case, 1, options(&ptx, 0)).unwrap_or_else(|why| panic!("{decode} as it is: {why}"));
+            Trial { case, rounds: 1, sound }
+        })
+        .collect();
     let lines: Vec<&str> = ptx.lines().collect();
     let meets = |line: &str| {
         let mut words = line.split_whitespace();
@@ -143,9 +165,8 @@ fn outputs_that_are_copied_too_early_are_noticed() {
             || fences_output
     };
     let needed: Vec<usize> = lines.iter().enumerate().filter(is_needed).map(|(number, _)| number).collect();
-    // On both sides: three meetings, and of each of two parts a fence, a group, and a wait.
-    assert_eq!(needed.len(), 2 * (3 + 2 * 3));
-    needed.par_iter().for_each(|&number| {
+    assert_eq!(needed.len(), steps, "{decode}");
+    let is_missed = |&number: &usize| {
         let mutant = Mutant {
             entry: decode.to_owned(),
             line: number as u32 + 1,
@@ -154,9 +175,10 @@ fn outputs_that_are_copied_too_early_are_noticed() {
             change: "deleted",
             ptx: [&lines[..number], &lines[number + 1..]].concat().join("\n"),
         };
-        let is_noticed = (0..SEEDS).any(|seed| shows(&trial, &mutant, seed));
-        assert!(is_noticed, "line {}: {} is not missed", mutant.line, mutant.instruction);
-    });
+        trials.iter().any(|trial| (0..SEEDS).any(|seed| shows(trial, &mutant, seed)))
+    };
+    let unnoticed = needed.par_iter().filter(|number| !is_missed(number));
+    unnoticed.map(|&number| format!("line {}: {}", number + 1, lines[number].trim())).collect()
 }
 
 /// Without any one of the synchronising steps behind the blocks, what a cluster combines is not there yet.
