@@ -44,6 +44,14 @@ fn sparse_decode_is_bitwise_repeatable() {
     check("sparse decode", |backend, views| sparse_decode::run(backend, &case, views));
 }
 
+/// So many query tokens that no cluster has all splits of one, and so few that they are split.
+#[test]
+fn sparse_decode_for_few_heads_is_bitwise_repeatable() {
+    let scope = sparse_decode::ScopeSpec { topk: 330, ..Default::default() };
+    let case = sparse_decode::Spec { batch: 9, h_q: 16, scope, sinks: true, ..Default::default() }.case();
+    check("sparse decode for few heads", |backend, views| sparse_decode::run(backend, &case, views));
+}
+
 #[test]
 fn sparse_prefill_is_bitwise_repeatable() {
     let case = sparse_prefill::Spec { sinks: true, ..Default::default() }.case();
@@ -52,7 +60,9 @@ fn sparse_prefill_is_bitwise_repeatable() {
 
 #[test]
 fn sparse_prefill_over_fp8_is_bitwise_repeatable() {
-    let decode = sparse_decode::Spec { batch: 3, sinks: true, ..Default::default() }.case();
-    let case = sparse_prefill_fp8::of_decode(decode);
-    check("sparse prefill over FP8", |backend, views| sparse_prefill_fp8::run(backend, &case, views));
+    for h_q in [16, 64] {
+        let decode = sparse_decode::Spec { batch: 3, h_q, sinks: true, ..Default::default() }.case();
+        let case = sparse_prefill_fp8::of_decode(decode);
+        check("sparse prefill over FP8", |backend, views| sparse_prefill_fp8::run(backend, &case, views));
+    }
 }

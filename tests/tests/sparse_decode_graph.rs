@@ -108,10 +108,12 @@ fn select(case: &SparseDecodeCase, requests: &[usize]) -> SparseDecodeCase {
 #[test]
 fn a_captured_decode_follows_its_tensors() {
     let scope = |topk, topk_length| ScopeSpec { topk, num_pages: 20, topk_length, ..ScopeSpec::default() };
-    for format in [Fp8Format::V32, Fp8Format::Model1] {
+    let formats = [Fp8Format::V32, Fp8Format::Model1].into_iter();
+    for (format, h_q) in formats.flat_map(|format| [16, 64].map(|h_q| (format, h_q))) {
         let first = Spec {
             format,
             batch: 4,
+            h_q,
             scope: scope(1024, Some(vec![1024, 0, 130, 64])),
             extra: Some(scope(64, Some(vec![64, 0, 5, 0]))),
             sinks: true,
