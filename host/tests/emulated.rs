@@ -41,8 +41,6 @@ const ENTRIES: [(&str, usize); 38] = [
     ("sparse_prefill_model1_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_prefill_v32_cluster_sm90", size_of::<SparseDecodeParams>()),
     ("sparse_prefill_model1_cluster_sm90", size_of::<SparseDecodeParams>()),
-    ("sparse_prefill_v32_few_heads_sm90", size_of::<SparseDecodeParams>()),
-    ("sparse_prefill_model1_few_heads_sm90", size_of::<SparseDecodeParams>()),
     ("combine_bf16", size_of::<CombineParams>()),
     ("combine_fp16", size_of::<CombineParams>()),
     ("combine_rows_bf16", size_of::<CombineParams>()),

@@ -60,9 +60,7 @@ fn sparse_prefill_is_bitwise_repeatable() {
 
 #[test]
 fn sparse_prefill_over_fp8_is_bitwise_repeatable() {
-    for h_q in [16, 64] {
-        let decode = sparse_decode::Spec { batch: 3, h_q, sinks: true, ..Default::default() }.case();
-        let case = sparse_prefill_fp8::of_decode(decode);
-        check("sparse prefill over FP8", |backend, views| sparse_prefill_fp8::run(backend, &case, views));
-    }
+    let decode = sparse_decode::Spec { batch: 3, sinks: true, ..Default::default() }.case();
+    let case = sparse_prefill_fp8::of_decode(decode);
+    check("sparse prefill over FP8", |backend, views| sparse_prefill_fp8::run(backend, &case, views));
 }

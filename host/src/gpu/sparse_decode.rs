@@ -56,32 +56,29 @@ struct Kernels {
     alone: LaunchContract,
     /// Where two tiles of heads share the keys.
     cluster: LaunchContract,
-    /// For few heads.
-    few_heads: LaunchContract,
+    /// For few heads, if there is one.
+    few_heads: Option<LaunchContract>,
 }
 
 const V32_DECODE: Kernels = Kernels {
     alone: contract::V32_SM90,
     cluster: contract::V32_CLUSTER_SM90,
-    few_heads: contract::V32_FEW_HEADS_SM90,
+    few_heads: Some(contract::V32_FEW_HEADS_SM90),
 };
 
 const MODEL1_DECODE: Kernels = Kernels {
     alone: contract::MODEL1_SM90,
     cluster: contract::MODEL1_CLUSTER_SM90,
-    few_heads: contract::MODEL1_FEW_HEADS_SM90,
+    few_heads: Some(contract::MODEL1_FEW_HEADS_SM90),
 };
 
-const V32_PREFILL: Kernels = Kernels {
-    alone: sparse_prefill::V32_SM90,
-    cluster: sparse_prefill::V32_CLUSTER_SM90,
-    few_heads: sparse_prefill::V32_FEW_HEADS_SM90,
-};
+const V32_PREFILL: Kernels =
+    Kernels { alone: sparse_prefill::V32_SM90, cluster: sparse_prefill::V32_CLUSTER_SM90, few_heads: None };
 
 const MODEL1_PREFILL: Kernels = Kernels {
     alone: sparse_prefill::MODEL1_SM90,
     cluster: sparse_prefill::MODEL1_CLUSTER_SM90,
-    few_heads: sparse_prefill::MODEL1_FEW_HEADS_SM90,
+    few_heads: None,
 };
 
 /// What splitting requests takes.
@@ -135,7 +132,7 @@ impl SparsePlan {
             return Err(InvalidProblem::new("format", problem.format, "v32_fp8 or model1_fp8").into());
         }
         let shape = grid_shape(problem, queries, device.multiprocessors)?;
-        let has_few_heads = problem.h_q <= FEW_HEADS as usize;
+        let few_heads = few_heads.filter(|_| problem.h_q <= FEW_HEADS as usize);
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),
@@ -145,7 +142,7 @@ impl SparsePlan {
             shape,
             split: None,
             fused: None,
-            few_heads: has_few_heads.then(|| Kernel::of(&few_heads)).transpose()?,
+            few_heads: few_heads.as_ref().map(Kernel::of).transpose()?,
         })
     }
 

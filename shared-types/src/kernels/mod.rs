@@ -61,8 +61,6 @@ pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     sparse_prefill::MODEL1_SM90,
     sparse_prefill::V32_CLUSTER_SM90,
     sparse_prefill::MODEL1_CLUSTER_SM90,
-    sparse_prefill::V32_FEW_HEADS_SM90,
-    sparse_prefill::MODEL1_FEW_HEADS_SM90,
     combine::BF16.few,
     combine::FP16.few,
     combine::BF16.many,

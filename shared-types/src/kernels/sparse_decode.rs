@@ -296,7 +296,7 @@ pub const V32_FUSED_SM90: LaunchContract = contract("sparse_decode_v32_fused_sm9
 pub const MODEL1_FUSED_SM90: LaunchContract = contract("sparse_decode_model1_fused_sm90", 1);
 
 /// The contract of a kernel for few heads.
-pub(super) const fn few_heads_contract(entry: &'static str) -> LaunchContract {
+const fn few_heads_contract(entry: &'static str) -> LaunchContract {
     let contract = LaunchContract { shared_bytes: FEW_HEADS_PLAN.bytes, ..contract(entry, 1) };
     let registers =
         FEW_HEADS_SCORES_REGISTERS + FEW_HEADS_VALUES_REGISTERS + FEW_HEADS_LOADS * FEW_HEADS_LOADS_REGISTERS;

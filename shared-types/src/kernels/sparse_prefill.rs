@@ -96,11 +96,3 @@ pub const V32_CLUSTER_SM90: LaunchContract =
 /// The kernel for MODEL1 caches on Hopper where two tiles of heads share the keys.
 pub const MODEL1_CLUSTER_SM90: LaunchContract =
     sparse_decode::contract("sparse_prefill_model1_cluster_sm90", sparse_decode::CLUSTER);
-
-/// The kernel for V3.2 caches on Hopper and few heads.
-pub const V32_FEW_HEADS_SM90: LaunchContract =
-    sparse_decode::few_heads_contract("sparse_prefill_v32_few_heads_sm90");
-
-/// The kernel for MODEL1 caches on Hopper and few heads.
-pub const MODEL1_FEW_HEADS_SM90: LaunchContract =
-    sparse_decode::few_heads_contract("sparse_prefill_model1_few_heads_sm90");

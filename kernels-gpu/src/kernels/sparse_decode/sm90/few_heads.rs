@@ -35,14 +35,13 @@ use oximla_types::kernels::sparse_decode::{
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
-/// A format in a decode or a prefill for few heads.
+/// A format in a decode for few heads.
 pub struct FewHeads<F>(PhantomData<F>);
 
 impl<F: Format> Format for FewHeads<F> {
     const RAW: RawLayout = F::RAW;
     const SCALE_PLANE: bool = F::SCALE_PLANE;
     const TAIL: bool = F::TAIL;
-    const PREFILL: bool = F::PREFILL;
     const FEW_HEADS: bool = true;
 }
 
@@ -73,7 +72,7 @@ pub unsafe extern "ptx-kernel" fn sparse_decode_model1_few_heads_sm90(params: Sp
 /// # Safety
 /// As for [`sparse_decode_v32_few_heads_sm90`]; `address` is that of the parameters.
 #[inline(always)]
-pub unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
+unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
     let q_map = address + core::mem::offset_of!(SparseDecodeParams, q_map) as u64;
     let thread = special::thread_x();
     // SAFETY: as in the kernel for more heads.

@@ -36,7 +36,7 @@
 mod cluster;
 mod codes;
 mod convert;
-pub mod few_heads;
+mod few_heads;
 mod fused;
 mod gather;
 mod loads;

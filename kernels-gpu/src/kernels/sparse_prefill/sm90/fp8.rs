@@ -1,6 +1,5 @@
 //! Sparse prefill over FP8 caches: sparse decode's kernel, whose query tokens are not split.
 
-use crate::kernels::sparse_decode::sm90::few_heads::{self, FewHeads};
 use crate::kernels::sparse_decode::sm90::{InCluster, InPrefill, Model1, V32, sparse_decode};
 use crate::ptx::special;
 use oximla_types::kernels::sparse_decode::SparseDecodeParams;
@@ -47,26 +46,4 @@ pub unsafe extern "ptx-kernel" fn sparse_prefill_model1_cluster_sm90(params: Spa
     let address = special::parameter_address!("sparse_prefill_model1_cluster_sm90");
     // SAFETY: as the caller promises.
     unsafe { sparse_decode::<InCluster<InPrefill<Model1>>>(&params, address) }
-}
-
-/// The kernel for V3.2 caches and few heads.
-///
-/// # Safety
-/// As for [`sparse_prefill_v32_sm90`], with at most sixteen heads; all rows of all caches are aligned to 16 bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "ptx-kernel" fn sparse_prefill_v32_few_heads_sm90(params: SparseDecodeParams) {
-    let address = special::parameter_address!("sparse_prefill_v32_few_heads_sm90");
-    // SAFETY: as the caller promises.
-    unsafe { few_heads::sparse_decode::<FewHeads<InPrefill<V32>>>(&params, address) }
-}
-
-/// The kernel for MODEL1 caches and few heads.
-///
-/// # Safety
-/// As for [`sparse_prefill_v32_few_heads_sm90`].
-#[unsafe(no_mangle)]
-pub unsafe extern "ptx-kernel" fn sparse_prefill_model1_few_heads_sm90(params: SparseDecodeParams) {
-    let address = special::parameter_address!("sparse_prefill_model1_few_heads_sm90");
-    // SAFETY: as the caller promises.
-    unsafe { few_heads::sparse_decode::<FewHeads<InPrefill<Model1>>>(&params, address) }
 }
