@@ -15,6 +15,13 @@ pub const MAX_FLOOR: f32 = -1e30;
 /// below 2^8, far from the end of any 16-bit type.
 const MAX_LAG: f32 = 8.0;
 
+/// The log-sum-exp of a row as callers get it, of which `log` is the base-2 logarithm: in natural units, and ∞ where there was no key,
+/// as FlashMLA has it.
+#[inline(always)]
+pub fn final_lse(log: f32) -> f32 {
+    if log == f32::NEG_INFINITY { f32::INFINITY } else { log * core::f32::consts::LN_2 }
+}
+
 /// Running softmax state of the two rows of a thread.
 pub struct OnlineSoftmax {
     /// Maximum of the scaled scores up to [`MAX_LAG`], the same in all lanes of a quad.

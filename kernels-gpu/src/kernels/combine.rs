@@ -12,6 +12,7 @@ use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::merge::{self, PARTS_AT_ONCE, Parts};
 use crate::attention::scan;
 use crate::attention::sink;
+use crate::attention::softmax;
 use crate::attention::unroll;
 use crate::ptx::{barrier, memory, special, warp};
 use oximla_types::kernels::combine::{
@@ -488,9 +489,9 @@ unsafe fn store<E: Element>(
     if place == 0 {
         let [batch_stride, head_stride, token_stride] = params.lse_strides;
         let offset = batch as i64 * batch_stride + head as i64 * head_stride + token as i64 * token_stride;
-        let empty = log == f32::NEG_INFINITY;
-        let lse = if empty { f32::INFINITY } else { log * core::f32::consts::LN_2 };
         // SAFETY: as the caller promises.
-        unsafe { memory::st_global_f32(params.lse.wrapping_add((offset * 4) as u64), lse) };
+        unsafe {
+            memory::st_global_f32(params.lse.wrapping_add((offset * 4) as u64), softmax::final_lse(log))
+        };
     }
 }

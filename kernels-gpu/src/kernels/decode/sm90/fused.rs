@@ -14,10 +14,10 @@ use super::{Decode, WARPGROUP_WARPS};
 use crate::attention::element::{Element, Fp16};
 use crate::attention::merge;
 use crate::attention::sink;
+use crate::attention::softmax;
 use crate::attention::unroll;
 use crate::ptx::{math, memory, special, warp};
 use crate::sync::cluster_barrier;
-use core::f32::consts::LN_2;
 use oximla_types::kernels::decode::{FUSED_CTAS, HEAD_DIM_V, PART_COLUMNS, PartialSide, SIDES, TILE_ROWS};
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::layout::partial::{COLUMN_BYTES, STORED_PLACES};
@@ -121,7 +121,7 @@ unsafe fn combine_row<D: Decode, const SIDE: u32>(kernel: &D, segment: &Segment,
         memory::st_global_u32x4(at, words);
         if SIDE == 0 && lane == 0 {
             let offset = kernel.lse_offset(segment.request, cta.tile.token(row), cta.head(row));
-            let lse = if log == f32::NEG_INFINITY { f32::INFINITY } else { log * LN_2 };
+            let lse = softmax::final_lse(log);
             memory::st_global_f32(params.lse.wrapping_add((offset * 4) as u64), lse);
         }
     }

@@ -438,7 +438,7 @@ unsafe fn store_lse<D: Decode>(kernel: &D, segment: &Segment, row: u32, log: f32
     unsafe {
         if !D::FUSED && segment.splits.count == 1 {
             let offset = kernel.lse_offset(segment.request, cta.tile.token(row), cta.head(row));
-            let lse = if log == f32::NEG_INFINITY { f32::INFINITY } else { log * LN_2 };
+            let lse = softmax::final_lse(log);
             memory::st_global_f32(cta.params.lse.wrapping_add((offset * 4) as u64), lse);
         } else {
             let sides = cta.params.partial.sides + cta.partial_row::<D>(segment, row) * SIDES_BYTES;
