@@ -4,6 +4,7 @@ use super::unroll;
 use crate::ptx::{math, memory, special, warp};
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::layout::fragment;
 use oximla_types::rope::{ROPE_PAIRS, Rotation, turns};
 
 /// Pairs of a group of eight columns of an accumulator: four lanes have one each.
@@ -79,38 +80,39 @@ pub unsafe fn rotate_back(params: &RopeParams, position: i32, output: &mut [f32;
     });
 }
 
-/// Turns 64 columns of an accumulator whose rows they are back: a thread has two columns, eight apart, of four others' columns. Each lane
-/// finds the rotation of one pair, for all.
+/// Turns 64 columns back that are rows of an accumulator, four heads' of which the thread has. Each lane finds the rotation of one pair,
+/// for all.
 ///
 /// # Safety
 /// As for [`rotate_back`].
 #[inline(always)]
 pub unsafe fn rotate_columns_back(params: &RopeParams, position: i32, output: &mut [f32; 8]) {
-    let (warp, lane) =
-        (special::thread_x() % WARPGROUP_THREADS / WARP_THREADS, special::thread_x() % WARP_THREADS);
+    /// The sign of an f32.
+    const SIGN: u32 = 1 << 31;
+    let thread = special::thread_x() % WARPGROUP_THREADS;
+    let lane = thread % WARP_THREADS;
     // SAFETY: as the caller promises.
     let own = unsafe { rotation(params, position, lane) };
-    // A row has four lanes, and a pair's rows are neighbours, the even one first. What it adds of the odd one, that one subtracts of it.
-    let odd_sign = lane / COLUMN_LANES % 2 * SIGN;
+    // A pair's columns are those of neighbouring rows' lanes. To the even one some of the odd one is added, from the odd one as much
+    // of the even one is subtracted.
+    let sign = lane / ROW_LANES % 2 * SIGN;
     unroll!(HALF in 2 => {
-        let pair = (16 * warp + 8 * HALF as u32 + lane / COLUMN_LANES) / 2;
+        let pair = fragment::accumulator(thread, 2 * HALF as u32).row / 2;
         // SAFETY: the whole warp is here.
         let [cos, sin] = unsafe {
             [own.cos.to_bits(), own.sin.to_bits()].map(|bits| warp::shfl_idx(bits, pair))
         };
-        let (cos, sin) = (f32::from_bits(cos), f32::from_bits(sin ^ odd_sign));
+        let (cos, sin) = (f32::from_bits(cos), f32::from_bits(sin ^ sign));
         unroll!(I in 4 => {
+            // Of each eight heads a thread has two neighbouring ones, in its first row and in its second one.
             const REGISTER: usize = I / 2 * 4 + 2 * HALF + I % 2;
             let value = output[REGISTER];
             // SAFETY: the whole warp is here.
-            let other = f32::from_bits(unsafe { warp::shfl_bfly::<COLUMN_LANES>(value.to_bits()) });
+            let other = f32::from_bits(unsafe { warp::shfl_bfly::<ROW_LANES>(value.to_bits()) });
             output[REGISTER] = math::fma(other, sin, value * cos);
         });
     });
 }
 
-/// The sign of an f32.
-const SIGN: u32 = 1 << 31;
-
 /// Lanes that have elements of a row of an accumulator.
-const COLUMN_LANES: u32 = 4;
+const ROW_LANES: u32 = 4;

@@ -249,7 +249,7 @@ pub struct SparseDecodeParams {
     pub queries: Divisor,
     /// 1 where all rows of all caches are aligned to 16 bytes, else 0: to 8.
     pub wide_rows: u32,
-    /// How query tokens are divided, where no lengths are in memory; unknown in a prefill.
+    /// How query tokens are divided, where it does not depend on lengths in memory; unknown in a prefill.
     pub equal: EqualSplit,
     /// Zero where the output is not rotated, as with V3.2.
     pub inverse_rope: RopeParams,

@@ -280,7 +280,7 @@ unsafe fn store_partial<D: Decode>(
 ) {
     let thread = special::thread_x() % WARPGROUP_THREADS;
     let (warp, lane) = (thread / WARP_THREADS, thread % WARP_THREADS);
-    let (cta, partial) = (kernel.cta(), &kernel.cta().params.partial);
+    let (cta, results) = (kernel.cta(), &kernel.cta().params.partial);
     // SAFETY: nobody else uses the parts once all warps are done with them; heads that there are lie within the partial results.
     unsafe {
         warpgroup_barrier::<{ VALUES_BARRIERS[0] }>();
@@ -295,7 +295,7 @@ unsafe fn store_partial<D: Decode>(
                         let side = cta.partial_row::<D>(segment, head) * SIDES as u64 + SIDE as u64;
                         let scale = side * SIDE_BYTES + core::mem::offset_of!(PartialSide, scale) as u64;
                         let unscale = partial::unscale(exponents[HEAD]);
-                        memory::st_global_f32(partial.sides + scale, norms[HEAD] * unscale);
+                        memory::st_global_f32(results.sides + scale, norms[HEAD] * unscale);
                     }
                 });
             }
@@ -311,7 +311,7 @@ unsafe fn store_partial<D: Decode>(
         let chunk = lane % HEAD_LANES;
         let has = cta.tile.has(head);
         let column = cta.partial_row::<D>(segment, head) * HEAD_DIM_V as u64;
-        let columns = partial.out + column * partial::COLUMN_BYTES as u64 + (chunk * CHUNK_BYTES) as u64;
+        let columns = results.out + column * partial::COLUMN_BYTES as u64 + (chunk * CHUNK_BYTES) as u64;
         unroll!(TILE_NUMBER in 8 => {
             let tile = output_tile(place, TILE_NUMBER as u32);
             let mut words = [0; 4];
