@@ -118,7 +118,9 @@ fn splits_of_any_magnitude() {
     const PART: usize = 128;
     let factor = |part: usize| f32::powi(2.0, if part.is_multiple_of(2) { 100 } else { -100 });
     let scope = ScopeSpec { topk: 640, num_pages: 12, invalid: Invalid::Never, ..ScopeSpec::default() };
-    let spec = Spec { scope, batch: 1, h_q: 13, ..Default::default() };
+    // More than clusters that an H200 would have for them.
+    let spec = Spec { scope, batch: 9, h_q: 13, ..Default::default() };
+    assert!(has_few_heads(&Backend::emulated_of_size(132, 0), &spec));
     let mut case = spec.case();
     // Scores are of positions alone, which values do not have.
     let head_dim = spec.format.head_dim();
@@ -130,7 +132,7 @@ fn splits_of_any_magnitude() {
             scale.copy_from_slice(&(value * factor(part)).to_le_bytes());
         }
     }
-    for backend in emulated(3, 0).chain(Backend::cuda()) {
+    for backend in emulated(4, 0).chain(Backend::cuda()) {
         let mut actual = run(&backend, &case, Views::Contiguous).unwrap();
         for (column, x) in actual.out.iter_mut().enumerate() {
             *x /= factor(column % HEAD_DIM_V / PART);
