@@ -253,13 +253,17 @@ impl Part {
 
     fn scope<'a>(&self, format: Fp8Format, s_q: usize, scope: &'a ScopeCase) -> Scope<'a> {
         let (page_size, topk) = (scope.shape.page_size, scope.shape.topk);
+        let batch = scope.indices.len() / (s_q * topk);
         Scope {
             kv_cache: &scope.kv_cache,
             page_size,
             page_stride: format.page_bytes(page_size),
             indices: &scope.indices[row(self.request, s_q * topk)],
             topk,
-            topk_length: scope.topk_length.as_ref().map(|lengths| &lengths[row(self.request, 1)]),
+            topk_length: scope
+                .topk_length
+                .as_ref()
+                .map(|lengths| &lengths[row(self.request, lengths.len() / batch)]),
         }
     }
 

@@ -13,7 +13,8 @@
 //!
 //! Shapes are those of [`DenseDecodeInputs`](crate::DenseDecodeInputs),
 //! [`SparseDecodeInputs`](crate::SparseDecodeInputs), [`SparsePrefillInputs`](crate::SparsePrefillInputs) and
-//! [`SparsePrefillFp8Inputs`](crate::SparsePrefillFp8Inputs), and of the outputs of the same operations; a page of an FP8 cache has no padding. A file with any other tensor is refused, as
+//! [`SparsePrefillFp8Inputs`](crate::SparsePrefillFp8Inputs), and of the outputs of the same operations; a page of an FP8 cache has no padding,
+//! and a `topk_length` by request alone is `[batch]`. A file with any other tensor is refused, as
 //! that may be an optional one misspelt.
 //!
 //! [safetensors]: https://huggingface.co/docs/safetensors
@@ -95,7 +96,7 @@ pub struct ScopeCase {
     pub kv_cache: Vec<u8>,
     /// Tokens of each query.
     pub indices: Vec<i32>,
-    /// How many indices of each request's lists count.
+    /// How many indices of each query token's list count, or of all of a request's.
     pub topk_length: Option<Vec<i32>>,
 }
 

@@ -77,7 +77,8 @@ pub struct Scope<'a> {
     pub indices: &'a [i32],
     /// Indices of a query.
     pub topk: usize,
-    /// `[batch]`, clamped to `0..=topk`; positions of the lists from here on are not read.
+    /// `[batch, s_q]`, or `[batch]` for all of a request's lists; clamped to `0..=topk`. Positions of the lists from there on are not
+    /// read.
     pub topk_length: Option<&'a [i32]>,
 }
 
@@ -129,8 +130,10 @@ impl SparseDecode<'_> {
 
     fn query_rows(&self, request: usize, query: usize) -> Vec<Row> {
         let row = request * self.s_q + query;
-        let keys: Vec<Vec<f64>> =
-            self.scopes().flat_map(|scope| scope.keys(self.format, request, row)).collect();
+        let keys: Vec<Vec<f64>> = self
+            .scopes()
+            .flat_map(|scope| scope.keys(self.format, self.length(scope, request, row), row))
+            .collect();
         let head_dim = self.format.head_dim();
         (0..self.h_q)
             .map(|head| {
@@ -145,6 +148,14 @@ impl SparseDecode<'_> {
             .collect()
     }
 
+    /// How many indices of a query's list count.
+    fn length(&self, scope: &Scope<'_>, request: usize, row: usize) -> usize {
+        let by_request = |lengths: &[i32]| lengths.len() == self.batch;
+        scope.topk_length.map_or(scope.topk, |lengths| {
+            clamp_length(lengths[if by_request(lengths) { request } else { row }], scope.topk)
+        })
+    }
+
     fn scopes(&self) -> impl Iterator<Item = &Scope<'_>> {
         std::iter::once(&self.scope).chain(&self.extra)
     }
@@ -154,16 +165,16 @@ impl SparseDecode<'_> {
         assert!(self.attn_sink.is_none_or(|sinks| sinks.len() == self.h_q), "attn_sink");
         for scope in self.scopes() {
             assert_eq!(scope.indices.len(), self.batch * self.s_q * scope.topk, "indices");
-            assert!(scope.topk_length.is_none_or(|lengths| lengths.len() == self.batch), "topk_length");
+            let counts = [self.batch, self.batch * self.s_q];
+            assert!(scope.topk_length.is_none_or(|lengths| counts.contains(&lengths.len())), "topk_length");
             assert!(scope.page_stride >= self.format.page_bytes(scope.page_size), "page_stride");
         }
     }
 }
 
 impl Scope<'_> {
-    /// The keys of the `row`-th query, which belongs to `request`.
-    fn keys(&self, format: Fp8Format, request: usize, row: usize) -> Vec<Vec<f64>> {
-        let length = self.topk_length.map_or(self.topk, |lengths| clamp_length(lengths[request], self.topk));
+    /// The keys of the `row`-th query, of whose list `length` indices count.
+    fn keys(&self, format: Fp8Format, length: usize, row: usize) -> Vec<Vec<f64>> {
         let page_bytes = format.page_bytes(self.page_size);
         let slots = self.pages(page_bytes) * self.page_size;
         self.indices[row * self.topk..][..length]

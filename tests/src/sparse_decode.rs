@@ -53,7 +53,7 @@ pub struct ScopeSpec {
     pub topk: usize,
     /// Which indices name no key.
     pub invalid: Invalid,
-    /// Valid prefix of each request's lists; `None`: all of them.
+    /// Valid prefix of each query token's list, or of all of a request's; `None`: all of them.
     pub topk_length: Option<Vec<usize>>,
 }
 
@@ -135,8 +135,11 @@ impl Spec {
 
         let mut indices = Vec::with_capacity(self.batch * self.s_q * spec.topk);
         for request in 0..self.batch {
-            let length = spec.topk_length.as_ref().map_or(spec.topk, |lengths| lengths[request]);
-            for _ in 0..self.s_q {
+            for query in 0..self.s_q {
+                let length = spec.topk_length.as_ref().map_or(spec.topk, |lengths| {
+                    let by_request = lengths.len() == self.batch;
+                    lengths[if by_request { request } else { request * self.s_q + query }]
+                });
                 indices.extend((0..length).map(|_| spec.invalid.or(noise, named, slots)));
                 indices.extend((length..spec.topk).map(|_| Invalid::Extreme.or(noise, unnamed, slots)));
             }
@@ -359,7 +362,7 @@ pub fn row_of_outputs(problem: &SparseDecode, outputs: &Expected, request: usize
 pub struct ScopeTensors {
     kv_cache: Input<u8, 4>,
     indices: Input<i32, 3>,
-    topk_length: Option<Input<i32, 1>>,
+    topk_length: Option<Input<i32, 2>>,
 }
 
 impl ScopeTensors {
@@ -380,7 +383,11 @@ impl ScopeTensors {
         Self {
             kv_cache: Input::with_layout(backend, &scope.kv_cache, cache_layout),
             indices,
-            topk_length: topk_length.map(|l| Input::new(backend, l, [problem.batch], Views::Contiguous)),
+            topk_length: topk_length.map(|lengths| {
+                let queries = lengths.len() / problem.batch;
+                let views = if queries == 1 { Views::Contiguous } else { views };
+                Input::new(backend, lengths, [problem.batch, queries], views)
+            }),
         }
     }
 

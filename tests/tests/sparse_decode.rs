@@ -94,6 +94,48 @@ fn every_list_length() {
     }
 }
 
+/// By query token in one cache, by request or by token in the other; of few heads, of one tile of them, and of two that may share keys.
+#[test]
+fn lengths_of_query_tokens() {
+    let scope = |topk, lengths: &[usize]| ScopeSpec {
+        topk,
+        num_pages: 12,
+        topk_length: Some(lengths.to_vec()),
+        invalid: Invalid::Extreme,
+        ..ScopeSpec::default()
+    };
+    let by_token = [130, 0, 64, 1, 65, 100];
+    let extras: [&[usize]; 2] = [&[70, 3], &[0, 0, 1, 70, 64, 65]];
+    for (h_q, lengths) in [3, 17, 128].into_iter().flat_map(|h_q| extras.map(|lengths| (h_q, lengths))) {
+        let (scope, extra) = (scope(130, &by_token), Some(scope(70, lengths)));
+        check_formats(&Spec { scope, extra, batch: 2, s_q: 3, h_q, sinks: true, ..Spec::default() });
+    }
+    // Long enough to be split, and by request where the other is by token.
+    let (scope, extra) = (scope(70, &[3, 70]), Some(scope(600, &[600, 64, 0, 450])));
+    check_formats(&Spec { scope, extra, batch: 2, s_q: 2, h_q: 16, ..Spec::default() });
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_named() {
+    let of = |lengths: &[i32]| {
+        let mut case = Spec { s_q: 3, h_q: 1, ..Spec::default() }.case();
+        case.scope.topk_length = Some(lengths.to_vec());
+        case
+    };
+    let refused = |backend: &Backend, case: &SparseDecodeCase| match run(backend, case, Views::Contiguous) {
+        Err(Error::InvalidProblem(InvalidProblem { argument, .. })) => argument,
+        other => panic!("{}: {other:?}", backend.name()),
+    };
+    for backend in Backend::all() {
+        // Neither one for each request, nor for each query token.
+        assert_eq!(refused(&backend, &of(&[1; 4])), "scope.topk_length");
+        if !backend.is_gpu() {
+            assert_eq!(refused(&backend, &of(&[0, 64, 1, 2, 3, 65])), "scope.topk_length[1, 2]");
+            assert_eq!(refused(&backend, &of(&[0, -1])), "scope.topk_length[1]");
+        }
+    }
+}
+
 /// Serving engines fill batches up with requests of no keys. So many requests that a worker has several of both kinds.
 #[test]
 fn requests_without_keys_among_others() {

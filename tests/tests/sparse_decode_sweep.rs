@@ -128,26 +128,32 @@ fn work(spec: &Spec) -> usize {
 }
 
 fn draw(seed: u64) -> Spec {
+    draw_of(seed, &QUERIES)
+}
+
+/// As [`draw`], whose requests are query tokens.
+fn draw_prefill(seed: u64) -> Spec {
+    draw_of(seed, &[1])
+}
+
+fn draw_of(seed: u64, queries: &[usize]) -> Spec {
     let mut noise = Noise::new(seed);
-    let (batch, s_q) = (noise.pick(&BATCHES), noise.pick(&QUERIES));
+    let (batch, s_q) = (noise.pick(&BATCHES), noise.pick(queries));
     let h_q = noise.pick(&HEADS).min(MAX_ROWS / (batch * s_q));
-    let scope = draw_scope(batch, &mut noise);
-    let extra = noise.one_in(2).then(|| draw_scope(batch, &mut noise));
+    let scope = draw_scope(batch, s_q, &mut noise);
+    let extra = noise.one_in(2).then(|| draw_scope(batch, s_q, &mut noise));
     let (format, sinks) = (noise.pick(&FORMATS), noise.one_in(2));
     let carries_rope = format == Fp8Format::Model1 && noise.one_in(2);
     let inverse_rope = carries_rope.then(|| noise.pick(&ANGLES));
     Spec { batch, s_q, h_q, format, scope, extra, sinks, inverse_rope, score_sd: 1.0, seed }
 }
 
-/// As [`draw`], whose requests are query tokens.
-fn draw_prefill(seed: u64) -> Spec {
-    Spec { s_q: 1, ..draw(seed) }
-}
-
-fn draw_scope(batch: usize, noise: &mut Noise) -> ScopeSpec {
+fn draw_scope(batch: usize, s_q: usize, noise: &mut Noise) -> ScopeSpec {
     let (page_size, topk) = (noise.pick(&PAGE_SIZES), noise.pick(&TOPKS));
     let lengths = |noise: &mut Noise| {
-        (0..batch).map(|_| if noise.one_in(4) { 0 } else { noise.below(topk + 1) }).collect()
+        // By query token, or by request.
+        let count = if noise.one_in(2) { batch * s_q } else { batch };
+        (0..count).map(|_| if noise.one_in(4) { 0 } else { noise.below(topk + 1) }).collect()
     };
     ScopeSpec {
         page_size,

@@ -188,7 +188,10 @@ impl<'a> Reader<'a> {
             self.tensor(&format!("{prefix}kv_cache"), [ANY, ANY, Some(1), Some(token_bytes)])?;
         let ([_, _, topk], indices) =
             self.tensor(&format!("{prefix}indices"), [Some(batch), Some(s_q), ANY])?;
-        let topk_length = self.optional(&format!("{prefix}topk_length"), [batch])?;
+        let name = format!("{prefix}topk_length");
+        let by_query = self.tensors.get(&name).is_some_and(|lengths| lengths.shape().len() > 1);
+        let topk_length =
+            if by_query { self.optional(&name, [batch, s_q])? } else { self.optional(&name, [batch])? };
         let shape = KvScopeShape { num_pages, page_size, topk };
         Ok(ScopeCase { shape, kv_cache, indices, topk_length })
     }

@@ -51,7 +51,7 @@ struct Scope<'a> {
     shapes: ScopeShapes,
     kv_cache: Buffer<'a, u8>,
     indices: Buffer<'a, i32>,
-    topk_length: Option<Buffer<'a, i32>>,
+    topk_length: Option<(Buffer<'a, i32>, [usize; 2])>,
 }
 
 struct Sparse<'a> {
@@ -357,11 +357,14 @@ impl<T: Half> Operation for Dense<'_, T> {
 
 impl<'a> Scope<'a> {
     fn of(problem: &SparseDecode, scope: &'a ScopeCase, device: &Device) -> Result<Self, Error> {
+        let shapes = ScopeShapes::of(problem, &scope.shape);
+        let lengths = optional(device, &scope.topk_length)?;
+        let count = scope.topk_length.as_ref().map_or(0, Vec::len);
         Ok(Self {
-            shapes: ScopeShapes::of(problem, &scope.shape),
+            topk_length: lengths.map(|lengths| (lengths, shapes.topk_length(count))),
+            shapes,
             kv_cache: Buffer::of(device, &scope.kv_cache)?,
             indices: Buffer::of(device, &scope.indices)?,
-            topk_length: optional(device, &scope.topk_length)?,
         })
     }
 
@@ -370,9 +373,7 @@ impl<'a> Scope<'a> {
         Ok(KvScope {
             kv_cache: self.kv_cache.view("kv_cache", self.shapes.kv_cache)?,
             indices: self.indices.view("indices", self.shapes.indices)?,
-            topk_length: lengths
-                .map(|lengths| lengths.view("topk_length", self.shapes.topk_length))
-                .transpose()?,
+            topk_length: lengths.map(|(lengths, shape)| lengths.view("topk_length", *shape)).transpose()?,
         })
     }
 }

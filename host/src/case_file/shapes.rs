@@ -14,7 +14,6 @@ pub(super) struct DenseDecodeShapes {
 pub(super) struct ScopeShapes {
     pub(super) kv_cache: [usize; 4],
     pub(super) indices: [usize; 3],
-    pub(super) topk_length: [usize; 1],
 }
 
 pub(super) struct SparseDecodeShapes {
@@ -65,8 +64,13 @@ impl ScopeShapes {
         Self {
             kv_cache: [scope.num_pages, scope.page_size, 1, p.format.bytes_per_token() as usize],
             indices: [p.batch, p.s_q, scope.topk],
-            topk_length: [p.batch],
         }
+    }
+
+    /// That of so many lengths of lists: by request and query token, or by request alone.
+    pub(super) fn topk_length(&self, lengths: usize) -> [usize; 2] {
+        let [batch, s_q, _] = self.indices;
+        if lengths == batch { [batch, 1] } else { [batch, s_q] }
     }
 }
 

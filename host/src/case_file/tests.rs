@@ -170,6 +170,26 @@ fn what_is_written_is_read() {
     }
 }
 
+/// Of one request with two query tokens, instead of two with one each.
+#[test]
+fn lists_have_lengths_by_query_token_or_by_request() {
+    for (lengths, shape) in [(vec![1, 3], vec![1, 2]), (vec![2], vec![1])] {
+        let mut case = sparse();
+        (case.problem.batch, case.problem.s_q) = (1, 2);
+        case.extra.as_mut().unwrap().topk_length = Some(lengths);
+        let case = Case::SparseDecode(case);
+        let parts = Parts::of(&case);
+        assert_eq!(parts.tensors["extra_topk_length"].1, shape);
+        assert_eq!(parts.read().unwrap(), case);
+    }
+    let mut case = sparse();
+    (case.problem.batch, case.problem.s_q) = (1, 2);
+    case.extra.as_mut().unwrap().topk_length = Some(vec![1, 2, 3]);
+    let case = Case::SparseDecode(case);
+    let error = write::to_bytes(&"case", &case, case.expected().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("extra_topk_length"), "{error}");
+}
+
 #[test]
 fn angles_have_a_base_or_a_table() {
     let mut case = sparse();

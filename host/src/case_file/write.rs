@@ -144,7 +144,11 @@ impl<'a> Tensors<'a> {
         let name = |tensor| format!("{prefix}{tensor}");
         self.push(&name("kv_cache"), Dtype::U8, &shapes.kv_cache, &scope.kv_cache)?;
         self.push(&name("indices"), Dtype::I32, &shapes.indices, &scope.indices)?;
-        self.push_optional(&name("topk_length"), Dtype::I32, &shapes.topk_length, scope.topk_length.as_ref())
+        let Some(lengths) = &scope.topk_length else { return Ok(()) };
+        let [batch, queries] = shapes.topk_length(lengths.len());
+        let shape = [batch, queries];
+        let shape = if queries == 1 { &shape[..1] } else { &shape };
+        self.push(&name("topk_length"), Dtype::I32, shape, lengths)
     }
 
     fn push_sparse_prefill(&mut self, case: &'a SparsePrefillCase) -> Checked<()> {

@@ -53,14 +53,18 @@ fn checked_index(index: i32, count: usize) -> Option<usize> {
 }
 
 /// Keys of each list: what the tensor says, or `topk` without one.
-struct ListLengths<'a> {
-    lengths: Option<TensorView<'a, i32, 1>>,
+struct ListLengths<'a, const RANK: usize> {
+    lengths: Option<TensorView<'a, i32, RANK>>,
     topk: usize,
 }
 
-impl ListLengths<'_> {
-    fn get(&self, list: usize) -> usize {
-        self.lengths.map_or(self.topk, |lengths| lengths.get([list]) as usize)
+impl<const RANK: usize> ListLengths<'_, RANK> {
+    /// That of a list; along a dimension of one they are all the same.
+    fn get(&self, list: [usize; RANK]) -> usize {
+        self.lengths.map_or(self.topk, |lengths| {
+            let index = std::array::from_fn(|dim| if lengths.shape[dim] == 1 { 0 } else { list[dim] });
+            lengths.get(index) as usize
+        })
     }
 }
 

@@ -76,7 +76,7 @@ struct Sparse<'a> {
 struct Scope<'a> {
     tensors: &'a KvScope<'a>,
     shape: &'a KvScopeShape,
-    lengths: ListLengths<'a>,
+    lengths: ListLengths<'a, 2>,
 }
 
 /// Where a tile is.
@@ -114,9 +114,9 @@ impl Operation for Sparse<'_> {
     }
 
     fn positions(&self, tile: usize) -> usize {
-        let request = self.place(tile).request;
-        let extra = self.extra.as_ref().map_or(0, |extra| extra.lengths.get(request));
-        self.scope.lengths.get(request) + extra
+        let Place { request, query, .. } = self.place(tile);
+        let extra = self.extra.as_ref().map_or(0, |extra| extra.lengths.get([request, query]));
+        self.scope.lengths.get([request, query]) + extra
     }
 
     fn load_query(&self, tile: usize, row: usize, to: &mut [f32]) {
@@ -130,7 +130,7 @@ impl Operation for Sparse<'_> {
         let mut count = 0;
         let mut first = 0;
         for scope in std::iter::once(&self.scope).chain(&self.extra) {
-            let length = scope.lengths.get(request);
+            let length = scope.lengths.get([request, query]);
             let within = |position: usize| position.saturating_sub(first).min(length);
             let indices =
                 &scope.tensors.indices.row(&[request, query])[within(positions.start)..within(positions.end)];

@@ -56,7 +56,7 @@ struct Prefill<'a> {
     problem: &'a SparsePrefill,
     inputs: &'a SparsePrefillInputs<'a>,
     outputs: &'a SparsePrefillOutputs<'a>,
-    lengths: ListLengths<'a>,
+    lengths: ListLengths<'a, 1>,
 }
 
 impl Prefill<'_> {
@@ -79,7 +79,7 @@ impl Operation for Prefill<'_> {
     }
 
     fn positions(&self, tile: usize) -> usize {
-        self.lengths.get(self.place(tile).0)
+        self.lengths.get([self.place(tile).0])
     }
 
     fn load_query(&self, tile: usize, row: usize, to: &mut [f32]) {

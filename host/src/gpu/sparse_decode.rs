@@ -340,7 +340,11 @@ fn scope_params(
         topk_length: lengths.map_or(0, |lengths| lengths.address),
         page_stride,
         indices_strides: [scope.indices.strides[0], scope.indices.strides[1]],
-        topk_length_stride: lengths.map_or(0, |lengths| lengths.strides[0]),
+        topk_length_strides: lengths.map_or([0; 2], |lengths| {
+            // The stride of a dimension of one may be anything.
+            let [batch, query] = lengths.strides;
+            [batch, if lengths.shape[1] == 1 { 0 } else { query }]
+        }),
         page_size: Divisor::new(page_size as u32),
         tokens,
         topk: scope.indices.shape[2] as u32,

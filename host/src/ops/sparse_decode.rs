@@ -56,8 +56,9 @@ pub struct KvScope<'a> {
     /// Tokens `[batch, s_q, topk]`, each `page·page_size + offset`. A number that names no token is skipped; a token
     /// named twice counts twice.
     pub indices: TensorView<'a, i32, 3>,
-    /// How many indices of each request's lists count `[batch]`; all of them without this.
-    pub topk_length: Option<TensorView<'a, i32, 1>>,
+    /// How many indices count: of each query token's list `[batch, s_q]`, or of all lists of a request `[batch, 1]`; all of them without
+    /// this.
+    pub topk_length: Option<TensorView<'a, i32, 2>>,
 }
 
 /// What a sparse decode reads.
@@ -328,8 +329,9 @@ impl SparseDecode {
         validate::pages(&field("kv_cache"), &scope.kv_cache, self.format)?;
         validate::input(&field("indices"), &scope.indices, self.indices_shape(shape), memory)?;
         if let Some(lengths) = &scope.topk_length {
-            validate::input(&field("topk_length"), lengths, [self.batch], memory)?;
-            validate::lengths(&field("topk_length"), lengths, shape.topk)?;
+            let queries = if lengths.shape[1] == 1 { 1 } else { self.s_q };
+            validate::input(&field("topk_length"), lengths, [self.batch, queries], memory)?;
+            validate::list_lengths(&field("topk_length"), lengths, shape.topk)?;
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ pub struct SparsePrefillFp8 {
 pub struct SparsePrefillFp8Inputs<'a> {
     /// Queries `[s_q, h_q, head_dim]`, the format's `head_dim`.
     pub q: TensorView<'a, bf16, 3>,
-    /// The cache. Each query token has an index list `[s_q, 1, topk]` and a length `[s_q]` of its own.
+    /// The cache. Each query token has an index list `[s_q, 1, topk]` and a length `[s_q, 1]` of its own.
     pub scope: KvScope<'a>,
     /// The second cache, given exactly if the problem has one.
     pub extra: Option<KvScope<'a>>,

@@ -122,12 +122,26 @@ pub(super) fn lengths(name: &str, view: &TensorView<'_, i32, 1>, limit: usize) -
     if view.memory == Memory::Device {
         return Ok(());
     }
-    for index in 0..view.shape[0] {
-        let len = view.get([index]);
-        let valid = usize::try_from(len).is_ok_and(|len| len <= limit);
-        require(valid, &format!("{name}[{index}]"), len, format!("in 0..={limit}"))?;
+    (0..view.shape[0]).try_for_each(|index| length(&format!("{name}[{index}]"), view.get([index]), limit))
+}
+
+/// As [`lengths`], of lists by request and query token, or by request alone.
+pub(super) fn list_lengths(name: &str, view: &TensorView<'_, i32, 2>, limit: usize) -> Checked {
+    let [requests, queries] = view.shape;
+    if view.memory == Memory::Device {
+        return Ok(());
+    }
+    for (request, query) in (0..requests).flat_map(|request| (0..queries).map(move |query| (request, query)))
+    {
+        let name =
+            if queries == 1 { format!("{name}[{request}]") } else { format!("{name}[{request}, {query}]") };
+        length(&name, view.get([request, query]), limit)?;
     }
     Ok(())
+}
+
+fn length(name: &str, len: i32, limit: usize) -> Checked {
+    require(usize::try_from(len).is_ok_and(|len| len <= limit), name, len, format!("in 0..={limit}"))
 }
 
 /// An error about `name` unless `valid`.

@@ -206,14 +206,14 @@ pub struct ScopeParams {
     pub kv_cache: u64,
     /// Tokens of each query `[batch, s_q, topk]` i32.
     pub indices: u64,
-    /// Indices that count `[batch]` i32; 0: all do.
+    /// Indices that count `[batch, s_q]` i32; 0: all do.
     pub topk_length: u64,
     /// Bytes from page to page.
     pub page_stride: i64,
     /// Strides of `indices` by batch and query token, in elements.
     pub indices_strides: [i64; 2],
-    /// Stride of `topk_length` by batch, in elements.
-    pub topk_length_stride: i64,
+    /// Strides of `topk_length` by batch and query token, in elements.
+    pub topk_length_strides: [i64; 2],
     /// Tokens of a page.
     pub page_size: Divisor,
     /// Tokens in the cache, at most 2³¹ − 1.

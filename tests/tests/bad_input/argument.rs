@@ -100,6 +100,10 @@ impl<T: Trap, const RANK: usize> Argument<T, RANK> {
         if fatal { Verdict::Fatal } else { Verdict::Sound }
     }
 
+    pub fn shape(&self) -> [usize; RANK] {
+        self.shape
+    }
+
     fn resize(&mut self, dim: usize, choice: usize) -> bool {
         let size = self.shape[dim];
         self.shape[dim] = wrong_size(size, choice);

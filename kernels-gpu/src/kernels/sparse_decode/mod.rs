@@ -19,24 +19,25 @@ impl Requests for Queries<'_> {
 
     #[inline(always)]
     unsafe fn keys(self, request: u32) -> u32 {
-        let (batch, _) = divide(request, &self.0.queries);
+        let (batch, query) = divide(request, &self.0.queries);
         // SAFETY: as the caller promises.
-        unsafe { self.scope_keys(0, batch) + self.scope_keys(1, batch) }
+        unsafe { self.scope_keys(0, batch, query) + self.scope_keys(1, batch, query) }
     }
 }
 
 impl Queries<'_> {
-    /// How many of a batch entry's indices into a cache count.
+    /// How many of a query token's indices into a cache count.
     ///
     /// # Safety
-    /// The parameters describe live tensors, and there is such an entry.
+    /// The parameters describe live tensors, and there is such a token of such a batch entry.
     #[inline(always)]
-    unsafe fn scope_keys(self, scope: usize, batch: u32) -> u32 {
-        let ScopeParams { topk, topk_length, topk_length_stride, .. } = self.0.scopes[scope];
+    unsafe fn scope_keys(self, scope: usize, batch: u32, query: u32) -> u32 {
+        let ScopeParams { topk, topk_length, topk_length_strides, .. } = self.0.scopes[scope];
         if topk_length == 0 {
             return topk;
         }
-        let offset = batch as i64 * topk_length_stride * 4;
+        let [batch_stride, query_stride] = topk_length_strides;
+        let offset = (batch as i64 * batch_stride + query as i64 * query_stride) * 4;
         // SAFETY: as the caller promises.
         let length = unsafe { memory::ld_global_i32(topk_length.wrapping_add(offset as u64)) };
         let length = if length < 0 { 0 } else { length as u32 };

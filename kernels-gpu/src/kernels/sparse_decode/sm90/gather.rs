@@ -253,8 +253,8 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
             let request = start.request();
             let (len, blocks) = segment
                 .map_or((0, BlockRange { begin: 0, end: 0 }), |Segment { len, blocks, .. }| (len, blocks));
-            let (batch, _) = divide(request, &params.queries);
-            let first_keys = Queries(params).scope_keys(0, batch);
+            let (batch, query) = divide(request, &params.queries);
+            let first_keys = Queries(params).scope_keys(0, batch, query);
             store_lists(thread, params, request, first_keys);
             // Only the request's last block may have fewer keys.
             let behind = blocks.end * BLOCK_KEYS;
