@@ -51,6 +51,7 @@ struct Scope<'a> {
     shapes: ScopeShapes,
     kv_cache: Buffer<'a, u8>,
     indices: Buffer<'a, i32>,
+    /// With their shape.
     topk_length: Option<(Buffer<'a, i32>, [usize; 2])>,
 }
 

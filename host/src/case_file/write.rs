@@ -145,10 +145,10 @@ impl<'a> Tensors<'a> {
         self.push(&name("kv_cache"), Dtype::U8, &shapes.kv_cache, &scope.kv_cache)?;
         self.push(&name("indices"), Dtype::I32, &shapes.indices, &scope.indices)?;
         let Some(lengths) = &scope.topk_length else { return Ok(()) };
-        let [batch, queries] = shapes.topk_length(lengths.len());
-        let shape = [batch, queries];
-        let shape = if queries == 1 { &shape[..1] } else { &shape };
-        self.push(&name("topk_length"), Dtype::I32, shape, lengths)
+        let shape = shapes.topk_length(lengths.len());
+        // By request alone, without the dimension of one.
+        let rank = if shape[1] == 1 { 1 } else { 2 };
+        self.push(&name("topk_length"), Dtype::I32, &shape[..rank], lengths)
     }
 
     fn push_sparse_prefill(&mut self, case: &'a SparsePrefillCase) -> Checked<()> {
