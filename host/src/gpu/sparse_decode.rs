@@ -81,6 +81,15 @@ const MODEL1_PREFILL: Kernels = Kernels {
     few_heads: None,
 };
 
+/// What there is of the format, an FP8 one.
+fn of_format<T>(format: KvFormat, v32: T, model1: T) -> Result<T, InvalidProblem> {
+    match format {
+        KvFormat::V32Fp8 => Ok(v32),
+        KvFormat::Model1Fp8 => Ok(model1),
+        other => Err(InvalidProblem::new("format", other, "v32_fp8 or model1_fp8")),
+    }
+}
+
 /// What splitting requests takes.
 #[derive(Clone, Debug)]
 struct Split {
@@ -94,10 +103,9 @@ impl SparsePlan {
         determinism: Determinism,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        let (kernels, fused) = match problem.format {
-            KvFormat::V32Fp8 => (V32_DECODE, contract::V32_FUSED_SM90),
-            _ => (MODEL1_DECODE, contract::MODEL1_FUSED_SM90),
-        };
+        let v32 = (V32_DECODE, contract::V32_FUSED_SM90);
+        let model1 = (MODEL1_DECODE, contract::MODEL1_FUSED_SM90);
+        let (kernels, fused) = of_format(problem.format, v32, model1)?;
         let mut plan = Self::without_splits(problem, "batch · s_q", kernels, device)?;
         let queries = problem.batch * problem.s_q;
         let max_blocks = max_blocks(problem);
@@ -114,10 +122,7 @@ impl SparsePlan {
 
     /// A prefill of the problem's query tokens, none of which is split.
     pub(crate) fn of_prefill(problem: &SparseDecode, device: &Arc<GpuDevice>) -> Result<Self, Error> {
-        let kernels = match problem.format {
-            KvFormat::V32Fp8 => V32_PREFILL,
-            _ => MODEL1_PREFILL,
-        };
+        let kernels = of_format(problem.format, V32_PREFILL, MODEL1_PREFILL)?;
         Self::without_splits(problem, "s_q", kernels, device)
     }
 
@@ -128,9 +133,6 @@ impl SparsePlan {
         Kernels { alone, cluster, few_heads }: Kernels,
         device: &Arc<GpuDevice>,
     ) -> Result<Self, Error> {
-        if !matches!(problem.format, KvFormat::V32Fp8 | KvFormat::Model1Fp8) {
-            return Err(InvalidProblem::new("format", problem.format, "v32_fp8 or model1_fp8").into());
-        }
         let shape = grid_shape(problem, queries, device.multiprocessors)?;
         let few_heads = few_heads.filter(|_| problem.h_q <= FEW_HEADS as usize);
         Ok(Self {

@@ -4,7 +4,7 @@ use super::unroll;
 use crate::ptx::{math, memory, special, warp};
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
-use oximla_types::layout::fragment;
+use oximla_types::layout::fragment::{self, ROW_LANES};
 use oximla_types::rope::{ROPE_PAIRS, Rotation, turns};
 
 /// Pairs of a group of eight columns of an accumulator: four lanes have one each.
@@ -113,6 +113,3 @@ pub unsafe fn rotate_columns_back(params: &RopeParams, position: i32, output: &m
         });
     });
 }
-
-/// Lanes that have elements of a row of an accumulator.
-const ROW_LANES: u32 = 4;

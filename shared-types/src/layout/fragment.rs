@@ -25,6 +25,9 @@ pub const A_COLUMNS: u32 = 16;
 /// 32-bit registers of a thread that hold the first operand, two elements each.
 pub const A_REGISTERS: usize = 4;
 
+/// Lanes that share a row of an accumulator.
+pub const ROW_LANES: u32 = 4;
+
 /// Rows of a warp.
 const WARP_ROWS: u32 = 16;
 
@@ -33,8 +36,8 @@ pub const fn accumulator(thread: u32, register: u32) -> Position {
     let (lane, warp) = (thread % WARP_THREADS, thread / WARP_THREADS);
     let (pair, lower_half) = (register / 4, register / 2 % 2);
     Position {
-        row: WARP_ROWS * warp + 8 * lower_half + lane / 4,
-        column: 8 * pair + 2 * (lane % 4) + register % 2,
+        row: WARP_ROWS * warp + 8 * lower_half + lane / ROW_LANES,
+        column: 8 * pair + 2 * (lane % ROW_LANES) + register % 2,
     }
 }
 

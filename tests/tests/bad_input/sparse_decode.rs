@@ -230,13 +230,11 @@ impl Call {
             }
             Wrong::Tensor(Tensor::TopkLength { extra }, flaw) => {
                 let lengths = if extra { extra_scope } else { scope }.topk_length.as_mut().expect("lengths");
-                match lengths.spoil(flaw) {
-                    // As many lengths as there are query tokens are as good as one for each request.
-                    Verdict::Fatal if lengths.shape() == [self.case.problem.batch, self.case.problem.s_q] => {
-                        Verdict::Sound
-                    }
-                    verdict => verdict,
-                }
+                let verdict = lengths.spoil(flaw);
+                // As many lengths as there are query tokens are as good as one for each request.
+                let is_sound = matches!(flaw, Flaw::Size { .. })
+                    && lengths.shape() == [self.case.problem.batch, self.case.problem.s_q];
+                if is_sound { Verdict::Sound } else { verdict }
             }
             Wrong::Field { which, choice } => {
                 let p = &mut self.case.problem;

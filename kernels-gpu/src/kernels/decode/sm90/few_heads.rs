@@ -6,7 +6,7 @@
 //! count.
 
 use super::keys::{self, BlockPlace};
-use super::outputs::{ROW_LANES, SIDE_BYTES, store_nothing};
+use super::outputs::{CHUNK_BYTES, SIDE_BYTES, store_nothing};
 use super::queue::Reader;
 use super::scores::QUERY_REGISTERS;
 use super::{Decode, TILE, TILE_STEPS, VALUES_BARRIERS, WARPGROUP_WARPS};
@@ -20,7 +20,7 @@ use oximla_types::kernels::decode::{
     FEW_HEADS, HEAD_DIM_V, PART_TILES, PartialSide, SIDES, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
-use oximla_types::layout::fragment::{self, A_REGISTERS};
+use oximla_types::layout::fragment::{self, A_REGISTERS, ROW_LANES};
 use oximla_types::layout::partial;
 
 /// Accumulators of a thread for the heads and 64 columns.
@@ -264,6 +264,7 @@ const WARP_HEADS: u32 = FEW_HEADS / WARPGROUP_WARPS;
 const HEAD_LANES: u32 = TILE_COLUMNS / partial::STORED_PLACES;
 
 const _: () = assert!(WARP_HEADS * HEAD_LANES == WARP_THREADS);
+const _: () = assert!(partial::STORED_PLACES * partial::COLUMN_BYTES == CHUNK_BYTES);
 
 /// Puts a split request's output where the values of the last block were, from where it is stored in fp16
 /// (`shared-types/src/layout/partial.rs`); lets go of the parts.
@@ -328,9 +329,6 @@ unsafe fn store_partial<D: Decode>(
         unroll!(PART in 4 => { place.part_free(PART as u32).arrive_in_cluster::<D>(); });
     }
 }
-
-/// Bytes that a lane stores at a time.
-const CHUNK_BYTES: u32 = partial::STORED_PLACES * partial::COLUMN_BYTES;
 
 /// The side of a tile's columns: of every other part.
 const fn side_of(tile: usize) -> usize {

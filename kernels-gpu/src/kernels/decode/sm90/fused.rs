@@ -8,7 +8,7 @@
 //! (`shared-types/src/layout/partial.rs`).
 
 use super::super::segments::Segment;
-use super::outputs::{CHUNK_BYTES, ROW_LANES, row_address, share_out};
+use super::outputs::{CHUNK_BYTES, row_address, share_out};
 use super::values::own_part;
 use super::{Decode, WARPGROUP_WARPS};
 use crate::attention::element::{Element, Fp16};
@@ -20,6 +20,7 @@ use crate::ptx::{math, memory, special, warp};
 use crate::sync::cluster_barrier;
 use oximla_types::kernels::decode::{FUSED_CTAS, HEAD_DIM_V, PART_COLUMNS, PartialSide, SIDES, TILE_ROWS};
 use oximla_types::launch::WARP_THREADS;
+use oximla_types::layout::fragment::ROW_LANES;
 use oximla_types::layout::partial::{COLUMN_BYTES, STORED_PLACES};
 
 const _: () = {

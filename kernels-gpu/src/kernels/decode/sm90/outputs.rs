@@ -11,6 +11,7 @@ use oximla_types::kernels::decode::{
     HEAD_DIM_V, PART_COLUMNS, PART_TILES, PartialSide, SIDES, TILE_BYTES, TILE_COLUMNS, TILE_ROWS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
+use oximla_types::layout::fragment::ROW_LANES;
 use oximla_types::layout::partial;
 
 /// Bytes that a lane stores at a time.
@@ -18,9 +19,6 @@ pub(super) const CHUNK_BYTES: u32 = 16;
 
 /// Columns of them.
 const CHUNK_COLUMNS: u32 = CHUNK_BYTES / 2;
-
-/// Lanes that have columns of a row.
-pub(super) const ROW_LANES: u32 = 4;
 
 /// Stores this thread's part of a split request's output, 16 bytes at a time: its columns of 32 next to each other, in fp16
 /// (`shared-types/src/layout/partial.rs`).
