@@ -49,7 +49,7 @@ fn check_formats(multiprocessors: u32, spec: &Spec) {
 
 #[test]
 fn lists_of_all_lengths_and_heads() {
-    // Blocks are the one or the other loads warpgroup's: odd and even numbers of them, several query tokens a CTA.
+    // Odd and even numbers of blocks, as two are looked up at a time; several query tokens a CTA.
     for (topk, h_q, batch) in [(1, 1, 6), (64, 3, 4), (65, 8, 6), (200, 15, 2), (330, 16, 4)] {
         let scope = ScopeSpec { topk, num_pages: 20, invalid: Invalid::Extreme, ..ScopeSpec::default() };
         check_formats(2, &Spec { scope, batch, h_q, sinks: true, score_sd: 3.0, ..Default::default() });

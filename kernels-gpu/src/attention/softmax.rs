@@ -108,10 +108,14 @@ pub unsafe fn row_maxima(scores: &[f32; 32], scale_log2: f32) -> [f32; 2] {
 #[inline(always)]
 pub fn follow(max: [f32; 2], largest: [f32; 2]) -> [f32; 2] {
     let mut followed = max;
-    unroll!(ROW in 2 => {
-        followed[ROW] = if largest[ROW] > followed[ROW] + MAX_LAG { largest[ROW] } else { followed[ROW] };
-    });
+    unroll!(ROW in 2 => { followed[ROW] = follow_one(followed[ROW], largest[ROW]); });
     followed
+}
+
+/// As [`follow`], one maximum.
+#[inline(always)]
+pub fn follow_one(max: f32, largest: f32) -> f32 {
+    if largest > max + MAX_LAG { largest } else { max }
 }
 
 /// Turns scores into probabilities relative to `max`, and adds them to the sums.

@@ -128,10 +128,12 @@ macro_rules! shapes {
     };
 }
 
+shapes!(fence!(wgmma_fence_8, 8), 8);
 shapes!(fence!(wgmma_fence_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_8, 8), 8);
 shapes!(wait_group!(wgmma_wait_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_64, 64), 64);
+shapes!(mma!(wgmma_m64n16k16_bf16, 8, "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16", "0, 0"), 8);
 shapes!(mma!(wgmma_m64n16k16_bf16_at, 8, "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16", "1, 0"), 8);
 shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0"), 32);
 shapes!(mma!(wgmma_m64n64k16_f16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0, 0"), 32);

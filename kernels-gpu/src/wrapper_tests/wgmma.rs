@@ -32,8 +32,12 @@ kernel!(wrapper_wgmma_fence_32, |thread, input, output| { multiply_64_bf16(threa
 kernel!(wrapper_wgmma_commit_group, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_64, |thread, input, output| { multiply_128_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_fence_8, |thread, input, output| { multiply_16_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_8, |thread, input, output| { multiply_16_bf16(thread, input, output) });
-kernel!(wrapper_wgmma_m64n16k16_bf16_at, |thread, input, output| { multiply_16_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_m64n16k16_bf16, |thread, input, output| { multiply_16_bf16(thread, input, output) });
+kernel!(wrapper_wgmma_m64n16k16_bf16_at, |thread, input, output| {
+    multiply_16_bf16_at(thread, input, output)
+});
 kernel!(wrapper_wgmma_m64n64k16_bf16, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_f16, |thread, input, output| { multiply_64_f16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_bf16_ra, |thread, input, output| {
@@ -164,11 +168,22 @@ multiply_64!(multiply_64_bf16_ra, bf16_a_in_registers);
 multiply_64!(multiply_64_f16_ra, f16_a_in_registers);
 multiply_64!(multiply_64_bf16, wgmma_m64n64k16_bf16);
 multiply_64!(multiply_64_f16, wgmma_m64n64k16_f16);
-// A has a row for each step of K, and B one for each of 16 columns of D.
+// B has a row for each of 16 columns of D.
 multiply!(
     multiply_16_bf16,
+    wgmma_m64n16k16_bf16,
+    wgmma_fence_8,
+    wgmma_wait_8,
+    8,
+    1,
+    [SharedDescriptor::k_major_sw128, STEP * 2],
+    [SharedDescriptor::k_major_sw128, STEP * 2]
+);
+// The same, and A has a row for each step of K.
+multiply!(
+    multiply_16_bf16_at,
     wgmma_m64n16k16_bf16_at,
-    |_| wgmma_fence(),
+    wgmma_fence_8,
     wgmma_wait_8,
     8,
     1,

@@ -5,8 +5,8 @@
 
 use super::combine::SPLITS_AT_ONCE;
 use super::decode::{
-    BLOCK_TOKENS_PER_WARP, DecodeParams, PART_TILES, SEGMENT_BYTES, SharedPlan, THREADS, TILE_COLUMNS,
-    VALUE_PARTS, VALUES_REGISTERS, WARPGROUP_WARPS, WARPGROUPS,
+    BLOCK_TOKENS_PER_WARP, DecodeParams, FEW_HEADS_QUERY_ROOM, PART_TILES, SEGMENT_BYTES, SharedPlan,
+    THREADS, TILE_COLUMNS, VALUE_PARTS, VALUES_REGISTERS, WARPGROUP_WARPS, WARPGROUPS,
 };
 use super::inverse_rope::RopeParams;
 use super::{TENSOR_MAP_ALIGN, TensorMap};
@@ -144,21 +144,24 @@ pub const STAGING_BYTES: u32 = QUEUED_OFFSET + 16;
 /// The CTA's shared memory.
 pub const PLAN: SharedPlan = SharedPlan::new(SHARED_QUERY_TILES, PART_SLOTS, TAIL_SLOTS, STAGING_BYTES);
 
-/// Loads warpgroups of a kernel for few heads, which take turns with the blocks.
+/// Loads warpgroups of a kernel for few heads, each of which converts half of a block.
 pub const FEW_HEADS_LOADS: u32 = 2;
 
-/// The CTA's shared memory in a kernel for few heads: all queries are in registers, and each loads warpgroup has a staging.
+/// Bytes of a warp's staging in a kernel for few heads: its share of a block's codes, and behind them of the RoPE elements.
+pub const FEW_HEADS_WARP_BYTES: u32 = (WARP_CODES_BYTES + WARP_ROPE_BYTES) / FEW_HEADS_LOADS;
+
+/// Bytes of a warp's RoPE elements of a block.
+pub const WARP_ROPE_BYTES: u32 = BLOCK_TOKENS_PER_WARP * TILE_COLUMNS * 2;
+
+/// By how much the staging of a loads warpgroup is smaller in a kernel for few heads, all of it before the scales.
+pub const FEW_HEADS_SAVED_BYTES: u32 = SCALES_OFFSET - WARPGROUP_WARPS * FEW_HEADS_WARP_BYTES;
+
+/// From the staging of one loads warpgroup to that of the other.
+pub const FEW_HEADS_STAGING_BYTES: u32 = (STAGING_BYTES - FEW_HEADS_SAVED_BYTES).next_multiple_of(1024);
+
+/// The CTA's shared memory in a kernel for few heads.
 pub const FEW_HEADS_PLAN: SharedPlan =
-    SharedPlan::new(0, PART_SLOTS, TAIL_SLOTS, FEW_HEADS_LOADS * STAGING_BYTES);
-
-/// Registers of a thread of the scores warpgroup in a kernel for few heads: 32 scores, 144 for nine query tiles, and their bookkeeping.
-pub const FEW_HEADS_SCORES_REGISTERS: u32 = 216;
-
-/// Registers of a thread of its values warpgroup: 64 accumulators and their bookkeeping.
-pub const FEW_HEADS_VALUES_REGISTERS: u32 = 104;
-
-/// Registers of a thread of its loads warpgroups.
-pub const FEW_HEADS_LOADS_REGISTERS: u32 = 96;
+    SharedPlan::new(FEW_HEADS_QUERY_ROOM, PART_SLOTS, TAIL_SLOTS, FEW_HEADS_LOADS * FEW_HEADS_STAGING_BYTES);
 
 /// Segments that are known, but not in the queue yet, at most: the loads know which block comes after the next, and each
 /// may be of a segment of its own.
@@ -297,11 +300,7 @@ pub const MODEL1_FUSED_SM90: LaunchContract = contract("sparse_decode_model1_fus
 
 /// The contract of a kernel for few heads.
 const fn few_heads_contract(entry: &'static str) -> LaunchContract {
-    let contract = LaunchContract { shared_bytes: FEW_HEADS_PLAN.bytes, ..contract(entry, 1) };
-    let registers =
-        FEW_HEADS_SCORES_REGISTERS + FEW_HEADS_VALUES_REGISTERS + FEW_HEADS_LOADS * FEW_HEADS_LOADS_REGISTERS;
-    assert!(registers <= WARPGROUPS * contract.registers_at_entry());
-    contract.checked()
+    LaunchContract { shared_bytes: FEW_HEADS_PLAN.bytes, ..contract(entry, 1) }.checked()
 }
 
 /// The kernel for V3.2 caches on Hopper and few heads.

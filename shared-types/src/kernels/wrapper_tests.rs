@@ -57,7 +57,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "wrapper_barrier_cta_sync" "wrapper_fence_proxy_async_shared"
         "wrapper_wgmma_fence" "wrapper_wgmma_fence_32" "wrapper_wgmma_commit_group" "wrapper_wgmma_wait_32"
         "wrapper_wgmma_wait_64" "wrapper_wgmma_wait_8"
-        "wrapper_wgmma_m64n16k16_bf16_at"
+        "wrapper_wgmma_m64n16k16_bf16" "wrapper_wgmma_m64n16k16_bf16_at" "wrapper_wgmma_fence_8"
         "wrapper_wgmma_m64n64k16_bf16" "wrapper_wgmma_m64n64k16_f16"
         "wrapper_wgmma_m64n64k16_bf16_ra" "wrapper_wgmma_m64n64k16_f16_ra"
         "wrapper_wgmma_m64n128k16_bf16_bt" "wrapper_wgmma_m64n128k16_f16_bt"

@@ -67,7 +67,7 @@ tests! { WRAPPERS, PREFIX;
     warp: shfl_bfly shfl_up shfl_idx shfl_idx_among ballot warp_sync;
     wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_32 wgmma_wait_64
         wgmma_m64n64k16_bf16 wgmma_m64n64k16_f16 wgmma_m64n64k16_bf16_ra wgmma_m64n64k16_f16_ra
-        wgmma_wait_8 wgmma_m64n16k16_bf16_at
+        wgmma_fence_8 wgmma_wait_8 wgmma_m64n16k16_bf16 wgmma_m64n16k16_bf16_at
         wgmma_m64n128k16_bf16_bt wgmma_m64n128k16_f16_bt;
 }
 

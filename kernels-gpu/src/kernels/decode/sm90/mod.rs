@@ -32,7 +32,7 @@
 //! 16 bytes a lane, which lanes exchange columns for, or in some kernels to where the last block's values were, from where the copy
 //! engine stores it ([`Decode::COPIES_OUTPUTS`]).
 //!
-//! Of few heads one warpgroup has all values, transposed, and the scores load all queries to registers ([`few_heads`]).
+//! Of few heads scores and values are transposed, and one warpgroup has all values ([`few_heads`]).
 //!
 //! Where one warpgroup has the scores else, the queries of a segment come to a place before its blocks': the scores take them to
 //! where they stay.
@@ -124,8 +124,8 @@ pub trait Decode: Sized {
     /// Whether a cluster of CTAs along the partitions has all splits of a request, one each, and combines them itself ([`fused`]): then
     /// each CTA has one segment.
     const FUSED: bool = false;
-    /// Whether a tile has few rows, [`FEW_HEADS`](oximla_types::kernels::decode::FEW_HEADS) at most: the scores have all queries in
-    /// registers, and load them, and one warpgroup has the values ([`few_heads`]).
+    /// Whether a tile has few rows, [`FEW_HEADS`](oximla_types::kernels::decode::FEW_HEADS) at most: scores and values are transposed, and
+    /// one warpgroup has the values ([`few_heads`]).
     const FEW_HEADS: bool = false;
     /// Warpgroups that multiply values.
     const VALUES_WARPGROUPS: u32 = if Self::FEW_HEADS { 1 } else { 2 };

@@ -1,7 +1,6 @@
 //! The scores role: S = Q·Kᵀ and the softmax, one block ahead of the values.
 
 use super::super::segments::Segment;
-use super::few_heads;
 use super::keys::{self, BlockPlace};
 use super::queue::Reader;
 use super::{Decode, SCORES_BARRIERS, TILE, TILE_STEPS};
@@ -39,13 +38,8 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
         while let Some(segment) = if D::SPARES_REGISTERS { segments.peek() } else { segments.next() } {
             let mut softmax = RowsSoftmax::new();
             if !segment.blocks.is_empty() {
-                let queries = if D::FEW_HEADS {
-                    few_heads::load_queries(kernel, segment.request, thread)
-                } else {
-                    let queries = take_queries(kernel, place, thread);
-                    place = place.next();
-                    queries
-                };
+                let queries = take_queries(kernel, place, thread);
+                place = place.next();
                 let mut remaining = segment.blocks.end - segment.blocks.begin;
                 let mut scores: [f32; 32] = core::mem::zeroed();
                 multiply(place, &queries, &mut scores);
@@ -172,20 +166,17 @@ unsafe fn probabilities<D: Decode>(
         let thread = special::thread_x();
         let first = fragment::accumulator(thread, 0);
         let scale = kernel.cta().params.scale_log2;
-        // Of few heads the first warp has all rows.
-        if !D::FEW_HEADS || thread < WARP_THREADS {
-            kernel.mask(segment, place, block, first, scores);
-            let Position { row, .. } = first;
-            // Not 0, which would make NaN of −∞.
-            let correction = softmax.update::<D>(scores, scale.abs().max(f32::MIN_POSITIVE));
-            // In either order, but not for ptxas.
-            if D::SPARES_REGISTERS {
-                store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
-            }
-            store_probabilities::<D::Element>(place.tail(), thread, scores);
-            if !D::SPARES_REGISTERS {
-                store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
-            }
+        kernel.mask(segment, place, block, first, scores);
+        let Position { row, .. } = first;
+        // Not 0, which would make NaN of −∞.
+        let correction = softmax.update::<D>(scores, scale.abs().max(f32::MIN_POSITIVE));
+        // In either order, but not for ptxas.
+        if D::SPARES_REGISTERS {
+            store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
+        }
+        store_probabilities::<D::Element>(place.tail(), thread, scores);
+        if !D::SPARES_REGISTERS {
+            store_rows(place.row_scales(), row, thread % WARP_THREADS, correction);
         }
         fence::fence_proxy_async_shared();
         place.probabilities_full().barrier.arrive();
@@ -261,7 +252,7 @@ pub(super) unsafe fn multiply<D: Decode>(
 /// Makes keys that threads have stored visible to the tensor cores; to those of the values, too, which multiply them after
 /// this warpgroup.
 #[inline(always)]
-fn see_keys<D: Decode>() {
+pub(super) fn see_keys<D: Decode>() {
     if D::UNFENCED_KEYS {
         fence::fence_proxy_async_shared();
     }
@@ -293,7 +284,7 @@ pub(super) const QUERY_REGISTERS: usize = MAX_REGISTER_TILES * TILE_STEPS * A_RE
 /// Takes the tile's query rows from where the loads have put them: some tiles to registers, the others to where they stay.
 #[inline(always)]
 unsafe fn take_queries<D: Decode>(kernel: &D, place: BlockPlace<D>, thread: u32) -> [u32; QUERY_REGISTERS] {
-    const { assert!(D::FEW_HEADS || D::REGISTER_QUERY_TILES <= MAX_REGISTER_TILES) };
+    const { assert!(D::REGISTER_QUERY_TILES <= MAX_REGISTER_TILES) };
     let rows = kernel.cta().tile.rows();
     // SAFETY: the tiles have landed; the whole warpgroup is here. Each warp has waited for its last scores.
     unsafe {

@@ -9,7 +9,7 @@
 //! way. So they come to the staging: from there the lanes store their own, and the copy engine brings them to the other CTA.
 
 use super::super::Queries;
-use super::codes::{Lane, Rows, store_rope};
+use super::codes::{Lane, Rows, move_rope};
 use super::convert::{Converter, Taken};
 use super::gather::{Blocks, LookedUp};
 use super::loads::{Thread, arrive, key_mask, load_queries};
@@ -104,7 +104,7 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Quer
                     if thread.lane() == 0 {
                         memory::st_shared_u16(key_mask(thread, place), valid as u16);
                     }
-                    store_rope::<F>(thread, staged(), rope_tile(place).0);
+                    move_rope::<F>(thread, staged(), rope_tile(place).0);
                 };
                 if !converter.is_any() {
                     unroll!(PART in 4 => {

@@ -14,7 +14,8 @@ use crate::kernels::decode::sm90::TILE;
 use crate::ptx::{copy, memory, special, warp};
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_TILES, TILE_BYTES, TILE_COLUMNS};
 use oximla_types::kernels::sparse_decode::{
-    ROWS_OFFSET, SparseDecodeParams, WARP_CODES_BYTES, WARP_PART_BYTES, WARP_ROWS_BYTES,
+    FEW_HEADS_SAVED_BYTES, FEW_HEADS_WARP_BYTES, ROWS_OFFSET, SparseDecodeParams, WARP_CODES_BYTES,
+    WARP_PART_BYTES, WARP_ROWS_BYTES,
 };
 use oximla_types::launch::WARP_THREADS;
 
@@ -28,8 +29,8 @@ pub(super) type Chunk = [u32; 4];
 pub(super) const CHUNKS: usize = 4;
 
 /// Chunks of a part that a lane has of a format's tokens, at most.
-const fn chunks<F: Format>() -> usize {
-    CHUNKS / F::CTAS as usize
+pub(super) const fn chunks<F: Format>() -> usize {
+    CHUNKS / (F::CTAS * F::LOADS) as usize
 }
 
 /// From a lane's token to that of its next chunk.
@@ -83,6 +84,46 @@ impl Share {
         self.token + i as u32 * self.step
     }
 
+    /// Where a part has one tile of codes: whether the lane's first token is the second one that it has of whole parts.
+    #[inline(always)]
+    pub(super) fn is_second(self, thread: Thread) -> bool {
+        thread.lane() / 8 % PART_TILES != 0
+    }
+
+    /// Where the RoPE elements of its first token are in the warp's rows at `staged`.
+    #[inline(always)]
+    fn staged_rope<F: Format>(self, thread: Thread, staged: u32, chunk: u32) -> u32 {
+        staged + TILE.chunk(self.token - thread.first_token::<F>(), chunk)
+    }
+
+    /// Where they are in the tile at `tile`.
+    #[inline(always)]
+    fn rope(self, thread: Thread, tile: u32, chunk: u32) -> u32 {
+        tile + TILE.chunk(thread.key(self.token), chunk)
+    }
+
+    /// The chunks of two tokens, the first one's at an address.
+    ///
+    /// # Safety
+    /// They are there.
+    #[inline(always)]
+    unsafe fn load_two(self, from: u32) -> [Chunk; 2] {
+        // SAFETY: as the caller promises.
+        [0, 1].map(|i| unsafe { memory::ld_shared_u32x4(TILE.rows_further(from, i * self.step)) })
+    }
+
+    /// Stores the chunks of two tokens, the first one's at an address.
+    ///
+    /// # Safety
+    /// Nobody else uses the places.
+    #[inline(always)]
+    unsafe fn store_two(self, to: u32, chunks: [Chunk; 2]) {
+        unroll!(I in 2 => {
+            // SAFETY: as the caller promises.
+            unsafe { memory::st_shared_u32x4(TILE.rows_further(to, I as u32 * self.step), chunks[I]) };
+        });
+    }
+
     /// What [`Rows`] say of the lane's `i`-th token.
     #[inline(always)]
     fn row<F: Format>(self, rows: &Rows, i: usize) -> u64 {
@@ -109,6 +150,16 @@ impl Share {
     }
 }
 
+/// Where a warp's codes are in the staging.
+#[inline(always)]
+pub(super) fn staged_codes<F: Format>(thread: Thread) -> u32 {
+    if F::FEW_HEADS {
+        thread.warp_staging(FEW_HEADS_SAVED_BYTES, FEW_HEADS_WARP_BYTES)
+    } else {
+        thread.warp_staging(0, WARP_CODES_BYTES)
+    }
+}
+
 /// What stays the same for a lane, block after block, and is kept in registers.
 #[derive(Clone, Copy)]
 pub struct Lane {
@@ -123,14 +174,14 @@ impl Lane {
     /// The calling one.
     #[inline(always)]
     pub fn this<F: Format>(thread: Thread) -> Self {
-        let staged = thread.warp_staging(0, WARP_CODES_BYTES) + thread.lane() * CHUNK_BYTES;
+        let staged = staged_codes::<F>(thread) + thread.lane() * CHUNK_BYTES;
         Self { staged, values: first_row(Share::new::<F>(thread, PART_TILES), thread, 0) }
     }
 
     /// Its place for a part's `i`-th chunk.
     #[inline(always)]
-    pub(super) fn place(self, part: u32, i: usize) -> u32 {
-        self.staged + part * WARP_PART_BYTES + i as u32 * WARP_THREADS * CHUNK_BYTES
+    pub(super) fn place<F: Format>(self, part: u32, i: usize) -> u32 {
+        self.staged + part * (WARP_PART_BYTES / F::LOADS) + i as u32 * WARP_THREADS * CHUNK_BYTES
     }
 }
 
@@ -155,7 +206,7 @@ impl Rows {
         let from = staged_row(thread, share.token);
         let mut rows = [0; CHUNKS];
         unroll!(I in 4 => {
-            if !F::SHARES || I < CHUNKS / 2 {
+            if !F::CONVERTS_SOME || I < CHUNKS / 2 {
                 // SAFETY: as the caller promises.
                 let row = unsafe { memory::ld_shared_u64(from + I as u32 * share.step * ROW_BYTES) };
                 rows[I] = row + (share.chunk_of_row() * CHUNK_BYTES) as u64;
@@ -214,7 +265,7 @@ impl Rows {
                 // SAFETY: as the caller promises.
                 unsafe {
                     let is_valid = share.flag(valid, I) != 0;
-                    copy_or_zeros::<WIDE>(lane.place(part, I), share.row::<F>(self, I) + offset, is_valid);
+                    copy_or_zeros::<WIDE>(lane.place::<F>(part, I), share.row::<F>(self, I) + offset, is_valid);
                 }
             }
         });
@@ -238,7 +289,7 @@ impl Rows {
         let chunk = share.chunk_of_row();
         let to = to + TILE.chunk(row(share.token), chunk);
         unroll!(I in 4 => {
-            if !F::SHARES || I < CHUNKS / 2 {
+            if !F::CONVERTS_SOME || I < CHUNKS / 2 {
                 let from = self.0[I] + F::RAW.rope_offset as u64;
                 // A tail is only multiplied to scores, which are masked.
                 let is_valid = F::TAIL || share.flag(valid, I) != 0;
@@ -253,19 +304,36 @@ impl Rows {
 /// Copies a lane's RoPE elements from the warp's rows at `staged` to those of the tile at `tile`.
 ///
 /// # Safety
-/// The lane's copies to `staged` have come; nobody else uses the tile's rows.
+/// As for [`load_rope`] and [`store_rope`].
 #[inline(always)]
-pub unsafe fn store_rope<F: Format>(thread: Thread, staged: u32, tile: u32) {
+pub unsafe fn move_rope<F: Format>(thread: Thread, staged: u32, tile: u32) {
     let share = Share::new::<F>(thread, PART_TILES);
     let chunk = share.chunk_of_row();
-    let from = staged + TILE.chunk(share.token - thread.first_token::<F>(), chunk);
-    let to = tile + TILE.chunk(thread.key(share.token), chunk);
+    let (from, to) = (share.staged_rope::<F>(thread, staged, chunk), share.rope(thread, tile, chunk));
     // SAFETY: as the caller promises.
-    unsafe {
-        let row = |i: u32| i * share.step;
-        let words = [0, 1].map(|i| memory::ld_shared_u32x4(TILE.rows_further(from, row(i))));
-        unroll!(I in 2 => { memory::st_shared_u32x4(TILE.rows_further(to, row(I as u32)), words[I]); });
-    }
+    unsafe { share.store_two(to, share.load_two(from)) };
+}
+
+/// Loads a lane's RoPE elements from the warp's rows at `staged`.
+///
+/// # Safety
+/// The lane's copies to `staged` have come.
+#[inline(always)]
+pub unsafe fn load_rope<F: Format>(thread: Thread, staged: u32) -> [Chunk; 2] {
+    let share = Share::new::<F>(thread, PART_TILES);
+    // SAFETY: as the caller promises.
+    unsafe { share.load_two(share.staged_rope::<F>(thread, staged, share.chunk_of_row())) }
+}
+
+/// Stores a lane's RoPE elements in the rows of the tile at `tile`.
+///
+/// # Safety
+/// Nobody else uses the rows.
+#[inline(always)]
+pub unsafe fn store_rope<F: Format>(thread: Thread, rope: [Chunk; 2], tile: u32) {
+    let share = Share::new::<F>(thread, PART_TILES);
+    // SAFETY: as the caller promises.
+    unsafe { share.store_two(share.rope(thread, tile, share.chunk_of_row()), rope) };
 }
 
 /// Copies 16 bytes to shared memory, or zeros.

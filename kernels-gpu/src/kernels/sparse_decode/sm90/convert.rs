@@ -1,7 +1,7 @@
 //! From the codes in the warp's staging to bf16, where the tensor cores want them, a part at a time.
 
 use super::Format;
-use super::codes::{CHUNK_BYTES, CHUNKS, Chunk, Lane, Share, code_tiles, first_row};
+use super::codes::{CHUNK_BYTES, CHUNKS, Chunk, Lane, Share, chunks, code_tiles, first_row};
 use super::loads::Thread;
 use super::scales::{RawScales, Scales};
 use crate::attention::dequant::{self, FOUND, Factor};
@@ -10,20 +10,15 @@ use crate::kernels::decode::sm90::TILE;
 use crate::ptx::{memory, special, warp};
 use core::hint::cold_path;
 use core::marker::PhantomData;
-use oximla_types::kernels::decode::PART_TILES;
+use oximla_types::kernels::decode::{PART_TILES, VALUE_PARTS};
+use oximla_types::kernels::sparse_decode::FEW_HEADS_LOADS;
 
 /// A NaN as bf16.
 const BF16_NAN: u16 = 0x7fff;
 
 /// Chunks of a part that are on their way to a lane's registers while it converts another one: as many as it has registers for.
 const fn ahead<F: Format>() -> usize {
-    if F::FEW_HEADS {
-        CHUNKS
-    } else if F::SHARES || F::PREFILL || F::SCALE_PLANE {
-        2
-    } else {
-        3
-    }
+    if F::CONVERTS_SOME || F::PREFILL || F::SCALE_PLANE { 2 } else { 3 }
 }
 
 /// What a lane converts of a part, on its way from the staging to registers: of the codes the first chunks, later ones in
@@ -35,6 +30,34 @@ pub struct Taken {
     scales: [u32; CHUNKS],
     /// One of the bits in [`FOUND`] is set if there was a NaN among the codes so far.
     nan: u32,
+}
+
+/// Chunks of a part that a lane has where two loads warpgroups share a block, at most.
+const BLOCK_CHUNKS: usize = CHUNKS / FEW_HEADS_LOADS as usize;
+
+/// A lane's codes of a block, part by part, where it has registers for them.
+pub struct Block([[Chunk; BLOCK_CHUNKS]; VALUE_PARTS as usize]);
+
+impl Block {
+    /// No block.
+    pub const NONE: Self = Self([[[0; 4]; BLOCK_CHUNKS]; VALUE_PARTS as usize]);
+
+    /// From the staging. Nothing here waits for what it reads.
+    ///
+    /// # Safety
+    /// The codes have come.
+    #[inline(always)]
+    pub unsafe fn take<F: Format>(lane: Lane) -> Self {
+        const { assert!(chunks::<F>() == BLOCK_CHUNKS) };
+        let mut block = Self::NONE;
+        unroll!(PART in 4 => { unroll!(I in 2 => {
+            if I < Share::count::<F>(code_tiles::<F>(PART as u32)) {
+                // SAFETY: as the caller promises.
+                block.0[PART][I] = unsafe { memory::ld_shared_u32x4(lane.place::<F>(PART as u32, I)) };
+            }
+        }); });
+        block
+    }
 }
 
 /// What a lane knows to convert a block.
@@ -90,7 +113,7 @@ impl<F: Format> Converter<F> {
     unsafe fn take_codes(&self, taken: &mut Taken, part: u32, i: usize) {
         if i < Share::count::<F>(code_tiles::<F>(part)) {
             // SAFETY: as the caller promises.
-            taken.chunks[i] = unsafe { memory::ld_shared_u32x4(self.lane.place(part, i)) };
+            taken.chunks[i] = unsafe { memory::ld_shared_u32x4(self.lane.place::<F>(part, i)) };
         }
     }
 
@@ -126,12 +149,7 @@ impl<F: Format> Converter<F> {
                 if tiles == PART_TILES { to + self.lane.values } else { first_row(share, self.thread, to) };
             unroll!(I in 4 => {
                 if I < share.count {
-                    let word = taken.scales[I];
-                    let factor = if F::SCALE_PLANE {
-                        Factor::of_ue8m0(word, 2 * (part % 2) + share.tile)
-                    } else {
-                        Factor::of_pair(word, part % 2)
-                    };
+                    let factor = factor::<F>(taken.scales[I], share, part);
                     dequant::dequantise_16(taken.chunks[I], factor, |half, values| {
                         store_half(first, half, I as u32 * share.step, values)
                     });
@@ -145,6 +163,85 @@ impl<F: Format> Converter<F> {
                 }
             });
         }
+    }
+
+    /// Converts a whole block and stores it in the warp's rows of the parts, which `to` tells. Gives bits of which one in [`FOUND`] is set
+    /// if there was a NaN among the codes: what becomes of it is wrong.
+    ///
+    /// # Safety
+    /// The whole warp calls it. Nobody else uses the rows.
+    #[inline(always)]
+    pub unsafe fn convert_block(&self, block: &Block, to: impl Fn(u32) -> u32) -> u32 {
+        let whole = Share::new::<F>(self.thread, PART_TILES);
+        let mut nan = 0;
+        // SAFETY: as the caller promises.
+        unsafe {
+            unroll!(PART in 4 => {
+                const NUMBER: u32 = PART as u32;
+                let share = Share::new::<F>(self.thread, code_tiles::<F>(NUMBER));
+                let word = self.scales.word(NUMBER);
+                let word = if F::SCALE_PLANE { word } else { Factor::pair(word) };
+                let mut scales = [0, 1].map(|i| warp::shfl_idx(word, whole.token(i)));
+                if share.count < whole.count && share.is_second(self.thread) {
+                    scales[0] = scales[1];
+                }
+                let first = self.first_row(share, to(NUMBER));
+                unroll!(I in 2 => {
+                    if I < share.count {
+                        let chunk = block.0[PART][I];
+                        dequant::dequantise_16(chunk, factor::<F>(scales[I], share, NUMBER), |half, values| {
+                            store_half(first, half, I as u32 * share.step, values)
+                        });
+                        nan |= dequant::find_nan(chunk);
+                    }
+                });
+            });
+        }
+        nan
+    }
+
+    /// [`Self::convert_block`] for any codes and any scales. The codes are put first to where the values will be, and taken from there in a
+    /// loop, as this is rare.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub unsafe fn convert_any_block(&self, block: &Block, to: impl Fn(u32) -> u32) {
+        let share = |part| Share::new::<F>(self.thread, code_tiles::<F>(part));
+        // SAFETY: as the caller promises; a lane takes what it has put itself.
+        unsafe {
+            unroll!(PART in 4 => {
+                let share = share(PART as u32);
+                let first = first_row(share, self.thread, to(PART as u32));
+                unroll!(I in 2 => {
+                    if I < share.count {
+                        let codes = TILE.rows_further(first, I as u32 * share.step);
+                        memory::st_shared_u32x4(codes, block.0[PART][I]);
+                    }
+                });
+            });
+            let mut part = 0;
+            while part < VALUE_PARTS {
+                let share = share(part);
+                let first = first_row(share, self.thread, to(part));
+                let mut i = 0;
+                while i < share.count as u32 {
+                    let codes = memory::ld_shared_u32x4(TILE.rows_further(first, i * share.step));
+                    let scale = self.scales.of::<F>(part, share.token(i as usize), share.tile);
+                    dequant::dequantise_any_16(codes, scale, |half, values| {
+                        store_half(first, half, i * share.step, values)
+                    });
+                    i += 1;
+                }
+                part += 1;
+            }
+        }
+    }
+
+    /// Where the values of a lane's first chunk of a part go, which lies at `to`.
+    #[inline(always)]
+    fn first_row(&self, share: Share, to: u32) -> u32 {
+        if share.count == chunks::<F>() { to + self.lane.values } else { first_row(share, self.thread, to) }
     }
 
     /// When all parts are converted: if there was a NaN among the warp's codes, lets each of its tokens have a NaN among its RoPE
@@ -183,7 +280,7 @@ impl<F: Format> Converter<F> {
             let first = first_row(share, self.thread, to);
             let (mut i, count) = (0, special::again(share.count as u32));
             while i < count {
-                let codes = memory::ld_shared_u32x4(self.lane.place(part, i as usize));
+                let codes = memory::ld_shared_u32x4(self.lane.place::<F>(part, i as usize));
                 let scale = self.scales.of::<F>(part, share.token(i as usize), share.tile);
                 dequant::dequantise_any_16(codes, scale, |half, values| {
                     store_half(first, half, i * share.step, values)
@@ -191,6 +288,16 @@ impl<F: Format> Converter<F> {
                 i += 1;
             }
         }
+    }
+}
+
+/// What the chunk's codes of a part are multiplied with, by a word of its token's scales.
+#[inline(always)]
+fn factor<F: Format>(word: u32, share: Share, part: u32) -> Factor {
+    if F::SCALE_PLANE {
+        Factor::of_ue8m0(word, 2 * (part % 2) + share.tile)
+    } else {
+        Factor::of_pair(word, part % 2)
     }
 }
 

@@ -1,37 +1,37 @@
 //! Sparse decode for few heads for Hopper: at most sixteen, as where the heads of a model are divided among GPUs. All rows of all caches
 //! are aligned to 16 bytes.
 //!
-//! | role   | warpgroup | registers |
-//! |--------|-----------|-----------|
-//! | scores | 0         | 216       |
-//! | values | 1         | 104       |
-//! | loads  | 2, 3      | 96        |
+//! | role   | warpgroup |
+//! |--------|-----------|
+//! | scores | 0         |
+//! | values | 1         |
+//! | loads  | 2, 3      |
 //!
-//! What takes time is to gather and convert keys. Two warpgroups do, each every other block, in a place and from a staging of its own.
-//! Until the values have left that place, they look up the rows of the block after. `kernels/decode/sm90/few_heads.rs` tells where the
-//! registers and the room come from: all queries are in registers, and nobody brings them.
+//! All have as many registers. `kernels/decode/sm90/few_heads/mod.rs` tells of the first two roles, and where the room comes from. Gathering
+//! and converting keys takes most of the time. Two warpgroups do, each half of every block. A block's codes and RoPE elements
+//! come to the warps' staging. From there a lane takes all of its own to registers at once, asks for the next block's, and only then
+//! converts: so a block is on its way while the one before is converted.
 
 use super::super::Queries;
-use super::codes::{Lane, Rows};
-use super::convert::Converter;
+use super::codes::{Lane, Rows, load_rope, staged_codes, store_rope};
+use super::convert::{Block, Converter};
 use super::gather::{Blocks, LookedUp};
 use super::loads::{Thread, arrive, key_mask};
 use super::scales::{RawScales, Scales};
 use super::start::Start;
 use super::{Format, Model1, Sparse, V32};
+use crate::attention::dequant::FOUND;
 use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;
-use crate::kernels::decode::sm90::TILE;
 use crate::kernels::decode::sm90::keys::BlockPlace;
-use crate::kernels::decode::sm90::{few_heads, keys, scores};
+use crate::kernels::decode::sm90::{few_heads, keys};
 use crate::ptx::{copy, fence, memory, special, warp};
 use crate::sync::cta_barrier;
 use core::hint::cold_path;
 use core::marker::PhantomData;
-use oximla_types::kernels::decode::{THREADS, TILE_BYTES, VALUE_PARTS};
+use oximla_types::kernels::decode::{THREADS, TILE_BYTES};
 use oximla_types::kernels::sparse_decode::{
-    FEW_HEADS_LOADS, FEW_HEADS_LOADS_REGISTERS, FEW_HEADS_SCORES_REGISTERS, FEW_HEADS_VALUES_REGISTERS,
-    RawLayout, SparseDecodeParams,
+    FEW_HEADS_LOADS, RawLayout, SparseDecodeParams, WARP_CODES_BYTES,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
@@ -87,14 +87,12 @@ unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
             0 => {
                 cta_barrier(THREADS);
                 special::griddepcontrol_wait();
-                special::setmaxnreg_inc::<FEW_HEADS_SCORES_REGISTERS>();
-                scores::run(&kernel(), thread);
+                few_heads::scores::run(&kernel(), thread);
             }
             1 => {
                 cta_barrier(THREADS);
                 special::griddepcontrol_wait();
-                special::setmaxnreg_dec::<FEW_HEADS_VALUES_REGISTERS>();
-                few_heads::run(&kernel());
+                few_heads::values::run(&kernel());
             }
             _ => {
                 if params.scopes[0].topk_length != 0 || params.scopes[1].topk_length != 0 {
@@ -102,7 +100,6 @@ unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
                 }
                 let segments = kernel().segments(thread % WARP_THREADS);
                 cta_barrier(THREADS);
-                special::setmaxnreg_dec::<FEW_HEADS_LOADS_REGISTERS>();
                 load(&kernel(), segments);
             }
         }
@@ -123,9 +120,9 @@ unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries
         let thread = Thread::this::<F>();
         let mut blocks = Blocks::<F, WIDE>::new(thread, segments);
         let lane = Lane::this::<F>(thread);
-        let mut place = BlockPlace::<Sparse<F>>::first().skip(thread.loader());
+        let mut place = BlockPlace::<Sparse<F>>::first();
         // The first time around, there is no block yet, but the first one is asked for.
-        let (mut start, mut rows) = (Start::NONE, Rows::none(kernel.params));
+        let mut start = Start::NONE;
         let first = blocks.find(kernel);
         blocks.publish();
         if first.start.uniform::<F, WIDE>().is_end() {
@@ -136,22 +133,20 @@ unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries
         // Which lanes have looked up a token: a half of them those of each of two blocks.
         let mut rows_valid = 0;
         while !start.is_end() {
-            // Copies are waited for in the order in which they were asked for: a block's scales, the first part's codes, the RoPE
-            // elements of the block before, the other parts' codes. Groups that may still be under way are those behind what is
-            // waited for, as if there were no block before.
+            // All that was asked for has come by now: a block.
+            copy::cp_async_wait_group::<0>();
+            warp::warp_sync();
             let is_block = !start.is_empty();
-            let (block_rows, valid) = (rows, start.of_warp(rows_valid));
-            let mut raw_scales = RawScales::default();
+            let valid = start.of_warp(rows_valid);
+            let (mut block, mut rope, mut scales) = (Block::NONE, [[0; 4]; 2], RawScales::default());
             if is_block {
-                copy::cp_async_wait_group::<4>();
-                warp::warp_sync();
-                raw_scales = RawScales::load::<F>(thread, start.half());
-            } else {
-                // Nobody takes what was asked for, but it must not land on what comes next.
-                copy::cp_async_wait_group::<0>();
+                block = Block::take::<F>(lane);
+                scales = RawScales::load::<F>(thread, start.half());
+                rope = load_rope::<F>(thread, staged_rope::<F>(thread));
             }
             warp::warp_sync();
 
+            // While it is on its way to registers, the next one is asked for.
             let (mut next_start, mut row) = (Start::SECOND, 0);
             if !start.is_of_two() {
                 // The indices have come during the last blocks.
@@ -162,62 +157,35 @@ unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries
             if !F::SCALE_PLANE {
                 Scales::copy_of_rows::<F, WIDE>(thread, next_valid);
             }
-            copy::cp_async_commit_group();
-            rows = Rows::staged::<F>(thread);
+            let rows = Rows::staged::<F>(thread);
             if !start.is_of_two() {
                 Rows::stage(thread, row, 1);
             }
+            unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, next_valid, PART as u32); });
+            rows.copy_rope::<F, WIDE>(thread, next_valid, staged_rope::<F>(thread), |token| {
+                token - thread.first_token::<F>()
+            });
 
             if is_block {
-                copy::cp_async_wait_group::<4>();
-                let converter = Converter::<F>::new(thread, lane, raw_scales);
-                if !converter.is_any() {
-                    let mut taken = converter.take(0);
-                    unroll!(PART in 4 => {
-                        const NUMBER: u32 = PART as u32;
-                        place.part_free(NUMBER).wait_for_last();
-                        // The next part's codes have come.
-                        if NUMBER == 0 {
-                            copy::cp_async_wait_group::<3>();
-                        } else if NUMBER < VALUE_PARTS - 1 {
-                            copy::cp_async_wait_group::<4>();
-                        }
-                        converter.convert(&mut taken, NUMBER, place.part(NUMBER));
-                        converter.take_scales(&mut taken, NUMBER + 1);
-                        if NUMBER < F::WHOLE_PARTS {
-                            arrive(thread, place.part_full(NUMBER));
-                        }
-                        rows.copy_codes::<F, WIDE>(thread, lane, next_valid, NUMBER);
-                        if NUMBER == 0 {
-                            ask_for_rope(thread, place, &block_rows, valid);
-                        }
-                    });
-                    copy::cp_async_wait_group::<3>();
-                    converter.poison(&taken, || rope_tile(place) + TILE.row_offset(thread.key(0)));
-                } else {
+                place.probabilities_free().wait_for_last();
+                let converter = Converter::<F>::new(thread, lane, scales);
+                if converter.is_any() {
                     cold_path();
-                    ask_for_rope(thread, place, &block_rows, valid);
-                    let mut part = 0;
-                    while part < VALUE_PARTS {
-                        place.part_free(part).wait_for_last();
-                        copy::cp_async_wait_group::<4>();
-                        converter.convert_any(part, place.part(part));
-                        if part < F::WHOLE_PARTS {
-                            arrive(thread, place.part_full(part));
-                        }
-                        rows.copy_codes::<F, WIDE>(thread, lane, next_valid, part);
-                        part += 1;
+                    converter.convert_any_block(&block, |part| place.part(part));
+                } else {
+                    let nan = converter.convert_block(&block, |part| place.part(part));
+                    if warp::ballot(nan & FOUND != 0) != 0 {
+                        cold_path();
+                        // As all scores of one token are NaN then, so are the sums of all probabilities and all outputs.
+                        rope = [[BF16_NANS; 4]; 2];
                     }
-                    copy::cp_async_wait_group::<3>();
                 }
-                if !F::TAIL {
-                    arrive(thread, place.part_full(F::WHOLE_PARTS));
+                if thread.loader() == 0 && thread.lane() == 0 {
+                    memory::st_shared_u16(key_mask(thread, place), valid as u16);
                 }
+                store_rope::<F>(thread, rope, rope_tile(place));
                 arrive(thread, place.tail_full());
-                place = place.skip(FEW_HEADS_LOADS);
-            } else {
-                let rows = rows.again();
-                unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, next_valid, PART as u32); });
+                place = place.next();
             }
             start = next_start;
             if start.is_segment() && !start.is_end() {
@@ -230,27 +198,18 @@ unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries
     }
 }
 
+/// Two NaN as bf16.
+const BF16_NANS: u32 = 0x7fff_7fff;
+
 /// Where the RoPE elements of a block go.
 #[inline(always)]
 fn rope_tile<F: Format>(place: BlockPlace<Sparse<F>>) -> u32 {
     if F::TAIL { place.tail() } else { place.part(F::WHOLE_PARTS) + TILE_BYTES }
 }
 
-/// Asks for the RoPE elements of a block as soon as there is room, and tells which of the warp's tokens there are.
-///
-/// # Safety
-/// As for [`Rows::copy_rope`]; the whole warp calls it.
+/// Where a warp's RoPE elements are staged, as its rows of a tile: as the other warpgroup has half of the keys, half of each part's
+/// staging is free.
 #[inline(always)]
-unsafe fn ask_for_rope<F: Format>(thread: Thread, place: BlockPlace<Sparse<F>>, rows: &Rows, valid: u32) {
-    place.probabilities_free().wait_for_last();
-    // SAFETY: as the caller promises.
-    unsafe {
-        if thread.lane() == 0 {
-            memory::st_shared_u16(key_mask(thread, place), valid as u16);
-        }
-        if !F::TAIL {
-            place.part_free(F::WHOLE_PARTS).wait_for_last();
-        }
-        rows.copy_rope::<F, WIDE>(thread, valid, rope_tile(place), |token| thread.key(token));
-    }
+fn staged_rope<F: Format>(thread: Thread) -> u32 {
+    staged_codes::<F>(thread) + WARP_CODES_BYTES / FEW_HEADS_LOADS
 }

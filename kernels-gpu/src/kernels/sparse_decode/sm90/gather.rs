@@ -18,8 +18,8 @@ use core::hint::cold_path;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, SEGMENT_BYTES};
 use oximla_types::kernels::sparse_decode::{
-    BLOCKS_OFFSET, FEW_HEADS_LOADS, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, QUEUED_OFFSET,
-    ScopeParams, SparseDecodeParams, WARP_BLOCKS_BYTES,
+    BLOCKS_OFFSET, PENDING_OFFSET, PENDING_SEGMENTS, PIECE_BYTES, QUEUED_OFFSET, ScopeParams,
+    SparseDecodeParams, WARP_BLOCKS_BYTES,
 };
 use oximla_types::schedule::{BLOCK_KEYS, BlockRange, Place};
 
@@ -74,9 +74,6 @@ impl Found {
         Self { start, position: 0, end: 0 }
     }
 }
-
-/// Set in a number of segments where the next block is the second warpgroup's, if two load.
-const TURN: u32 = 1 << 31;
 
 /// An index that names no token.
 const NO_INDEX: u32 = u32::MAX;
@@ -196,12 +193,10 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
                 let Piece { key, end, first_keys, .. } = piece;
                 let (half, token) =
                     (thread.lane() / BLOCK_TOKENS_PER_WARP, thread.lane() % BLOCK_TOKENS_PER_WARP);
-                // Where two warpgroups load, every other block is this one's.
-                let next = F::LOADS * BLOCK_KEYS;
-                let position = key + half * next + thread.warp() * BLOCK_TOKENS_PER_WARP + token;
-                piece.key += 2 * next;
+                let position = key + half * BLOCK_KEYS + thread.warp() * BLOCK_TOKENS_PER_WARP + token;
+                piece.key += 2 * BLOCK_KEYS;
                 let mut flags = start.0;
-                if key + next < end {
+                if key + BLOCK_KEYS < end {
                     flags |= Start::OF_TWO;
                 }
                 if position < end && position >= first_keys {
@@ -222,9 +217,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
     unsafe fn next_segment(&self, kernel: &Sparse<'_, F>, segments: u32) -> (Start, Piece) {
         cold_path();
         let (params, thread) = (kernel.params, self.thread);
-        // Where two warpgroups load, the highest bit tells whose the next block is.
-        let (segments, turn) = if F::LOADS > 1 { (segments & !TURN, segments & TURN) } else { (segments, 0) };
-        let mut piece = Piece { key: 0, end: 0, first_keys: 0, segments: (segments + 1) | turn };
+        let mut piece = Piece { key: 0, end: 0, first_keys: 0, segments: segments + 1 };
         // SAFETY: as the caller promises.
         unsafe {
             // The kernel made anew, so that the loop need not keep what only this takes.
@@ -234,17 +227,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
             if thread.number() == 0 {
                 queue::store(segment, pending(thread, segments));
             }
-            let mut start = segment.map_or(Start::END, |segment| Start::of_segment(&segment));
-            let mut skipped = 0;
-            if F::LOADS > 1 {
-                let blocks = segment.map_or(0, |Segment { blocks, .. }| blocks.end - blocks.begin);
-                skipped = (turn / TURN) ^ thread.loader();
-                piece.segments ^= blocks % FEW_HEADS_LOADS * TURN;
-                if blocks == skipped {
-                    // None is this warpgroup's.
-                    start = start.without_blocks();
-                }
-            }
+            let start = segment.map_or(Start::END, |segment| Start::of_segment(&segment));
             // Of the first lane, where ptxas is to know that all go the same way.
             let start = start.uniform::<F, WIDE>();
             if start.is_empty() {
@@ -259,7 +242,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
             // Only the request's last block may have fewer keys.
             let behind = blocks.end * BLOCK_KEYS;
             let end = if behind < len { behind } else { len };
-            piece = Piece { key: (blocks.begin + skipped) * BLOCK_KEYS, end, first_keys, ..piece };
+            piece = Piece { key: blocks.begin * BLOCK_KEYS, end, first_keys, ..piece };
             (start, piece)
         }
     }

@@ -15,7 +15,9 @@ use crate::kernels::decode::sm90::{Decode, TILE, WARPGROUP_WARPS, queries};
 use crate::ptx::{copy, memory, special, warp};
 use core::hint::cold_path;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_BYTES, THREADS, TILE_BYTES, VALUE_PARTS};
-use oximla_types::kernels::sparse_decode::{FEW_HEADS_LOADS, PART_SLOTS, PLAN, STAGING_BYTES};
+use oximla_types::kernels::sparse_decode::{
+    FEW_HEADS_LOADS, FEW_HEADS_SAVED_BYTES, FEW_HEADS_STAGING_BYTES, PART_SLOTS, PLAN,
+};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
 /// Runs the role where no cluster shares the keys; `segments` are the CTA's. With `WIDE`, the rows of all caches are aligned to 16 bytes, else to 8.
@@ -209,8 +211,10 @@ impl Thread {
         let mut this = Self { shared: special::dynamic_shared(), thread };
         if F::LOADS > 1 {
             // Each loads warpgroup has a staging of its own.
-            let plans = <Sparse<F> as Decode>::PLAN.staging.wrapping_sub(PLAN.staging);
-            this.shared = this.shared.wrapping_add(plans).wrapping_add(this.loader() * STAGING_BYTES);
+            let plans =
+                <Sparse<F> as Decode>::PLAN.staging.wrapping_sub(PLAN.staging + FEW_HEADS_SAVED_BYTES);
+            this.shared =
+                this.shared.wrapping_add(plans).wrapping_add(this.loader() * FEW_HEADS_STAGING_BYTES);
         }
         this
     }
@@ -250,10 +254,16 @@ impl Thread {
         special::again(self.thread) / RANK
     }
 
+    /// Which share of the tokens that its warp knows it converts.
+    #[inline(always)]
+    fn part<F: Format>(self) -> u32 {
+        if F::SHARES { self.rank() } else { self.loader() }
+    }
+
     /// The first token that its warp converts, of the block's tokens that it knows.
     #[inline(always)]
     pub fn first_token<F: Format>(self) -> u32 {
-        if F::SHARES { self.rank() * F::WARP_TOKENS } else { 0 }
+        if F::CONVERTS_SOME { self.part::<F>() * F::WARP_TOKENS } else { 0 }
     }
 
     /// The key of a block that is token number `token` of those that its warp knows.
@@ -265,7 +275,7 @@ impl Thread {
     /// Whether its warp converts the token that a lane has looked up.
     #[inline(always)]
     pub fn converts<F: Format>(self, lane: u32) -> bool {
-        !F::SHARES || lane / F::WARP_TOKENS % F::CTAS == self.rank()
+        !F::CONVERTS_SOME || lane / F::WARP_TOKENS % (F::CTAS * F::LOADS) == self.part::<F>()
     }
 
     /// Its number in the warp.

@@ -80,12 +80,14 @@ pub trait Format {
     const FUSED: bool = false;
     /// See [`Decode::FEW_HEADS`].
     const FEW_HEADS: bool = false;
-    /// Loads warpgroups, which take turns with the blocks.
+    /// Loads warpgroups, each of which converts some of each block's keys.
     const LOADS: u32 = if Self::FEW_HEADS { FEW_HEADS_LOADS } else { 1 };
     /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
     const CTAS: u32 = 1;
     /// Tokens of a block that a warp converts.
-    const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS;
+    const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS / Self::LOADS;
+    /// Whether these are fewer than it knows. A constant by itself, as [`Self::SHARES`].
+    const CONVERTS_SOME: bool = Self::CTAS * Self::LOADS > 1;
     /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
     const SHARES: bool = Self::CTAS > 1;
     /// Whether the scores have [`REGISTERS_MOVED`] more, and the loads fewer: with V3.2 they keep a query tile more there.
@@ -345,10 +347,8 @@ impl<'a, F: Format> Sparse<'a, F> {
 impl<F: Format> Decode for Sparse<'_, F> {
     type Element = Bf16;
     const PLAN: SharedPlan = if F::FEW_HEADS { FEW_HEADS_PLAN } else { PLAN };
-    const REGISTER_QUERY_TILES: usize = {
-        let shared = if F::FEW_HEADS { 0 } else { SHARED_QUERY_TILES };
-        (VALUE_PARTS * PART_TILES + F::TAIL as u32 - shared) as usize
-    };
+    const REGISTER_QUERY_TILES: usize =
+        (VALUE_PARTS * PART_TILES + F::TAIL as u32 - SHARED_QUERY_TILES) as usize;
     const TAIL: bool = F::TAIL;
     const UNFENCED_KEYS: bool = !F::SHARES;
     const ZERO_FILLED: bool = true;
@@ -364,7 +364,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const UNIFORM_LOADS: bool = F::UNIFORM;
     const COPIES_OUTPUTS: bool = !F::SHARES && !F::FUSED;
     // One a warp.
-    const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
+    const KEY_ARRIVALS: u32 = F::LOADS * WARPGROUP_WARPS;
     // The loads find their segments by themselves.
     const SEGMENT_READERS: u32 = (1 + Self::VALUES_WARPGROUPS) * WARPGROUP_THREADS;
 

@@ -33,12 +33,6 @@ impl Start {
         Self(Self::SEGMENT | segment.request | empty)
     }
 
-    /// The same without a block.
-    #[inline(always)]
-    pub(super) fn without_blocks(self) -> Self {
-        Self(self.0 | Self::EMPTY)
-    }
-
     /// The same for all lanes, which may tell different caches.
     ///
     /// # Safety

@@ -1,15 +1,10 @@
-//! What differs where a tile has few rows: at most sixteen heads of one query token.
-//!
-//! `wgmma` has 64 rows of its first operand. With few heads most of an output's would be for nothing, in 128 accumulators a thread of two
-//! warpgroups. Transposed, `Oᵀ = Oᵀ·scale + Vᵀ·Pᵀ`, rows are columns of the output, and sixteen heads take 64 accumulators of one
-//! warpgroup: there is another one to load, and registers for all queries. The scores are as of many heads, but one warp has all that
-//! count.
+//! The values of few heads, transposed: `Oᵀ = Oᵀ·scale + Vᵀ·Pᵀ`.
 
-use super::keys::{self, BlockPlace};
-use super::outputs::{CHUNK_BYTES, SIDE_BYTES, store_nothing};
-use super::queue::Reader;
-use super::scores::QUERY_REGISTERS;
-use super::{Decode, TILE, TILE_STEPS, VALUES_BARRIERS, WARPGROUP_WARPS};
+use super::super::keys::{self, BlockPlace};
+use super::super::outputs::{CHUNK_BYTES, SIDE_BYTES, store_nothing};
+use super::super::queue::Reader;
+use super::super::{Decode, TILE, VALUES_BARRIERS, WARPGROUP_WARPS};
+use super::{THREAD_HEADS, TILE_REGISTERS, head_of, load_heads};
 use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::unroll;
 use crate::kernels::decode::segments::Segment;
@@ -20,11 +15,8 @@ use oximla_types::kernels::decode::{
     FEW_HEADS, HEAD_DIM_V, PART_TILES, PartialSide, SIDES, TILE_BYTES, TILE_COLUMNS, VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
-use oximla_types::layout::fragment::{self, A_REGISTERS, ROW_LANES};
+use oximla_types::layout::fragment::{self, ROW_LANES};
 use oximla_types::layout::partial;
-
-/// Accumulators of a thread for the heads and 64 columns.
-const TILE_REGISTERS: usize = (TILE_COLUMNS * FEW_HEADS / WARPGROUP_THREADS) as usize;
 
 /// Tiles of all value columns.
 const VALUE_TILES: usize = (VALUE_PARTS * PART_TILES) as usize;
@@ -32,52 +24,7 @@ const VALUE_TILES: usize = (VALUE_PARTS * PART_TILES) as usize;
 /// A thread's accumulators, tile by tile: rows are columns of the output.
 type Output = [[f32; TILE_REGISTERS]; VALUE_TILES];
 
-/// Heads that a thread has accumulators of: two neighbouring ones, and those eight further.
-const THREAD_HEADS: usize = 4;
-
-/// Of an accumulator, which of the thread's heads it is of.
-const fn head_of(register: usize) -> usize {
-    register / 4 * 2 + register % 2
-}
-
 const _: () = assert!(TILE_REGISTERS == 8 && VALUE_TILES == 8 && VALUE_PARTS == 4 && PART_TILES == 2);
-
-/// Loads a thread's share of a request's queries: for each step of 16 columns a first operand; zeros in rows that there are not.
-///
-/// # Safety
-/// The request is one of the kernel's; the queries are a live tensor whose rows are aligned to 4 bytes.
-#[inline(always)]
-pub(super) unsafe fn load_queries<D: Decode>(
-    kernel: &D,
-    request: u32,
-    thread: u32,
-) -> [u32; QUERY_REGISTERS] {
-    const { assert!(A_REGISTERS == 4) };
-    let first = fragment::accumulator(thread, 0);
-    let mut queries = [0; QUERY_REGISTERS];
-    // Of a step's first operand a thread has two neighbouring columns of either row, and of those eight further.
-    unroll!(HALF in 2 => {
-        let row = first.row + 8 * HALF as u32;
-        if kernel.cta().tile.has(row) {
-            let columns = kernel.query_row(request, row).wrapping_add((first.column * 2) as u64);
-            unroll!(THREE in 3 => { unroll!(TILE_OF_THREE in 3 => {
-                const TILE_NUMBER: usize = 3 * THREE + TILE_OF_THREE;
-                if TILE_NUMBER < D::REGISTER_QUERY_TILES {
-                    unroll!(STEP in 4 => {
-                        const NUMBER: usize = TILE_STEPS * TILE_NUMBER + STEP;
-                        unroll!(EIGHT in 2 => {
-                            let column = (16 * NUMBER + 8 * EIGHT) as u64;
-                            // SAFETY: as the caller promises.
-                            queries[A_REGISTERS * NUMBER + 2 * EIGHT + HALF] =
-                                unsafe { memory::ld_global_u32(columns + column * 2) };
-                        });
-                    });
-                }
-            }); });
-        }
-    });
-    queries
-}
 
 /// Runs the values role.
 ///
@@ -96,11 +43,13 @@ pub unsafe fn run<D: Decode<Element = Bf16>>(kernel: &D) {
             while remaining > 0 {
                 place.probabilities_full().wait();
                 rescale(place, &mut output);
-                // The output is put where the last block's values were.
-                multiply(place, &mut output, remaining == 1);
-                // Row scales are read by all lanes, as well as the probabilities.
-                warp::warp_sync();
-                place.probabilities_free().arrive_in_cluster::<D>();
+                multiply(place, &mut output);
+                // Where the last block's values were the output is put.
+                if remaining > 1 {
+                    // Row scales are read by all lanes.
+                    warp::warp_sync();
+                    place.probabilities_free().arrive_in_cluster::<D>();
+                }
                 place = place.next();
                 remaining -= 1;
             }
@@ -109,7 +58,7 @@ pub unsafe fn run<D: Decode<Element = Bf16>>(kernel: &D) {
             let number = segments.peeked();
             keys::norms_full::<D>(number).wait();
             let segment = segments.reread();
-            let norms = load_heads(special::dynamic_shared() + D::PLAN.row_norm);
+            let norms = load_heads(special::dynamic_shared() + D::PLAN.row_norm, special::thread_x());
             keys::norms_free::<D>(number).barrier.arrive();
             if segment.splits.count != 1 {
                 // Each part of what is split has blocks.
@@ -126,24 +75,12 @@ pub unsafe fn run<D: Decode<Element = Bf16>>(kernel: &D) {
     }
 }
 
-/// The values of the thread's heads among 64 per-row values.
-#[inline(always)]
-unsafe fn load_heads(rows: u32) -> [f32; THREAD_HEADS] {
-    let head = fragment::accumulator(special::thread_x() % WARPGROUP_THREADS, 0).column;
-    // SAFETY: within the plan's 64 rows.
-    unsafe {
-        let [a, b] = memory::ld_shared_u32x2(rows + head * 4);
-        let [c, d] = memory::ld_shared_u32x2(rows + (head + 8) * 4);
-        [a, b, c, d].map(f32::from_bits)
-    }
-}
-
 /// Multiplies the output by the row scales; skipped where no head of the warp has a new maximum.
 #[inline(always)]
 unsafe fn rescale<D: Decode>(place: BlockPlace<D>, output: &mut Output) {
     // SAFETY: the row scales are full; the whole warp is here.
     unsafe {
-        let scales = load_heads(place.row_scales());
+        let scales = load_heads(place.row_scales(), special::thread_x());
         if warp::ballot(scales.iter().any(|scale| *scale != 1.0)) != 0 {
             unroll!(TILE_NUMBER in 8 => { unroll!(I in 8 => {
                 output[TILE_NUMBER][I] *= scales[head_of(I)];
@@ -152,9 +89,9 @@ unsafe fn rescale<D: Decode>(place: BlockPlace<D>, output: &mut Output) {
     }
 }
 
-/// `output += Vᵀ·Pᵀ`, part by part; lets go of each, or keeps them.
+/// `output += Vᵀ·Pᵀ`.
 #[inline(always)]
-unsafe fn multiply<D: Decode<Element = Bf16>>(place: BlockPlace<D>, output: &mut Output, keeps: bool) {
+unsafe fn multiply<D: Decode<Element = Bf16>>(place: BlockPlace<D>, output: &mut Output) {
     /// Bytes of 16 keys of a tile, and of 16 of a row of probabilities: one step of `wgmma`.
     const V_STEP_BYTES: u32 = TILE.row_offset(16);
     const P_STEP_BYTES: u32 = TILE.column_offset(16);
@@ -173,17 +110,9 @@ unsafe fn multiply<D: Decode<Element = Bf16>>(place: BlockPlace<D>, output: &mut
                     wgmma::wgmma_m64n16k16_bf16_at(&mut output[2 * PART + TILE_OF_PART], v, p);
                 });
             });
-            wgmma::wgmma_commit_group();
         });
-        unroll!(PART in 4 => {
-            const LATER: u32 = VALUE_PARTS - 1 - PART as u32;
-            unroll!(TILE_OF_PART in 2 => {
-                wgmma::wgmma_wait_8::<LATER>(&mut output[2 * PART + TILE_OF_PART]);
-            });
-            if !keeps {
-                place.part_free(PART as u32).arrive_in_cluster::<D>();
-            }
-        });
+        wgmma::wgmma_commit_group();
+        unroll!(TILE_NUMBER in 8 => { wgmma::wgmma_wait_8::<0>(&mut output[TILE_NUMBER]); });
     }
 }
 
@@ -253,7 +182,7 @@ unsafe fn copy_out<D: Decode>(
             copy::cp_async_bulk_wait_group_read::<0>();
         }
         warp::warp_sync();
-        unroll!(PART in 4 => { place.part_free(PART as u32).arrive_in_cluster::<D>(); });
+        place.probabilities_free().arrive_in_cluster::<D>();
     }
 }
 
@@ -326,7 +255,7 @@ unsafe fn store_partial<D: Decode>(
             memory::st_global_u32x4_if(has, columns + TILE_OFFSET as u64, words);
         });
         warp::warp_sync();
-        unroll!(PART in 4 => { place.part_free(PART as u32).arrive_in_cluster::<D>(); });
+        place.probabilities_free().arrive_in_cluster::<D>();
     }
 }
 
