@@ -176,12 +176,16 @@ impl<F: Format> Converter<F> {
         let mut nan = 0;
         // SAFETY: as the caller promises.
         unsafe {
+            // Of both words, those of the lane's two tokens.
+            let scales = [0, 2].map(|part| {
+                let word = self.scales.word(part);
+                let word = if F::SCALE_PLANE { word } else { Factor::pair(word) };
+                [0, 1].map(|i| warp::shfl_idx(word, whole.token(i)))
+            });
             unroll!(PART in 4 => {
                 const NUMBER: u32 = PART as u32;
                 let share = Share::new::<F>(self.thread, code_tiles::<F>(NUMBER));
-                let word = self.scales.word(NUMBER);
-                let word = if F::SCALE_PLANE { word } else { Factor::pair(word) };
-                let mut scales = [0, 1].map(|i| warp::shfl_idx(word, whole.token(i)));
+                let mut scales = scales[PART / 2];
                 if share.count < whole.count && share.is_second(self.thread) {
                     scales[0] = scales[1];
                 }

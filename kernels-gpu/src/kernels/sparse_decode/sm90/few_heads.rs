@@ -207,8 +207,7 @@ fn rope_tile<F: Format>(place: BlockPlace<Sparse<F>>) -> u32 {
     if F::TAIL { place.tail() } else { place.part(F::WHOLE_PARTS) + TILE_BYTES }
 }
 
-/// Where a warp's RoPE elements are staged, as its rows of a tile: as the other warpgroup has half of the keys, half of each part's
-/// staging is free.
+/// Where a warp's RoPE elements are staged, as its rows of a tile: behind its codes.
 #[inline(always)]
 fn staged_rope<F: Format>(thread: Thread) -> u32 {
     staged_codes::<F>(thread) + WARP_CODES_BYTES / FEW_HEADS_LOADS
