@@ -129,19 +129,65 @@ fn outputs_that_are_put_or_read_too_early_are_noticed() {
     // Query tokens that are not split, of more blocks than there is room for. On both sides: three meetings, and of each of two parts a
     // fence, a group, and a wait.
     let whole = vec![of(8, 30, 250)];
-    let unnoticed = steps_not_missed("sparse_decode_v32_sm90", "combine_bf16", whole, 2 * (3 + 2 * 3));
+    let unnoticed =
+        steps_not_missed("sparse_decode_v32_sm90", "combine_bf16", whole, stores_output, 2 * (3 + 2 * 3));
     assert!(unnoticed.is_empty(), "{unnoticed:?}");
     // Split ones, too: two meetings, a fence, a group, and a wait; before the scale of each side is looked for, when it is found, and
     // when the output is put.
     let whole_and_split = vec![of(8, 15, 250), of(3, 15, 250)];
     let few_heads = "sparse_decode_v32_few_heads_sm90";
-    let unnoticed = steps_not_missed(few_heads, "combine_bf16", whole_and_split, 2 + 3 + 4);
+    let unnoticed = steps_not_missed(few_heads, "combine_bf16", whole_and_split, stores_output, 2 + 3 + 4);
     // Before a whole output is put, which a warp does where none but itself has multiplied values: in the emulator, PTX does not say so.
     assert!(matches!(&unnoticed[..], [first] if first.contains("bar.sync")), "{unnoticed:?}");
 }
 
-/// Of the steps of the values when they store outputs, of which an entry has so many, those without which no case shows it.
-fn steps_not_missed(decode: &str, combine: &str, cases: Vec<Case>, steps: usize) -> Vec<String> {
+/// The scores of few heads: warps meet before queries come to where those before were, when they have come, and where they tell each
+/// other their maxima, block by block, and their sums; what threads have stored is fenced for the tensor cores: queries, keys, and
+/// probabilities.
+#[test]
+fn scores_of_few_heads_that_go_on_too_early_are_noticed() {
+    let scope = ScopeSpec { topk: 250, ..ScopeSpec::default() };
+    let spec = sparse_decode::Spec { batch: 8, h_q: 15, scope, ..sparse_decode::Spec::default() };
+    let cases = vec![Case::SparseDecode(spec.case())];
+    let few_heads = "sparse_decode_v32_few_heads_sm90";
+    let is_step = |lines: &[&str], number: usize| {
+        named_barrier(lines[number]) == Some("1,")
+            || lines[number].contains("fence.proxy.async") && !stores_output(lines, number)
+    };
+    let unnoticed = steps_not_missed(few_heads, "combine_bf16", cases, is_step, 4 + 3);
+    // Of queries: warps have met over the sums of the segment before, and whoever multiplies keys fences what came before, too.
+    assert!(
+        matches!(&unnoticed[..], [meet, fence] if meet.contains("bar.sync") && fence.contains("fence.proxy")),
+        "{unnoticed:?}"
+    );
+}
+
+/// The named barrier at which a line meets others.
+fn named_barrier(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    if words.next() == Some("bar.sync") { words.next() } else { None }
+}
+
+/// Whether a line is a step of the values when they store outputs.
+fn stores_output(lines: &[&str], number: usize) -> bool {
+    let meets = |line: &str| matches!(named_barrier(line), Some("2," | "3,"));
+    let line = lines[number];
+    let fences_output =
+        line.contains("fence.proxy.async") && lines[number..][..6].iter().any(|line| meets(line));
+    meets(line)
+        || line.contains("cp.async.bulk.commit_group")
+        || line.contains("wait_group.read")
+        || fences_output
+}
+
+/// Of an entry's steps, of which there are so many, those without which no case shows it.
+fn steps_not_missed(
+    decode: &str,
+    combine: &str,
+    cases: Vec<Case>,
+    is_step: impl Fn(&[&str], usize) -> bool,
+    steps: usize,
+) -> Vec<String> {
     let ptx = only(PTX, &[decode, combine]);
     let trials: Vec<Trial> = cases
         .into_iter()
@@ -152,19 +198,7 @@ fn steps_not_missed(decode: &str, combine: &str, cases: Vec<Case>, steps: usize)
         })
         .collect();
     let lines: Vec<&str> = ptx.lines().collect();
-    let meets = |line: &str| {
-        let mut words = line.split_whitespace();
-        words.next() == Some("bar.sync") && matches!(words.next(), Some("2," | "3,"))
-    };
-    let is_needed = |(number, line): &(usize, &&str)| {
-        let fences_output =
-            line.contains("fence.proxy.async") && lines[*number..][..6].iter().any(|line| meets(line));
-        meets(line)
-            || line.contains("cp.async.bulk.commit_group")
-            || line.contains("wait_group.read")
-            || fences_output
-    };
-    let needed: Vec<usize> = lines.iter().enumerate().filter(is_needed).map(|(number, _)| number).collect();
+    let needed: Vec<usize> = (0..lines.len()).filter(|&number| is_step(&lines, number)).collect();
     assert_eq!(needed.len(), steps, "{decode}");
     let is_missed = |&number: &usize| {
         let mutant = Mutant {
