@@ -147,11 +147,11 @@ pub const PLAN: SharedPlan = SharedPlan::new(SHARED_QUERY_TILES, PART_SLOTS, TAI
 /// Loads warpgroups of a kernel for few heads, each of which converts half of a block.
 pub const FEW_HEADS_LOADS: u32 = 2;
 
+/// Bytes of a warp's RoPE elements of a block.
+const WARP_ROPE_BYTES: u32 = BLOCK_TOKENS_PER_WARP * TILE_COLUMNS * 2;
+
 /// Bytes of a warp's staging in a kernel for few heads: its share of a block's codes, and behind them of the RoPE elements.
 pub const FEW_HEADS_WARP_BYTES: u32 = (WARP_CODES_BYTES + WARP_ROPE_BYTES) / FEW_HEADS_LOADS;
-
-/// Bytes of a warp's RoPE elements of a block.
-pub const WARP_ROPE_BYTES: u32 = BLOCK_TOKENS_PER_WARP * TILE_COLUMNS * 2;
 
 /// By how much the staging of a loads warpgroup is smaller in a kernel for few heads, all of it before the scales.
 pub const FEW_HEADS_SAVED_BYTES: u32 = SCALES_OFFSET - WARPGROUP_WARPS * FEW_HEADS_WARP_BYTES;

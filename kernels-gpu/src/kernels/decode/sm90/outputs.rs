@@ -18,7 +18,7 @@ use oximla_types::layout::partial;
 pub(super) const CHUNK_BYTES: u32 = 16;
 
 /// Columns of them.
-const CHUNK_COLUMNS: u32 = CHUNK_BYTES / 2;
+pub(super) const CHUNK_COLUMNS: u32 = CHUNK_BYTES / 2;
 
 /// Stores this thread's part of a split request's output, 16 bytes at a time: its columns of 32 next to each other, in fp16
 /// (`shared-types/src/layout/partial.rs`).

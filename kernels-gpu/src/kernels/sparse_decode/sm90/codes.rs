@@ -4,8 +4,8 @@
 //! Eight lanes have four neighbouring chunks of one tile of each of two neighbouring tokens: they store to all banks at a
 //! time. The next eight have the same of the part's other tile, and the upper half of the warp of two more tokens. A
 //! lane's next chunk is that of the fourth token from there. Where only one of the tiles comes from codes, the lanes of the
-//! other one take every other of these chunks. A lane converts what it has copied itself. Of a block whose keys two CTAs share, it has half as
-//! many.
+//! other one take every other of these chunks. A lane converts what it has copied itself. Of a block whose keys two CTAs or two
+//! warpgroups share, it has half as many.
 
 use super::Format;
 use super::loads::Thread;

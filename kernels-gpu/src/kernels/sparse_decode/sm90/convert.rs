@@ -14,7 +14,7 @@ use oximla_types::kernels::decode::{PART_TILES, VALUE_PARTS};
 use oximla_types::kernels::sparse_decode::FEW_HEADS_LOADS;
 
 /// A NaN as bf16.
-const BF16_NAN: u16 = 0x7fff;
+pub(super) const BF16_NAN: u16 = 0x7fff;
 
 /// Chunks of a part that are on their way to a lane's registers while it converts another one: as many as it has registers for.
 const fn ahead<F: Format>() -> usize {

@@ -14,7 +14,7 @@
 
 use super::super::Queries;
 use super::codes::{Lane, Rows, load_rope, staged_codes, store_rope};
-use super::convert::{Block, Converter};
+use super::convert::{BF16_NAN, Block, Converter};
 use super::gather::{Blocks, LookedUp};
 use super::loads::{Thread, arrive, key_mask};
 use super::scales::{RawScales, Scales};
@@ -199,7 +199,7 @@ unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries
 }
 
 /// Two NaN as bf16.
-const BF16_NANS: u32 = 0x7fff_7fff;
+const BF16_NANS: u32 = BF16_NAN as u32 * 0x0001_0001;
 
 /// Where the RoPE elements of a block go.
 #[inline(always)]

@@ -17,8 +17,8 @@
 //!    soon as the current block's part is converted, so that about a block of raw bytes is on its way at all times. A lane
 //!    converts what it has copied itself (`convert.rs`), and stores it where the scores and values want it. While it converts 16 codes, the
 //!    next ones are on their way from the staging to registers.
-//! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile; in a cluster
-//!    by the staging.
+//! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile; in a cluster,
+//!    and of few heads, by the staging.
 //! 4. `scales.rs`: the scales go by the staging into registers of the lanes, which exchange them. A block with a large scale takes a way of its own.
 //! 5. Whether there was a NaN among a block's codes is asked when all are converted: then the RoPE elements tell the scores.
 //!
@@ -26,8 +26,8 @@
 //! converts half of the keys of each block and hands them over to the other one. The staging of codes is then half as large, and
 //! that of RoPE elements takes the rest.
 //!
-//! Where query tokens are few, a cluster has all splits of each and combines them itself (`fused.rs`). Where they are many and heads few,
-//! two warpgroups load (`few_heads.rs`).
+//! Where query tokens are few, a cluster has all splits of each and combines them itself (`fused.rs`). Else, where heads are few, two
+//! warpgroups load, each half of the keys of each block (`few_heads.rs`).
 //!
 //! Warp 0 queues the segments, too. When a segment's first block is on its way, the copy engine is asked for its queries.
 //!
@@ -84,12 +84,12 @@ pub trait Format {
     const LOADS: u32 = if Self::FEW_HEADS { FEW_HEADS_LOADS } else { 1 };
     /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
     const CTAS: u32 = 1;
+    /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
+    const SHARES: bool = Self::CTAS > 1;
     /// Tokens of a block that a warp converts.
     const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS / Self::LOADS;
     /// Whether these are fewer than it knows. A constant by itself, as [`Self::SHARES`].
     const CONVERTS_SOME: bool = Self::CTAS * Self::LOADS > 1;
-    /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
-    const SHARES: bool = Self::CTAS > 1;
     /// Whether the scores have [`REGISTERS_MOVED`] more, and the loads fewer: with V3.2 they keep a query tile more there.
     const SCORES_HAVE_MORE: bool = Self::SHARES && !Self::SCALE_PLANE;
     /// Whether the loads have them, and the scores fewer.
@@ -347,6 +347,7 @@ impl<'a, F: Format> Sparse<'a, F> {
 impl<F: Format> Decode for Sparse<'_, F> {
     type Element = Bf16;
     const PLAN: SharedPlan = if F::FEW_HEADS { FEW_HEADS_PLAN } else { PLAN };
+    // Not of few heads, whose queries are all in shared memory.
     const REGISTER_QUERY_TILES: usize =
         (VALUE_PARTS * PART_TILES + F::TAIL as u32 - SHARED_QUERY_TILES) as usize;
     const TAIL: bool = F::TAIL;

@@ -4,6 +4,7 @@
 //! other through shared memory, where the queries are as well.
 
 use super::super::keys::{self, BlockPlace};
+use super::super::outputs::CHUNK_COLUMNS;
 use super::super::queue::Reader;
 use super::super::{Decode, SCORES_BARRIERS, TILE, TILE_STEPS, WARPGROUP_WARPS, scores};
 use super::{OfHeads, THREAD_HEADS, TILE_REGISTERS, head_of, load_heads, store_heads};
@@ -99,9 +100,6 @@ unsafe fn take_queries<D: Decode>(kernel: &D, request: u32, thread: u32) {
         warpgroup_barrier::<BARRIER>();
     }
 }
-
-/// Elements of 16 bytes.
-const CHUNK_COLUMNS: u32 = 8;
 
 /// Query tiles at most.
 const MAX_QUERY_TILES: usize = (VALUE_PARTS * PART_TILES) as usize + 1;
