@@ -127,6 +127,40 @@ pub unsafe fn cp_async_bulk_to_cluster(destination: u32, source: u32, bytes: u32
     }
 }
 
+/// `cp.async.bulk.shared::cluster.global`: one lane of the warp (`elect.sync`) copies eight pieces of `bytes` bytes, which may be anywhere, to
+/// this CTA's shared memory, each `STRIDE` bytes behind the one before, and completes on `barrier`.
+///
+/// # Safety
+/// The whole warp calls it with the same. Addresses, `bytes` and `STRIDE` are multiples of 16; the sources are global memory valid for `bytes`,
+/// the destinations have room, which nobody accesses before the barrier's phase is complete, and the barrier expects the bytes.
+#[inline(always)]
+pub unsafe fn cp_async_bulk_8<const STRIDE: u32>(
+    destination: u32,
+    sources: [u64; 8],
+    bytes: u32,
+    barrier: u32,
+) {
+    let [a, b, c, d, e, f, g, h] = sources;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("{{ .reg .pred elected; elect.sync _|elected, 0xffffffff;",
+            "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{to}], [{a}], {bytes}, [{barrier}];",
+            "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{to}+{to1}], [{b}], {bytes}, [{barrier}];",
+            "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{to}+{to2}], [{c}], {bytes}, [{barrier}];",
+            "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{to}+{to3}], [{d}], {bytes}, [{barrier}];",
+            "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{to}+{to4}], [{e}], {bytes}, [{barrier}];",
+            "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{to}+{to5}], [{f}], {bytes}, [{barrier}];",
+            "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{to}+{to6}], [{g}], {bytes}, [{barrier}];",
+            "@elected cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [{to}+{to7}], [{h}], {bytes}, [{barrier}]; }}",
+            to = in(reg32) destination, bytes = in(reg32) bytes, barrier = in(reg32) barrier,
+            a = in(reg64) a, b = in(reg64) b, c = in(reg64) c, d = in(reg64) d,
+            e = in(reg64) e, f = in(reg64) f, g = in(reg64) g, h = in(reg64) h,
+            to1 = const STRIDE, to2 = const 2 * STRIDE, to3 = const 3 * STRIDE, to4 = const 4 * STRIDE,
+            to5 = const 5 * STRIDE, to6 = const 6 * STRIDE, to7 = const 7 * STRIDE,
+            options(nostack))
+    }
+}
+
 macro_rules! cp_async {
     ($(#[$doc:meta])* $name:ident, $instruction:literal, $bytes:literal) => {
         $(#[$doc])*

@@ -270,6 +270,31 @@ kernel!(wrapper_cp_async_mbarrier_arrive, |lane, input, output| {
     *output.add(lane) = ld_shared_u32(words + 4 * opposite);
 });
 
+/// Words of each piece that [`cp_async_bulk_8`] copies in its test, and from one to the next in shared memory.
+const PIECE_WORDS: u32 = 12;
+const PIECE_STRIDE_WORDS: u32 = 20;
+
+// The pieces of the input, the last one first.
+kernel!(wrapper_cp_async_bulk_8, |lane, input, output| {
+    let pieces = dynamic_shared();
+    let barrier = pieces + 4 * 8 * PIECE_STRIDE_WORDS;
+    if thread_x() == 0 {
+        mbarrier_init(barrier, 1);
+        fence_mbarrier_init();
+        mbarrier_arrive_expect_tx(barrier, 4 * 8 * PIECE_WORDS);
+    }
+    warp_sync();
+    let sources = [7, 6, 5, 4, 3, 2, 1, 0].map(|piece| input.add(piece * PIECE_WORDS as usize) as u64);
+    cp_async_bulk_8::<{ 4 * PIECE_STRIDE_WORDS }>(pieces, sources, 4 * PIECE_WORDS, barrier);
+    while !mbarrier_try_wait_parity(barrier, 0, 0) {}
+    let mut word = lane as u32;
+    while word < 8 * PIECE_WORDS {
+        let from = word / PIECE_WORDS * PIECE_STRIDE_WORDS + word % PIECE_WORDS;
+        *output.add(word as usize) = ld_shared_u32(pieces + 4 * from);
+        word += WARP_THREADS;
+    }
+});
+
 kernel!(wrapper_cp_async_bulk_to_cluster, |lane, input, output| { exchange(lane, input, output) });
 kernel!(wrapper_mapa, |lane, input, output| { exchange(lane, input, output) });
 

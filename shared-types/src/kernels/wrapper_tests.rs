@@ -37,7 +37,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "wrapper_cvt_f32_f16" "wrapper_mul_bf16x2" "wrapper_prmt" "wrapper_prmt_by" "wrapper_shr" "wrapper_cvt_e4m3x2" "wrapper_cvt_f16x2_e4m3x2"
         "dequantise_f32" "dequantise_ue8m0"
         "wrapper_cp_async_4" "wrapper_cp_async_8" "wrapper_cp_async_16" "wrapper_cp_async_16_prefetch_256"
-        "wrapper_cp_async_commit_group" "wrapper_cp_async_wait_group" "wrapper_cp_async_mbarrier_arrive"
+        "wrapper_cp_async_commit_group" "wrapper_cp_async_wait_group" "wrapper_cp_async_mbarrier_arrive" "wrapper_cp_async_bulk_8"
         "wrapper_stmatrix_x4" "wrapper_stmatrix_x4_trans" "wrapper_ldmatrix_x4"
         "wrapper_ld_global_i32" "wrapper_ld_global_u32" "wrapper_ld_global_f32" "wrapper_ld_global_f32x4"
         "wrapper_ld_global_u32x4" "wrapper_ld_global_i64" "wrapper_ld_global_u32x2" "wrapper_st_global_u32x4" "wrapper_st_global_u32x4_if" "wrapper_ld_shared_u8" "wrapper_ld_shared_u16" "wrapper_ld_shared_u64"

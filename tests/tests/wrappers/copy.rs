@@ -99,6 +99,14 @@ pub fn cp_async_mbarrier_arrive(kernel: &Kernel) {
     kernel.must_fail_without("cp.async.mbarrier.arrive", &work, Check::DataRace);
 }
 
+/// Pieces of twelve words, the last one first.
+pub fn cp_async_bulk_8(kernel: &Kernel) {
+    let input = words(8 * 12);
+    let work = Work::new(input.clone(), input.len());
+    assert_eq!(kernel.run(&work), input.chunks(12).rev().flatten().copied().collect::<Vec<_>>());
+    kernel.must_fail_without("mbarrier.arrive.expect_tx", &work, Check::Deadlock);
+}
+
 /// Lanes write what those opposite have copied: `size` bytes, the first few, or none.
 fn copies_and_fills(kernel: &Kernel, size: usize) {
     let work = copy_and_fill(size);

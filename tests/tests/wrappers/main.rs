@@ -51,8 +51,8 @@ tests! { WRAPPERS, PREFIX;
     barrier: barrier_cta_sync barrier_cluster_arrive barrier_cluster_wait;
     copy: createpolicy_evict_first createpolicy_evict_normal cp_async_bulk_tensor_4d cp_async_bulk_tensor_4d_multicast
         cp_async_4 cp_async_8 cp_async_16 cp_async_16_prefetch_256 cp_async_commit_group cp_async_wait_group
-        cp_async_mbarrier_arrive cp_async_bulk_to_cluster cp_async_bulk_tensor_4d_store cp_async_bulk_commit_group
-        cp_async_bulk_wait_group_read;
+        cp_async_mbarrier_arrive cp_async_bulk_8 cp_async_bulk_to_cluster cp_async_bulk_tensor_4d_store
+        cp_async_bulk_commit_group cp_async_bulk_wait_group_read;
     fence: fence_proxy_async_shared fence_mbarrier_init;
     math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16 mul_bf16x2 prmt prmt_by shr cvt_e4m3x2 cvt_f16x2_e4m3x2;
     matrix: stmatrix_x4 stmatrix_x4_trans ldmatrix_x4;

@@ -52,7 +52,7 @@ impl Phase {
 
     /// The same where shared memory's address is known.
     #[inline(always)]
-    fn at(shared: u32, offset: u32, slots: u32, number: u32) -> Self {
+    pub fn at(shared: u32, offset: u32, slots: u32, number: u32) -> Self {
         // SAFETY: `init_barriers` initialised it.
         let barrier = unsafe { Barrier::at(shared + offset + number % slots * BARRIER_BYTES) };
         Self { barrier, parity: number / slots & 1 }

@@ -5,7 +5,7 @@
 //! time. The next eight have the same of the part's other tile, and the upper half of the warp of two more tokens. A
 //! lane's next chunk is that of the fourth token from there. Where only one of the tiles comes from codes, the lanes of the
 //! other one take every other of these chunks. A lane converts what it has copied itself. Of a block whose keys two CTAs or two
-//! warpgroups share, it has half as many.
+//! warpgroups share, it has half as many. Of few heads the copy engine brings them (`tokens.rs`).
 
 use super::Format;
 use super::loads::Thread;
@@ -14,8 +14,7 @@ use crate::kernels::decode::sm90::TILE;
 use crate::ptx::{copy, memory, special, warp};
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_TILES, TILE_BYTES, TILE_COLUMNS};
 use oximla_types::kernels::sparse_decode::{
-    FEW_HEADS_SAVED_BYTES, FEW_HEADS_WARP_BYTES, ROWS_OFFSET, SparseDecodeParams, WARP_CODES_BYTES,
-    WARP_PART_BYTES, WARP_ROWS_BYTES,
+    ROWS_OFFSET, SparseDecodeParams, WARP_CODES_BYTES, WARP_PART_BYTES, WARP_ROWS_BYTES,
 };
 use oximla_types::launch::WARP_THREADS;
 
@@ -30,7 +29,7 @@ pub(super) const CHUNKS: usize = 4;
 
 /// Chunks of a part that a lane has of a format's tokens, at most.
 pub(super) const fn chunks<F: Format>() -> usize {
-    CHUNKS / (F::CTAS * F::LOADS) as usize
+    CHUNKS / (F::CTAS * F::CONVERTERS) as usize
 }
 
 /// From a lane's token to that of its next chunk.
@@ -139,25 +138,21 @@ impl Share {
 
     /// Number of the chunk in a row of all tiles.
     #[inline(always)]
-    fn chunk_of_row(self) -> u32 {
+    pub(super) fn chunk_of_row(self) -> u32 {
         self.tile * (TILE_COLUMNS / CHUNK_BYTES) + self.chunk
     }
 
     /// Not zero if there is the lane's `i`-th token.
     #[inline(always)]
-    fn flag(self, valid: u32, i: usize) -> u32 {
+    pub(super) fn flag(self, valid: u32, i: usize) -> u32 {
         valid >> self.token & 1 << (i as u32 * self.step)
     }
 }
 
 /// Where a warp's codes are in the staging.
 #[inline(always)]
-pub(super) fn staged_codes<F: Format>(thread: Thread) -> u32 {
-    if F::FEW_HEADS {
-        thread.warp_staging(FEW_HEADS_SAVED_BYTES, FEW_HEADS_WARP_BYTES)
-    } else {
-        thread.warp_staging(0, WARP_CODES_BYTES)
-    }
+fn staged_codes(thread: Thread) -> u32 {
+    thread.warp_staging(0, WARP_CODES_BYTES)
 }
 
 /// What stays the same for a lane, block after block, and is kept in registers.
@@ -174,14 +169,14 @@ impl Lane {
     /// The calling one.
     #[inline(always)]
     pub fn this<F: Format>(thread: Thread) -> Self {
-        let staged = staged_codes::<F>(thread) + thread.lane() * CHUNK_BYTES;
+        let staged = staged_codes(thread) + thread.lane() * CHUNK_BYTES;
         Self { staged, values: first_row(Share::new::<F>(thread, PART_TILES), thread, 0) }
     }
 
     /// Its place for a part's `i`-th chunk.
     #[inline(always)]
-    pub(super) fn place<F: Format>(self, part: u32, i: usize) -> u32 {
-        self.staged + part * (WARP_PART_BYTES / F::LOADS) + i as u32 * WARP_THREADS * CHUNK_BYTES
+    pub(super) fn place(self, part: u32, i: usize) -> u32 {
+        self.staged + part * WARP_PART_BYTES + i as u32 * WARP_THREADS * CHUNK_BYTES
     }
 }
 
@@ -265,7 +260,7 @@ impl Rows {
                 // SAFETY: as the caller promises.
                 unsafe {
                     let is_valid = share.flag(valid, I) != 0;
-                    copy_or_zeros::<WIDE>(lane.place::<F>(part, I), share.row::<F>(self, I) + offset, is_valid);
+                    copy_or_zeros::<WIDE>(lane.place(part, I), share.row::<F>(self, I) + offset, is_valid);
                 }
             }
         });
@@ -312,28 +307,6 @@ pub unsafe fn move_rope<F: Format>(thread: Thread, staged: u32, tile: u32) {
     let (from, to) = (share.staged_rope::<F>(thread, staged, chunk), share.rope(thread, tile, chunk));
     // SAFETY: as the caller promises.
     unsafe { share.store_two(to, share.load_two(from)) };
-}
-
-/// Loads a lane's RoPE elements from the warp's rows at `staged`.
-///
-/// # Safety
-/// The lane's copies to `staged` have come.
-#[inline(always)]
-pub unsafe fn load_rope<F: Format>(thread: Thread, staged: u32) -> [Chunk; 2] {
-    let share = Share::new::<F>(thread, PART_TILES);
-    // SAFETY: as the caller promises.
-    unsafe { share.load_two(share.staged_rope::<F>(thread, staged, share.chunk_of_row())) }
-}
-
-/// Stores a lane's RoPE elements in the rows of the tile at `tile`.
-///
-/// # Safety
-/// Nobody else uses the rows.
-#[inline(always)]
-pub unsafe fn store_rope<F: Format>(thread: Thread, rope: [Chunk; 2], tile: u32) {
-    let share = Share::new::<F>(thread, PART_TILES);
-    // SAFETY: as the caller promises.
-    unsafe { share.store_two(share.rope(thread, tile, share.chunk_of_row()), rope) };
 }
 
 /// Copies 16 bytes to shared memory, or zeros.

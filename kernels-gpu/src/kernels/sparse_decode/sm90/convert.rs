@@ -4,6 +4,7 @@ use super::Format;
 use super::codes::{CHUNK_BYTES, CHUNKS, Chunk, Lane, Share, chunks, code_tiles, first_row};
 use super::loads::Thread;
 use super::scales::{RawScales, Scales};
+use super::tokens::Staged;
 use crate::attention::dequant::{self, FOUND, Factor};
 use crate::attention::unroll;
 use crate::kernels::decode::sm90::TILE;
@@ -11,7 +12,7 @@ use crate::ptx::{memory, special, warp};
 use core::hint::cold_path;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{PART_TILES, VALUE_PARTS};
-use oximla_types::kernels::sparse_decode::FEW_HEADS_LOADS;
+use oximla_types::kernels::sparse_decode::FEW_HEADS_CONVERTERS;
 
 /// A NaN as bf16.
 pub(super) const BF16_NAN: u16 = 0x7fff;
@@ -32,8 +33,8 @@ pub struct Taken {
     nan: u32,
 }
 
-/// Chunks of a part that a lane has where two loads warpgroups share a block, at most.
-const BLOCK_CHUNKS: usize = CHUNKS / FEW_HEADS_LOADS as usize;
+/// Chunks of a part that a lane has where two warpgroups share a block, at most.
+const BLOCK_CHUNKS: usize = CHUNKS / FEW_HEADS_CONVERTERS as usize;
 
 /// A lane's codes of a block, part by part, where it has registers for them.
 pub struct Block([[Chunk; BLOCK_CHUNKS]; VALUE_PARTS as usize]);
@@ -47,16 +48,28 @@ impl Block {
     /// # Safety
     /// The codes have come.
     #[inline(always)]
-    pub unsafe fn take<F: Format>(lane: Lane) -> Self {
+    pub unsafe fn take<F: Format>(staged: Staged, thread: Thread) -> Self {
         const { assert!(chunks::<F>() == BLOCK_CHUNKS) };
         let mut block = Self::NONE;
         unroll!(PART in 4 => { unroll!(I in 2 => {
-            if I < Share::count::<F>(code_tiles::<F>(PART as u32)) {
+            let share = Share::new::<F>(thread, code_tiles::<F>(PART as u32));
+            if I < share.count {
                 // SAFETY: as the caller promises.
-                block.0[PART][I] = unsafe { memory::ld_shared_u32x4(lane.place::<F>(PART as u32, I)) };
+                block.0[PART][I] = unsafe { staged.codes::<F>(thread, share, PART as u32, I) };
             }
         }); });
         block
+    }
+
+    /// Makes zeros of the codes of tokens that there are not, by the mask `valid`.
+    #[inline(always)]
+    pub fn clear_absent<F: Format>(&mut self, thread: Thread, valid: u32) {
+        unroll!(PART in 4 => { unroll!(I in 2 => {
+            let share = Share::new::<F>(thread, code_tiles::<F>(PART as u32));
+            if I < share.count && share.flag(valid, I) == 0 {
+                self.0[PART][I] = [0; 4];
+            }
+        }); });
     }
 }
 
@@ -113,7 +126,7 @@ impl<F: Format> Converter<F> {
     unsafe fn take_codes(&self, taken: &mut Taken, part: u32, i: usize) {
         if i < Share::count::<F>(code_tiles::<F>(part)) {
             // SAFETY: as the caller promises.
-            taken.chunks[i] = unsafe { memory::ld_shared_u32x4(self.lane.place::<F>(part, i)) };
+            taken.chunks[i] = unsafe { memory::ld_shared_u32x4(self.lane.place(part, i)) };
         }
     }
 
@@ -284,7 +297,7 @@ impl<F: Format> Converter<F> {
             let first = first_row(share, self.thread, to);
             let (mut i, count) = (0, special::again(share.count as u32));
             while i < count {
-                let codes = memory::ld_shared_u32x4(self.lane.place::<F>(part, i as usize));
+                let codes = memory::ld_shared_u32x4(self.lane.place(part, i as usize));
                 let scale = self.scales.of::<F>(part, share.token(i as usize), share.tile);
                 dequant::dequantise_any_16(codes, scale, |half, values| {
                     store_half(first, half, i * share.step, values)

@@ -1,37 +1,42 @@
 //! Sparse decode for few heads for Hopper: at most sixteen, as where the heads of a model are divided among GPUs. All rows of all caches
 //! are aligned to 16 bytes.
 //!
-//! | role   | warpgroup |
-//! |--------|-----------|
-//! | scores | 0         |
-//! | values | 1         |
-//! | loads  | 2, 3      |
+//! | role    | warpgroup | registers |
+//! |---------|-----------|-----------|
+//! | scores  | 0         | 88        |
+//! | values  | 1         | 120       |
+//! | convert | 2, 3      | 104       |
+//! | gather  | 4         | 64        |
 //!
-//! All have as many registers. `kernels/decode/sm90/few_heads/mod.rs` tells of the first two roles, and where the room comes from. Gathering
-//! and converting keys takes most of the time. Two warpgroups do, each half of every block. A block's codes and RoPE elements
-//! come to the warps' staging. From there a lane takes all of its own to registers at once, asks for the next block's, and only then
-//! converts: so a block is on its way while the one before is converted.
+//! `kernels/decode/sm90/few_heads/mod.rs` tells of the first two roles. One of a block's tokens, on its way to them:
+//!
+//! 1. gather: a warp sees to 16 tokens of each block, and looks them up as in the other kernels (`gather.rs`). As soon as there is room it
+//!    lets the copy engine bring their rows (`tokens.rs`), eight to a warp of each of the warpgroups that convert. Warp 0 queues the segments, too.
+//! 2. convert: a lane takes all of its codes of a block to registers at once, and lets the next block's come. Then it converts them
+//!    (`convert.rs`), as soon as there is room where the tensor cores want them.
+//!
+//! So while a block is converted the next one is on its way, and those behind it are looked up.
 
 use super::super::Queries;
-use super::codes::{Lane, Rows, load_rope, staged_codes, store_rope};
+use super::codes::Lane;
 use super::convert::{BF16_NAN, Block, Converter};
-use super::gather::{Blocks, LookedUp};
+use super::gather::{Blocks, Tokens};
 use super::loads::{Thread, arrive, key_mask};
-use super::scales::{RawScales, Scales};
-use super::start::Start;
+use super::scales::RawScales;
+use super::tokens::{self, Staged};
 use super::{Format, Model1, Sparse, V32};
 use crate::attention::dequant::FOUND;
-use crate::attention::unroll;
 use crate::kernels::decode::segments::Segments;
 use crate::kernels::decode::sm90::keys::BlockPlace;
 use crate::kernels::decode::sm90::{few_heads, keys};
-use crate::ptx::{copy, fence, memory, special, warp};
+use crate::ptx::{fence, memory, special, warp};
 use crate::sync::cta_barrier;
 use core::hint::cold_path;
 use core::marker::PhantomData;
-use oximla_types::kernels::decode::{THREADS, TILE_BYTES};
+use oximla_types::kernels::decode::TILE_BYTES;
 use oximla_types::kernels::sparse_decode::{
-    FEW_HEADS_LOADS, RawLayout, SparseDecodeParams, WARP_CODES_BYTES,
+    FEW_HEADS_CONVERT_REGISTERS, FEW_HEADS_CONVERTERS, FEW_HEADS_GATHER_REGISTERS,
+    FEW_HEADS_SCORES_REGISTERS, FEW_HEADS_THREADS, FEW_HEADS_VALUES_REGISTERS, RawLayout, SparseDecodeParams,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
@@ -79,122 +84,148 @@ unsafe fn sparse_decode<F: Format>(params: &SparseDecodeParams, address: u64) {
     unsafe {
         if thread == 0 {
             keys::init_barriers::<Sparse<F>>(special::dynamic_shared(), 1);
+            tokens::init_barriers();
             fence::fence_mbarrier_init();
         }
         special::griddepcontrol_launch_dependents();
         let kernel = || Sparse::<F>::new(params, q_map);
         match thread / WARPGROUP_THREADS {
             0 => {
-                cta_barrier(THREADS);
+                cta_barrier(FEW_HEADS_THREADS);
                 special::griddepcontrol_wait();
+                special::setmaxnreg_dec::<FEW_HEADS_SCORES_REGISTERS>();
                 few_heads::scores::run(&kernel(), thread);
             }
             1 => {
-                cta_barrier(THREADS);
+                cta_barrier(FEW_HEADS_THREADS);
                 special::griddepcontrol_wait();
+                special::setmaxnreg_inc::<FEW_HEADS_VALUES_REGISTERS>();
                 few_heads::values::run(&kernel());
             }
-            _ => {
+            GATHER => {
                 if params.scopes[0].topk_length != 0 || params.scopes[1].topk_length != 0 {
                     special::griddepcontrol_wait();
                 }
                 let segments = kernel().segments(thread % WARP_THREADS);
-                cta_barrier(THREADS);
-                load(&kernel(), segments);
+                cta_barrier(FEW_HEADS_THREADS);
+                special::setmaxnreg_dec::<FEW_HEADS_GATHER_REGISTERS>();
+                gather(&kernel(), segments);
+            }
+            _ => {
+                cta_barrier(FEW_HEADS_THREADS);
+                special::setmaxnreg_inc::<FEW_HEADS_CONVERT_REGISTERS>();
+                convert::<F>();
             }
         }
     }
 }
 
+/// Number of the warpgroup that gathers.
+const GATHER: u32 = FEW_HEADS_THREADS / WARPGROUP_THREADS - 1;
+
 /// All rows are aligned to 16 bytes.
 const WIDE: bool = true;
 
-/// Runs the loads role, as [`loads::run`](super::loads::run) does where there is one loads warpgroup.
+/// Runs the role that gathers: brings the tokens of all blocks, and queues the segments.
 ///
 /// # Safety
-/// As there, by both warpgroups.
+/// All threads of the warpgroup call it, after the barriers are initialised; `segments` are the CTA's.
 #[inline(always)]
-unsafe fn load<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries<'_>>) {
+unsafe fn gather<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Queries<'_>>) {
     // SAFETY: the roles follow one protocol, told at the top of the kernel. Tokens lie within the caches.
     unsafe {
         let thread = Thread::this::<F>();
         let mut blocks = Blocks::<F, WIDE>::new(thread, segments);
-        let lane = Lane::this::<F>(thread);
-        let mut place = BlockPlace::<Sparse<F>>::first();
-        // The first time around, there is no block yet, but the first one is asked for.
-        let mut start = Start::NONE;
+        let mut block = 0;
         let first = blocks.find(kernel);
         blocks.publish();
-        if first.start.uniform::<F, WIDE>().is_end() {
-            return;
+        if !first.start.uniform::<F, WIDE>().is_end() {
+            special::griddepcontrol_wait();
+            let mut next = blocks.ask_published(first);
+            loop {
+                let pair = blocks.look_up_tokens(kernel, thread, &mut next);
+                if pair.start.is_end() {
+                    break;
+                }
+                if !pair.start.is_empty() {
+                    bring::<F>(thread, block, &pair, 0);
+                    block += 1;
+                }
+                // Tokens are asked for first, as the queue may be full.
+                if pair.start.is_segment() {
+                    blocks.publish();
+                }
+                if pair.start.is_of_two() {
+                    bring::<F>(thread, block, &pair, 1);
+                    block += 1;
+                }
+            }
+            blocks.publish();
         }
-        special::griddepcontrol_wait();
-        let mut next = blocks.ask_published(first);
-        // Which lanes have looked up a token: a half of them those of each of two blocks.
-        let mut rows_valid = 0;
-        while !start.is_end() {
-            // All that was asked for has come by now: a block.
-            copy::cp_async_wait_group::<0>();
-            warp::warp_sync();
-            let is_block = !start.is_empty();
-            let valid = start.of_warp(rows_valid);
-            let (mut block, mut rope, mut scales) = (Block::NONE, [[0; 4]; 2], RawScales::default());
-            if is_block {
-                block = Block::take::<F>(lane);
-                scales = RawScales::load::<F>(thread, start.half());
-                rope = load_rope::<F>(thread, staged_rope::<F>(thread));
-            }
-            warp::warp_sync();
+        let mut converter = 0;
+        while converter < FEW_HEADS_CONVERTERS {
+            Staged::of(thread, converter).end(thread, block);
+            converter += 1;
+        }
+    }
+}
 
-            // While it is on its way to registers, the next one is asked for.
-            let (mut next_start, mut row) = (Start::SECOND, 0);
-            if !start.is_of_two() {
-                // The indices have come during the last blocks.
-                LookedUp { start: next_start, row, valid: rows_valid } =
-                    blocks.look_up(kernel, thread, &mut next);
-            }
-            let next_valid = next_start.of_warp(rows_valid);
-            if !F::SCALE_PLANE {
-                Scales::copy_of_rows::<F, WIDE>(thread, next_valid);
-            }
-            let rows = Rows::staged::<F>(thread);
-            if !start.is_of_two() {
-                Rows::stage(thread, row, 1);
-            }
-            unroll!(PART in 4 => { rows.copy_codes::<F, WIDE>(thread, lane, next_valid, PART as u32); });
-            rows.copy_rope::<F, WIDE>(thread, next_valid, staged_rope::<F>(thread), |token| {
-                token - thread.first_token::<F>()
-            });
+/// Brings the warp's tokens of a block: half of them to each of two warps that convert.
+///
+/// # Safety
+/// As for [`Staged::bring`].
+#[inline(always)]
+unsafe fn bring<F: Format>(thread: Thread, block: u32, pair: &Tokens, half: u32) {
+    let mut converter = 0;
+    while converter < FEW_HEADS_CONVERTERS {
+        // SAFETY: as the caller promises.
+        unsafe { Staged::of(thread, converter).bring::<F>(thread, block, pair, half, converter) };
+        converter += 1;
+    }
+}
 
-            if is_block {
-                place.probabilities_free().wait_for_last();
-                let converter = Converter::<F>::new(thread, lane, scales);
-                if converter.is_any() {
+/// Runs the role that converts keys.
+///
+/// # Safety
+/// All threads of both warpgroups call it, after the barriers are initialised.
+#[inline(always)]
+unsafe fn convert<F: Format>() {
+    // SAFETY: the roles follow one protocol, told at the top of the kernel.
+    unsafe {
+        let thread = Thread::this::<F>();
+        let lane = Lane::this::<F>(thread);
+        let staged = Staged::of(thread, thread.converter());
+        let mut place = BlockPlace::<Sparse<F>>::first_in(special::dynamic_shared());
+        while let Some(valid) = staged.wait(place.number()) {
+            let mut scales = staged.scales::<F>(thread);
+            let mut block = Block::take::<F>(staged, thread);
+            let mut rope = staged.rope::<F>(thread);
+            staged.release(thread, place.number());
+            if tokens::some_absent::<F>(thread, valid) {
+                cold_path();
+                block.clear_absent::<F>(thread, valid);
+                tokens::clear_absent::<F>(thread, valid, &mut rope, &mut scales);
+            }
+            place.probabilities_free().wait_for_last();
+            let converter = Converter::<F>::new(thread, lane, RawScales(scales));
+            if converter.is_any() {
+                cold_path();
+                converter.convert_any_block(&block, |part| place.part(part));
+            } else {
+                let nan = converter.convert_block(&block, |part| place.part(part));
+                if warp::ballot(nan & FOUND != 0) != 0 {
                     cold_path();
-                    converter.convert_any_block(&block, |part| place.part(part));
-                } else {
-                    let nan = converter.convert_block(&block, |part| place.part(part));
-                    if warp::ballot(nan & FOUND != 0) != 0 {
-                        cold_path();
-                        // As all scores of one token are NaN then, so are the sums of all probabilities and all outputs.
-                        rope = [[BF16_NANS; 4]; 2];
-                    }
+                    // As all scores of one token are NaN then, so are the sums of all probabilities and all outputs.
+                    rope = [[BF16_NANS; 4]; 2];
                 }
-                if thread.loader() == 0 && thread.lane() == 0 {
-                    memory::st_shared_u16(key_mask(thread, place), valid as u16);
-                }
-                store_rope::<F>(thread, rope, rope_tile(place));
-                arrive(thread, place.tail_full());
-                place = place.next();
             }
-            start = next_start;
-            if start.is_segment() && !start.is_end() {
-                blocks.publish();
+            if thread.converter() == 0 && thread.lane() == 0 {
+                memory::st_shared_u16(key_mask(thread, place), valid as u16);
             }
+            tokens::store_rope::<F>(thread, rope, rope_tile(place));
+            arrive(thread, place.tail_full());
+            place = place.next();
         }
-        blocks.publish();
-        // What was asked for behind the last block must land before the CTA ends.
-        copy::cp_async_wait_group::<0>();
     }
 }
 
@@ -205,10 +236,4 @@ const BF16_NANS: u32 = BF16_NAN as u32 * 0x0001_0001;
 #[inline(always)]
 fn rope_tile<F: Format>(place: BlockPlace<Sparse<F>>) -> u32 {
     if F::TAIL { place.tail() } else { place.part(F::WHOLE_PARTS) + TILE_BYTES }
-}
-
-/// Where a warp's RoPE elements are staged, as its rows of a tile: behind its codes.
-#[inline(always)]
-fn staged_rope<F: Format>(thread: Thread) -> u32 {
-    staged_codes::<F>(thread) + WARP_CODES_BYTES / FEW_HEADS_LOADS
 }

@@ -80,11 +80,11 @@ const NO_INDEX: u32 = u32::MAX;
 
 /// Where a lane's token lies.
 #[derive(Clone, Copy)]
-struct Token {
+pub struct Token {
     /// Its row, and any readable address where there is no token.
-    row: u64,
+    pub row: u64,
     /// Its scales.
-    scales: u64,
+    pub scales: u64,
 }
 
 /// A pair of blocks whose tokens are looked up.
@@ -93,6 +93,16 @@ pub struct LookedUp {
     pub start: Start,
     /// The row of the lane's token.
     pub row: u64,
+    /// Which lanes have a token.
+    pub valid: u32,
+}
+
+/// The same where nothing of them is staged.
+pub struct Tokens {
+    /// What the first block begins.
+    pub start: Start,
+    /// The lane's token.
+    pub token: Token,
     /// Which lanes have a token.
     pub valid: u32,
 }
@@ -171,6 +181,27 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
             let found = self.find(kernel);
             *next = self.ask(found);
             LookedUp { start, row, valid }
+        }
+    }
+
+    /// As [`Self::look_up`], and stages nothing.
+    ///
+    /// # Safety
+    /// The whole warp calls it, as this `thread`; the parameters describe live tensors.
+    #[inline(always)]
+    pub unsafe fn look_up_tokens(
+        &mut self,
+        kernel: &Sparse<'_, F>,
+        thread: Thread,
+        next: &mut Pair,
+    ) -> Tokens {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let (token, valid) = next.token::<F>(kernel.params, thread);
+            let start = next.start.uniform::<F, WIDE>();
+            let found = self.find(kernel);
+            *next = self.ask(found);
+            Tokens { start, token, valid }
         }
     }
 
@@ -284,7 +315,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
         let thread = self.thread;
         // SAFETY: the first lane has stored what is pending; the number is the warp's.
         unsafe {
-            if of_warp::<F, WIDE>(thread.warp()) == 0 && (F::LOADS == 1 || thread.loader() == 0) {
+            if of_warp::<F, WIDE>(thread.warp()) == 0 && (F::CONVERTERS == 1 || thread.converter() == 0) {
                 warp::warp_sync();
                 let number = memory::ld_shared_u32(queued(thread));
                 queue::write_stored::<Sparse<F>>(number, pending(thread, number), thread.lane());

@@ -16,7 +16,7 @@ use crate::ptx::{copy, memory, special, warp};
 use core::hint::cold_path;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_BYTES, THREADS, TILE_BYTES, VALUE_PARTS};
 use oximla_types::kernels::sparse_decode::{
-    FEW_HEADS_LOADS, FEW_HEADS_SAVED_BYTES, FEW_HEADS_STAGING_BYTES, PART_SLOTS, PLAN,
+    BLOCKS_OFFSET, FEW_HEADS_CONVERTERS, FEW_HEADS_PLAN, FEW_HEADS_STAGING, PART_SLOTS, PLAN,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
@@ -191,7 +191,7 @@ const _: () = assert!(THREADS <= RANK);
 /// A thread of the role. It is asked for a lot: kept in registers, but nothing that follows from it.
 #[derive(Clone, Copy)]
 pub struct Thread {
-    /// Address of shared memory, or where it would begin for the staging to be where the plan of one loads warpgroup has it.
+    /// Address of shared memory, or where it would begin for what the warps know of blocks to be where the plan of one loads warpgroup has it.
     pub shared: u32,
     thread: u32,
 }
@@ -209,12 +209,10 @@ impl Thread {
         let rank = if F::SHARES { special::cluster_rank() * RANK } else { 0 };
         let thread = unsafe { warp::shfl_bfly::<0>(special::thread_x() | rank) };
         let mut this = Self { shared: special::dynamic_shared(), thread };
-        if F::LOADS > 1 {
-            // Each loads warpgroup has a staging of its own.
-            let plans =
-                <Sparse<F> as Decode>::PLAN.staging.wrapping_sub(PLAN.staging + FEW_HEADS_SAVED_BYTES);
-            this.shared =
-                this.shared.wrapping_add(plans).wrapping_add(this.loader() * FEW_HEADS_STAGING_BYTES);
+        if F::FEW_HEADS {
+            // What the warps that gather know lies elsewhere.
+            let blocks = FEW_HEADS_PLAN.staging + FEW_HEADS_STAGING.blocks;
+            this.shared = this.shared.wrapping_add(blocks.wrapping_sub(PLAN.staging + BLOCKS_OFFSET));
         }
         this
     }
@@ -242,10 +240,10 @@ impl Thread {
         special::again(self.thread) / WARP_THREADS % WARPGROUP_WARPS
     }
 
-    /// Number of its warpgroup among two loads warpgroups.
+    /// Number of its warpgroup among two that convert; 0 where it gathers.
     #[inline(always)]
-    pub fn loader(self) -> u32 {
-        special::again(self.thread) / WARPGROUP_THREADS % FEW_HEADS_LOADS
+    pub fn converter(self) -> u32 {
+        special::again(self.thread) / WARPGROUP_THREADS % FEW_HEADS_CONVERTERS
     }
 
     /// Its CTA's number in the cluster.
@@ -257,7 +255,7 @@ impl Thread {
     /// Which share of the tokens that its warp knows it converts.
     #[inline(always)]
     fn part<F: Format>(self) -> u32 {
-        if F::SHARES { self.rank() } else { self.loader() }
+        if F::SHARES { self.rank() } else { self.converter() }
     }
 
     /// The first token that its warp converts, of the block's tokens that it knows.
@@ -275,7 +273,7 @@ impl Thread {
     /// Whether its warp converts the token that a lane has looked up.
     #[inline(always)]
     pub fn converts<F: Format>(self, lane: u32) -> bool {
-        !F::CONVERTS_SOME || lane / F::WARP_TOKENS % (F::CTAS * F::LOADS) == self.part::<F>()
+        !F::CONVERTS_SOME || lane / F::WARP_TOKENS % (F::CTAS * F::CONVERTERS) == self.part::<F>()
     }
 
     /// Its number in the warp.

@@ -17,8 +17,8 @@
 //!    soon as the current block's part is converted, so that about a block of raw bytes is on its way at all times. A lane
 //!    converts what it has copied itself (`convert.rs`), and stores it where the scores and values want it. While it converts 16 codes, the
 //!    next ones are on their way from the staging to registers.
-//! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile; in a cluster,
-//!    and of few heads, by the staging.
+//! 3. The RoPE elements need no conversion: they go straight to the tail, or with MODEL1 to the last part's last tile; in a cluster
+//!    by the staging.
 //! 4. `scales.rs`: the scales go by the staging into registers of the lanes, which exchange them. A block with a large scale takes a way of its own.
 //! 5. Whether there was a NaN among a block's codes is asked when all are converted: then the RoPE elements tell the scores.
 //!
@@ -26,8 +26,8 @@
 //! converts half of the keys of each block and hands them over to the other one. The staging of codes is then half as large, and
 //! that of RoPE elements takes the rest.
 //!
-//! Where query tokens are few, a cluster has all splits of each and combines them itself (`fused.rs`). Else, where heads are few, two
-//! warpgroups load, each half of the keys of each block (`few_heads.rs`).
+//! Where query tokens are few, a cluster has all splits of each and combines them itself (`fused.rs`). Else, where heads are few, one
+//! warpgroup gathers tokens, and two convert them, each half of the keys of each block (`few_heads.rs`, `tokens.rs`).
 //!
 //! Warp 0 queues the segments, too. When a segment's first block is on its way, the copy engine is asked for its queries.
 //!
@@ -42,6 +42,7 @@ mod gather;
 mod loads;
 mod scales;
 mod start;
+mod tokens;
 
 use super::Queries;
 use crate::attention::divide::divide;
@@ -59,8 +60,8 @@ use oximla_types::kernels::decode::{
 };
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
-    FEW_HEADS_LOADS, FEW_HEADS_PLAN, LOADS_REGISTERS, PLAN, REGISTERS_MOVED, RawLayout, SCORES_REGISTERS,
-    SHARED_QUERY_TILES, SparseDecodeParams,
+    FEW_HEADS_CONVERTERS, FEW_HEADS_PLAN, LOADS_REGISTERS, PLAN, REGISTERS_MOVED, RawLayout,
+    SCORES_REGISTERS, SHARED_QUERY_TILES, SparseDecodeParams,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
@@ -80,16 +81,16 @@ pub trait Format {
     const FUSED: bool = false;
     /// See [`Decode::FEW_HEADS`].
     const FEW_HEADS: bool = false;
-    /// Loads warpgroups, each of which converts some of each block's keys.
-    const LOADS: u32 = if Self::FEW_HEADS { FEW_HEADS_LOADS } else { 1 };
+    /// Warpgroups that convert, each of them some of each block's keys.
+    const CONVERTERS: u32 = if Self::FEW_HEADS { FEW_HEADS_CONVERTERS } else { 1 };
     /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
     const CTAS: u32 = 1;
     /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
     const SHARES: bool = Self::CTAS > 1;
     /// Tokens of a block that a warp converts.
-    const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS / Self::LOADS;
+    const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS / Self::CONVERTERS;
     /// Whether these are fewer than it knows. A constant by itself, as [`Self::SHARES`].
-    const CONVERTS_SOME: bool = Self::CTAS * Self::LOADS > 1;
+    const CONVERTS_SOME: bool = Self::CTAS * Self::CONVERTERS > 1;
     /// Whether the scores have [`REGISTERS_MOVED`] more, and the loads fewer: with V3.2 they keep a query tile more there.
     const SCORES_HAVE_MORE: bool = Self::SHARES && !Self::SCALE_PLANE;
     /// Whether the loads have them, and the scores fewer.
@@ -365,7 +366,7 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const UNIFORM_LOADS: bool = F::UNIFORM;
     const COPIES_OUTPUTS: bool = !F::SHARES && !F::FUSED;
     // One a warp.
-    const KEY_ARRIVALS: u32 = F::LOADS * WARPGROUP_WARPS;
+    const KEY_ARRIVALS: u32 = F::CONVERTERS * WARPGROUP_WARPS;
     // The loads find their segments by themselves.
     const SEGMENT_READERS: u32 = (1 + Self::VALUES_WARPGROUPS) * WARPGROUP_THREADS;
 

@@ -27,7 +27,7 @@ pub struct Scales {
 
 /// The scales of a lane's token as they are in the cache, on their way from the staging.
 #[derive(Clone, Copy, Default)]
-pub struct RawScales([u32; 4]);
+pub struct RawScales(pub(super) [u32; 4]);
 
 impl Scales {
     /// Asks for those of each lane's token, from a scale plane, for the warp's staging.

@@ -2,14 +2,14 @@
 //!
 //! `wgmma` has 64 rows of its first operand. With few heads most of a product's would be for nothing. So scores and outputs are transposed:
 //! `Sᵀ = K·Qᵀ` has a row for each key, and `Oᵀ = Oᵀ·scale + Vᵀ·Pᵀ` one for each column of the output. Sixteen heads take 8 accumulators of one
-//! warpgroup for the scores, and 64 of another one for the output: there are registers for a second warpgroup that loads. The scores put
-//! a segment's queries where they stay; nobody else brings them.
+//! warpgroup for the scores, and 64 of another one for the output: there are registers for three warpgroups that gather and convert keys. The
+//! scores put a segment's queries where they stay; nobody else brings them.
 //!
 //! Blocks come and go as a whole:
 //!
 //! | barrier     | completes when                                                        | arrivals                   |
 //! |-------------|-----------------------------------------------------------------------|----------------------------|
-//! | `TAIL_FULL` | all of a block has landed                                             | each warp of the loads     |
+//! | `TAIL_FULL` | all of a block is there                                               | each warp that converts    |
 //! | `P_FULL`    | its probabilities and row scales are written                          | each thread of the scores  |
 //! | `P_FREE`    | its values are used up, or the output that was put there is stored    | each warp of the values    |
 //!
