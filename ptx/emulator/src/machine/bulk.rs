@@ -120,6 +120,9 @@ impl Unit<'_> {
                     if !self.check_visible_mbarrier(place, lane, target, barrier_address) {
                         return Ok(());
                     }
+                    if let Some(message) = self.ask_for_bytes(target, barrier_address, total) {
+                        self.report(place, Some(lane), Check::Mbarrier, message);
+                    }
                     let phase = self.mbarrier_phase(target, barrier_address).unwrap_or(0);
                     let address = barrier_address;
                     ends.push((target, BulkEnd::Barrier { cta: target, address, bytes: total, phase }));

@@ -339,8 +339,9 @@ impl Unit<'_> {
             let mut view = View::default();
             view.seen.raise(Actor::Copies(self.thread(place, lane)).at(place.cta, threads, group));
             self.publish_at_mbarrier(cta, address, &view);
-            if counts {
-                self.expect_arrival(cta, address);
+            let wrong = if counts { self.expect_arrival(cta, address) } else { None };
+            if let Some(message) = wrong {
+                self.report(place, Some(lane), Check::Mbarrier, message);
             }
             self.push(place, lane, Effect::Arrive { group, address });
         }

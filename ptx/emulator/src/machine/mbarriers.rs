@@ -26,6 +26,12 @@ pub(super) struct Mbarrier {
     pending: u32,
     /// Bytes that the phase still waits for; negative where they came before they were expected.
     pub(super) transactions: i64,
+    /// Bytes that copies were asked for in this phase, less those that it was told to expect so far.
+    unexpected: i64,
+    /// Whether copies were asked for in this phase before their bytes were expected.
+    was_told_late: bool,
+    /// Whether lanes' copies make this phase wait, too.
+    waits_for_copies: bool,
     /// Number of the current phase.
     pub(super) phase: u32,
     /// Phases that earlier barriers at this address have completed.
@@ -64,6 +70,16 @@ impl fmt::Display for Mbarrier {
 }
 
 impl Mbarrier {
+    /// What an H200 does not bear, though the PTX ISA lets the transaction count be negative: threads that wait may go on too early.
+    fn told_late(&self, address: u32) -> Option<String> {
+        (self.was_told_late && self.waits_for_copies).then(|| {
+            format!(
+                "bulk copies are asked for before the mbarrier at {address:#x} expects their bytes, and cp.async is waited for \
+                 in the same phase; needed is expect_tx before the bulk copies"
+            )
+        })
+    }
+
     /// Where arrivals of this phase publish.
     fn view_of(&mut self, is_remote: bool) -> &mut View {
         if is_remote { &mut self.remote_view } else { &mut self.view }
@@ -231,6 +247,9 @@ impl Unit<'_> {
             expected: count,
             pending: count,
             transactions: 0,
+            unexpected: 0,
+            was_told_late: false,
+            waits_for_copies: false,
             phase: 0,
             earlier_phases,
             number,
@@ -321,12 +340,21 @@ impl Unit<'_> {
         }
     }
 
-    /// Makes the current phase wait for one more arrival.
-    pub(super) fn expect_arrival(&mut self, cta: usize, address: u32) {
-        if let Some(barrier) = self.ctas[cta].mbarriers.get_mut(&address) {
-            barrier.pending += 1;
-            barrier.arrivals[0].are_not_all = true;
-        }
+    /// Makes the current phase wait for one more arrival, that of a lane's copies. Returns what is wrong with that.
+    pub(super) fn expect_arrival(&mut self, cta: usize, address: u32) -> Option<String> {
+        let barrier = self.ctas[cta].mbarriers.get_mut(&address)?;
+        barrier.pending += 1;
+        barrier.arrivals[0].are_not_all = true;
+        barrier.waits_for_copies = true;
+        barrier.told_late(address)
+    }
+
+    /// Counts bytes that the current phase waits for as soon as it is told to expect them. Returns what is wrong with that.
+    pub(super) fn ask_for_bytes(&mut self, cta: usize, address: u32, bytes: u32) -> Option<String> {
+        let barrier = self.ctas[cta].mbarriers.get_mut(&address)?;
+        barrier.unexpected += i64::from(bytes);
+        barrier.was_told_late |= barrier.unexpected > 0;
+        barrier.told_late(address)
     }
 
     /// Counts an arrival or bytes, and ends the phase where that was all. Returns what was wrong.
@@ -338,6 +366,7 @@ impl Unit<'_> {
         match step {
             Step::Arrive { count, expect, drop } => {
                 barrier.transactions += i64::from(expect);
+                barrier.unexpected -= i64::from(expect);
                 if count == 0 || count > barrier.pending {
                     wrong = Some(format!("{count} arrivals at the mbarrier at {address:#x} {barrier}"));
                 }
@@ -346,7 +375,10 @@ impl Unit<'_> {
                     barrier.expected = barrier.expected.saturating_sub(count);
                 }
             }
-            Step::Expect(bytes) => barrier.transactions += i64::from(bytes),
+            Step::Expect(bytes) => {
+                barrier.transactions += i64::from(bytes);
+                barrier.unexpected -= i64::from(bytes);
+            }
             Step::Complete(bytes) => barrier.transactions -= i64::from(bytes),
         }
         if barrier.transactions.unsigned_abs() > u64::from(COUNT_LIMIT) {
@@ -358,6 +390,7 @@ impl Unit<'_> {
         if barrier.pending == 0 && barrier.transactions == 0 {
             barrier.phase += 1;
             barrier.pending = barrier.expected;
+            (barrier.unexpected, barrier.was_told_late, barrier.waits_for_copies) = (0, false, false);
             barrier.arrivals.rotate_right(1);
             barrier.arrivals[0] = Arrivals::default();
             let view = std::mem::take(&mut barrier.view);
