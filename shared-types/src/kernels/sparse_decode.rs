@@ -172,12 +172,16 @@ const _: () = assert!(FEW_HEADS_TOKEN_BYTES % 128 == 64);
 const _: () = assert!(RawLayout::V32.row_bytes <= FEW_HEADS_TOKEN_BYTES);
 const _: () = assert!(RawLayout::MODEL1.row_bytes <= FEW_HEADS_TOKEN_BYTES);
 
+/// Room for the scales of a token in a kernel for few heads, where they are not in its row.
+pub const FEW_HEADS_SCALE_BYTES: u32 = 8;
+const _: () = assert!(RawLayout::MODEL1.scale_bytes <= FEW_HEADS_SCALE_BYTES);
+
 /// Where what lies in the staging of a kernel for few heads, of each warp that converts, and how much of it there is in all.
 #[derive(Clone, Copy, Debug)]
 pub struct FewHeadsStaging {
     /// Rows of its tokens.
     pub tokens: u32,
-    /// Scales of its tokens, eight bytes each, where they are not in the rows.
+    /// Scales of its tokens, where they are not in the rows.
     pub scales: u32,
     /// What it is told of its block: a word.
     pub told: u32,
@@ -196,12 +200,12 @@ pub const FEW_HEADS_STAGING: FewHeadsStaging = {
     const WARPS: u32 = FEW_HEADS_CONVERTERS * WARPGROUP_WARPS;
     let tokens = 0;
     let scales = tokens + WARPS * FEW_HEADS_WARP_TOKENS * FEW_HEADS_TOKEN_BYTES;
-    let landed = scales + WARPS * FEW_HEADS_WARP_TOKENS * 8;
+    let landed = scales + WARPS * FEW_HEADS_WARP_TOKENS * FEW_HEADS_SCALE_BYTES;
     let taken = landed + WARPS * BARRIER_BYTES;
     let told = taken + WARPS * BARRIER_BYTES;
     let blocks = told + WARPS * 4;
     let bytes = blocks + STAGING_BYTES - BLOCKS_OFFSET;
-    assert!(RawLayout::MODEL1.scale_bytes <= 8 && blocks.is_multiple_of(16));
+    assert!(blocks.is_multiple_of(16));
     FewHeadsStaging { tokens, scales, told, landed, taken, blocks, bytes }
 };
 

@@ -26,8 +26,8 @@ use oximla_types::schedule::{BLOCK_KEYS, BlockRange, Place};
 /// The CTA's blocks, one after the other, for a warp. Where it stands lies in shared memory, as the loads have no
 /// registers to spare: a [`Place`] in the CTA's segments, a [`Piece`], and the addresses of the segment's index lists.
 ///
-/// Warp 0 tells the other roles of a segment when the block before its first one is converted: its readers wait for what this
-/// warp has yet to convert.
+/// Warp 0 tells the other roles of a segment when the block before its first one is converted, or, where it converts none, when the first
+/// one's tokens are asked for: its readers wait for what this warp has yet to do.
 pub struct Blocks<F, const WIDE: bool> {
     /// Of the warp.
     thread: Thread,

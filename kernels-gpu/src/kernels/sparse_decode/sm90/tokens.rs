@@ -1,7 +1,7 @@
 //! Whole tokens on their way from the cache to the warps that convert them, where heads are few.
 //!
 //! The copy engine brings a row as it lies in the cache. Asked for by lanes in pieces of 128 bytes, half of which begin in the middle of a sector,
-//! the 656 bytes of V3.2 would take 31 sectors of the level-2 cache (by its counters); so they take 24.
+//! the 656 bytes of V3.2 would take 32 sectors of the level-2 cache, as counted; so they take 24.
 //!
 //! Each warp that converts has a place for its tokens of one block:
 //!
@@ -22,7 +22,8 @@ use oximla_types::kernels::decode::{
     BARRIER_BYTES, BLOCK_TOKENS_PER_WARP, PART_TILES, TILE_COLUMNS, WARPGROUP_WARPS,
 };
 use oximla_types::kernels::sparse_decode::{
-    FEW_HEADS_CONVERTERS, FEW_HEADS_PLAN, FEW_HEADS_STAGING, FEW_HEADS_TOKEN_BYTES, FEW_HEADS_WARP_TOKENS,
+    FEW_HEADS_CONVERTERS, FEW_HEADS_PLAN, FEW_HEADS_SCALE_BYTES, FEW_HEADS_STAGING, FEW_HEADS_TOKEN_BYTES,
+    FEW_HEADS_WARP_TOKENS,
 };
 use oximla_types::launch::WARP_THREADS;
 
@@ -31,9 +32,6 @@ const ALL: u32 = (1 << FEW_HEADS_WARP_TOKENS) - 1;
 
 /// What a warp is told when there is no block any more.
 const END: u32 = u32::MAX;
-
-/// Bytes of a token's scales, where they are not in its row.
-const SCALE_BYTES: u32 = 8;
 
 /// The place of a warp that converts.
 #[derive(Clone, Copy)]
@@ -105,7 +103,7 @@ impl Staged {
     #[inline(always)]
     fn scales_of(self, token: u32) -> u32 {
         let token = self.warp * FEW_HEADS_WARP_TOKENS + token;
-        self.staging + FEW_HEADS_STAGING.scales + token * SCALE_BYTES
+        self.staging + FEW_HEADS_STAGING.scales + token * FEW_HEADS_SCALE_BYTES
     }
 
     /// Brings the tokens of a block: of a pair's first or second one those that are the warpgroup's. Where there is no token another one is
@@ -139,7 +137,7 @@ impl Staged {
             if F::SCALE_PLANE {
                 let token = thread.lane().wrapping_sub(holder);
                 if token < FEW_HEADS_WARP_TOKENS {
-                    copy::cp_async_8(self.scales_of(token), pair.token.scales, SCALE_BYTES);
+                    copy::cp_async_8(self.scales_of(token), pair.token.scales, FEW_HEADS_SCALE_BYTES);
                     landed.expect_copies();
                 }
                 warp::warp_sync();
