@@ -111,6 +111,16 @@ fn turned_back() {
     }
 }
 
+/// CTAs with the last block of a query token and the first one of the next, which are split: each warpgroup has one of them by itself.
+#[test]
+fn splits_of_single_blocks() {
+    for (batch, topk, multiprocessors) in [(4, 192, 6), (5, 256, 7), (6, 320, 11)] {
+        let topk_length = Some((0..batch).map(|i| topk - 3 * i).collect());
+        let scope = ScopeSpec { topk, num_pages: 20, topk_length, ..ScopeSpec::default() };
+        check_formats(multiprocessors, &Spec { scope, batch, h_q: 16, ..Default::default() });
+    }
+}
+
 /// Of split query tokens, values near the largest and the smallest numbers, each in one half of the parts. What is stored of a half is
 /// relative to its largest column.
 #[test]
@@ -139,6 +149,36 @@ fn splits_of_any_magnitude() {
         }
         if let Err(why) = SPARSE_DECODE.check(&actual, &expected) {
             panic!("{}: {why}", backend.name());
+        }
+    }
+}
+
+/// Queries are multiplied as fp16 relative to a power of two of their head, and values relative to one of their slab: all heads' queries very
+/// large or very small, those of some far smaller than of others, and keys' scales of many magnitudes.
+#[test]
+fn queries_and_scales_of_any_magnitude() {
+    let scope = ScopeSpec { topk: 330, num_pages: 12, ..ScopeSpec::default() };
+    let spec = Spec { scope, batch: 4, h_q: 16, ..Default::default() };
+    for exponent in [-100, 0, 90] {
+        let mut case = spec.case();
+        let head_dim = spec.format.head_dim();
+        for (row, queries) in case.q.chunks_mut(head_dim).enumerate() {
+            let factor = f32::powi(2.0, exponent - (row % 16) as i32);
+            queries.iter_mut().for_each(|q| *q = bf16::from_f32(q.to_f32() * factor));
+        }
+        case.problem.softmax_scale *= f32::powi(2.0, -exponent);
+        for (number, token) in case.scope.kv_cache.chunks_mut(656).enumerate() {
+            for scale in token[512..][..16].chunks_mut(4) {
+                let value = f32::from_le_bytes(scale.try_into().unwrap());
+                let factor = f32::powi(2.0, -((number * 13 % 40) as i32));
+                scale.copy_from_slice(&(value * factor).to_le_bytes());
+            }
+        }
+        for backend in emulated(2, 0).chain(Backend::cuda()) {
+            let actual = run(&backend, &case, Views::Contiguous).unwrap();
+            if let Err(why) = SPARSE_DECODE.check(&actual, &answer(&case)) {
+                panic!("{}, 2^{exponent}: {why}", backend.name());
+            }
         }
     }
 }

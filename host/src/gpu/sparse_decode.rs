@@ -17,6 +17,7 @@ use oximla_types::kernels::combine::{self, CombineParams};
 use oximla_types::kernels::decode::{
     DecodeParams, FEW_HEADS, GridShape, PartialResults, QueryTiling, TILE_ROWS,
 };
+use oximla_types::kernels::few_heads;
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{self as contract, Divisor, ScopeParams, SparseDecodeParams};
 use oximla_types::kernels::sparse_prefill;
@@ -63,13 +64,13 @@ struct Kernels {
 const V32_DECODE: Kernels = Kernels {
     alone: contract::V32_SM90,
     cluster: contract::V32_CLUSTER_SM90,
-    few_heads: Some(contract::V32_FEW_HEADS_SM90),
+    few_heads: Some(few_heads::V32_SM90),
 };
 
 const MODEL1_DECODE: Kernels = Kernels {
     alone: contract::MODEL1_SM90,
     cluster: contract::MODEL1_CLUSTER_SM90,
-    few_heads: Some(contract::MODEL1_FEW_HEADS_SM90),
+    few_heads: Some(few_heads::MODEL1_SM90),
 };
 
 const V32_PREFILL: Kernels =

@@ -34,6 +34,13 @@ impl Scale {
         let is_nan = (byte + 1) >> 8;
         Self(PAIR * (byte * BF16_EXPONENT + is_nan).max(SMALLEST_UE8M0))
     }
+
+    /// Its value. Not infinite but NaN, which makes no difference to attention: an infinite key makes NaN of its own probability or of all.
+    #[inline(always)]
+    pub fn value(self) -> f32 {
+        let value = f32::from_bits(self.0 << 16);
+        if value.is_infinite() { f32::NAN } else { value }
+    }
 }
 
 /// The scale of a tile by 2¹²⁰, twice: what the bits of an e4m3 in their place are multiplied with. Of a scale that is not

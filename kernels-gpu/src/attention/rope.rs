@@ -3,8 +3,8 @@
 use super::unroll;
 use crate::ptx::{math, memory, special, warp};
 use oximla_types::kernels::inverse_rope::RopeParams;
-use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
-use oximla_types::layout::fragment::{self, ROW_LANES};
+use oximla_types::launch::WARP_THREADS;
+use oximla_types::layout::fragment::ROW_LANES;
 use oximla_types::rope::{ROPE_PAIRS, Rotation, turns};
 
 /// Pairs of a group of eight columns of an accumulator: four lanes have one each.
@@ -80,36 +80,25 @@ pub unsafe fn rotate_back(params: &RopeParams, position: i32, output: &mut [f32;
     });
 }
 
-/// Turns 64 columns back that are rows of an accumulator, four heads' of which the thread has. Each lane finds the rotation of one pair,
-/// for all.
+/// Turns 16 neighbouring columns of two rows back, of which the thread has these: lanes of a quad, 64 columns in all. Each lane finds the
+/// rotation of one pair, for all.
 ///
 /// # Safety
 /// As for [`rotate_back`].
 #[inline(always)]
-pub unsafe fn rotate_columns_back(params: &RopeParams, position: i32, output: &mut [f32; 8]) {
-    /// The sign of an f32.
-    const SIGN: u32 = 1 << 31;
-    let thread = special::thread_x() % WARPGROUP_THREADS;
-    let lane = thread % WARP_THREADS;
+pub unsafe fn rotate_columns_back(params: &RopeParams, position: i32, rows: [&mut [f32; 16]; 2]) {
+    let lane = special::thread_x() % WARP_THREADS;
     // SAFETY: as the caller promises.
     let own = unsafe { rotation(params, position, lane) };
-    // A pair's columns are those of neighbouring rows' lanes. To the even one some of the odd one is added, from the odd one as much
-    // of the even one is subtracted.
-    let sign = lane / ROW_LANES % 2 * SIGN;
-    unroll!(HALF in 2 => {
-        let pair = fragment::accumulator(thread, 2 * HALF as u32).row / 2;
+    let [first, second] = rows;
+    unroll!(PAIR in 8 => {
+        let from = lane % ROW_LANES * 8 + PAIR as u32;
         // SAFETY: the whole warp is here.
-        let [cos, sin] = unsafe {
-            [own.cos.to_bits(), own.sin.to_bits()].map(|bits| warp::shfl_idx(bits, pair))
-        };
-        let (cos, sin) = (f32::from_bits(cos), f32::from_bits(sin ^ sign));
-        unroll!(I in 4 => {
-            // Of each eight heads a thread has two neighbouring ones, in its first row and in its second one.
-            const REGISTER: usize = I / 2 * 4 + 2 * HALF + I % 2;
-            let value = output[REGISTER];
-            // SAFETY: the whole warp is here.
-            let other = f32::from_bits(unsafe { warp::shfl_bfly::<ROW_LANES>(value.to_bits()) });
-            output[REGISTER] = math::fma(other, sin, value * cos);
-        });
+        let [cos, sin] = [own.cos, own.sin]
+            .map(|value| f32::from_bits(unsafe { warp::shfl_idx(value.to_bits(), from) }));
+        let rotation = Rotation { cos, sin };
+        const FIRST: usize = 2 * PAIR;
+        [first[FIRST], first[FIRST + 1]] = inverse(rotation, [first[FIRST], first[FIRST + 1]]);
+        [second[FIRST], second[FIRST + 1]] = inverse(rotation, [second[FIRST], second[FIRST + 1]]);
     });
 }

@@ -161,6 +161,16 @@ pub unsafe fn cp_async_bulk_8<const STRIDE: u32>(
     }
 }
 
+/// `prefetch.global.L2`: brings the line of 128 bytes around an address to the L2 cache, as a hint.
+///
+/// # Safety
+/// It is an address of global memory.
+#[inline(always)]
+pub unsafe fn prefetch_l2(address: u64) {
+    // SAFETY: as the caller promises.
+    unsafe { asm!("prefetch.global.L2 [{}];", in(reg64) address, options(nostack)) }
+}
+
 macro_rules! cp_async {
     ($(#[$doc:meta])* $name:ident, $instruction:literal, $bytes:literal) => {
         $(#[$doc])*

@@ -95,6 +95,16 @@ pub unsafe fn warpgroup_barrier<const ID: u32>() {
     unsafe { barrier::barrier_cta_sync::<ID>(WARPGROUP_THREADS) }
 }
 
+/// Waits for `threads` threads, whole warps.
+///
+/// # Safety
+/// All of them call it with one `ID`, which no other group of threads uses.
+#[inline(always)]
+pub unsafe fn group_barrier<const ID: u32>(threads: u32) {
+    // SAFETY: as the caller promises.
+    unsafe { barrier::barrier_cta_sync::<ID>(threads) }
+}
+
 /// Waits for all `threads` threads of the CTA.
 ///
 /// # Safety

@@ -325,3 +325,9 @@ unsafe fn exchange(lane: usize, input: *const u32, output: *mut u32) {
         barrier_cluster_wait();
     }
 }
+
+// Each lane's word, behind a hint to fetch it.
+kernel!(wrapper_prefetch_l2, |lane, input, output| {
+    prefetch_l2(input.add(lane) as u64);
+    *output.add(lane) = *input.add(lane);
+});

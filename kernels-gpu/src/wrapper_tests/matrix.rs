@@ -2,7 +2,7 @@
 
 use super::kernel;
 use crate::ptx::barrier::barrier_cta_sync;
-use crate::ptx::matrix::{ldmatrix_x4, stmatrix_x4, stmatrix_x4_trans};
+use crate::ptx::matrix::{ldmatrix_x4, mma_m16n8k16_bf16, mma_m16n8k16_f16, stmatrix_x4, stmatrix_x4_trans};
 use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
 use crate::ptx::special::dynamic_shared;
 use oximla_types::launch::WARP_THREADS;
@@ -48,3 +48,29 @@ kernel!(wrapper_ldmatrix_x4, |lane, input, output| {
         *output.add(matrix * lanes + lane) = word;
     }
 });
+
+// Of each lane the words of the accumulator, then those of A, then those of B, lane by lane for each. The output is the accumulator, alike.
+kernel!(wrapper_mma_m16n8k16_f16, |lane, input, output| {
+    multiply(lane, input, output, |c, a, b| mma_m16n8k16_f16(c, a, b))
+});
+kernel!(wrapper_mma_m16n8k16_bf16, |lane, input, output| {
+    multiply(lane, input, output, |c, a, b| mma_m16n8k16_bf16(c, a, b))
+});
+
+#[inline(always)]
+unsafe fn multiply(
+    lane: usize,
+    input: *const u32,
+    output: *mut u32,
+    mma: impl Fn(&mut [f32; 4], [u32; 4], [u32; 2]),
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let word = |number: usize| *input.add(number * WARP_THREADS as usize + lane);
+        let mut accumulator = [0, 1, 2, 3].map(|number| f32::from_bits(word(number)));
+        mma(&mut accumulator, [4, 5, 6, 7].map(word), [8, 9].map(word));
+        for (number, value) in accumulator.into_iter().enumerate() {
+            *output.add(number * WARP_THREADS as usize + lane) = value.to_bits();
+        }
+    }
+}

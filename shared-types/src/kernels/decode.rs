@@ -51,23 +51,8 @@ pub const WARPGROUPS: u32 = 4;
 /// Registers of a thread of a values warpgroup: 128 accumulators and their bookkeeping.
 pub const VALUES_REGISTERS: u32 = 160;
 
-/// Heads of a tile at most in the kernels for few heads: the N of `wgmma` that multiplies values.
+/// Heads of a tile at most in the kernels for few heads: the rows of `mma`.
 pub const FEW_HEADS: u32 = 16;
-
-/// Bytes of a tile of queries in a kernel for few heads: of its heads, 64 columns.
-pub const FEW_HEADS_QUERY_TILE_BYTES: u32 = FEW_HEADS * TILE_COLUMNS * 2;
-
-/// Bytes of what the warps of the scores tell each other in a kernel for few heads: an f32 a warp and head.
-pub const FEW_HEADS_WARPS_BYTES: u32 = WARPGROUP_WARPS * FEW_HEADS * 4;
-
-/// Where behind the queries the warps' maxima are, in two places.
-pub const FEW_HEADS_MAXIMA_OFFSET: u32 = (VALUE_PARTS * PART_TILES + 1) * FEW_HEADS_QUERY_TILE_BYTES;
-
-/// Where their sums are.
-pub const FEW_HEADS_SUMS_OFFSET: u32 = FEW_HEADS_MAXIMA_OFFSET + 2 * FEW_HEADS_WARPS_BYTES;
-
-/// Tiles of [`TILE_ROWS`] rows whose room all of this takes.
-pub const FEW_HEADS_QUERY_ROOM: u32 = (FEW_HEADS_SUMS_OFFSET + FEW_HEADS_WARPS_BYTES).div_ceil(TILE_BYTES);
 
 /// CTAs of a cluster at most: those of neighbouring row tiles, which fetch the keys together.
 pub const MAX_CLUSTER: u32 = 2;

@@ -3,6 +3,7 @@
 pub mod combine;
 pub mod decode;
 pub mod dense_decode;
+pub mod few_heads;
 pub mod inverse_rope;
 pub mod kv_gather;
 pub mod kv_insert;
@@ -53,8 +54,8 @@ pub const SM90A_CONTRACTS: &[LaunchContract] = &[
     sparse_decode::MODEL1_CLUSTER_SM90,
     sparse_decode::V32_FUSED_SM90,
     sparse_decode::MODEL1_FUSED_SM90,
-    sparse_decode::V32_FEW_HEADS_SM90,
-    sparse_decode::MODEL1_FEW_HEADS_SM90,
+    few_heads::V32_SM90,
+    few_heads::MODEL1_SM90,
     sparse_prefill::SM90_BF16,
     sparse_prefill::D512_SM90_BF16,
     sparse_prefill::V32_SM90,

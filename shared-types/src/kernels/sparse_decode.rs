@@ -5,13 +5,13 @@
 
 use super::combine::SPLITS_AT_ONCE;
 use super::decode::{
-    BARRIER_BYTES, BLOCK_TOKENS_PER_WARP, DecodeParams, FEW_HEADS_QUERY_ROOM, PART_TILES, SEGMENT_BYTES,
-    SharedPlan, THREADS, TILE_COLUMNS, VALUE_PARTS, VALUES_REGISTERS, WARPGROUP_WARPS, WARPGROUPS,
+    BLOCK_TOKENS_PER_WARP, DecodeParams, PART_TILES, SEGMENT_BYTES, SharedPlan, THREADS, TILE_COLUMNS,
+    VALUE_PARTS, VALUES_REGISTERS, WARPGROUP_WARPS, WARPGROUPS,
 };
 use super::inverse_rope::RopeParams;
 use super::{TENSOR_MAP_ALIGN, TensorMap};
 use crate::kv_cache::KvFormat;
-use crate::launch::{LaunchContract, WARPGROUP_THREADS};
+use crate::launch::LaunchContract;
 use crate::schedule::{self, EqualSplit, MIN_PAYLOAD, Place, REQUEST_OVERHEAD};
 
 /// Parts in shared memory at a time: two blocks of keys.
@@ -143,75 +143,6 @@ pub const STAGING_BYTES: u32 = QUEUED_OFFSET + 16;
 
 /// The CTA's shared memory.
 pub const PLAN: SharedPlan = SharedPlan::new(SHARED_QUERY_TILES, PART_SLOTS, TAIL_SLOTS, STAGING_BYTES);
-
-/// Warpgroups of a kernel for few heads that convert keys, each half of a block's.
-pub const FEW_HEADS_CONVERTERS: u32 = 2;
-
-/// Tokens of a block that a warp converts in a kernel for few heads.
-pub const FEW_HEADS_WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / FEW_HEADS_CONVERTERS;
-
-/// Threads of a CTA of a kernel for few heads: scores, values, those that convert, and a warpgroup that gathers.
-pub const FEW_HEADS_THREADS: u32 = (3 + FEW_HEADS_CONVERTERS) * WARPGROUP_THREADS;
-
-/// Registers of a thread of its scores.
-pub const FEW_HEADS_SCORES_REGISTERS: u32 = 88;
-
-/// Registers of a thread of its values: 64 accumulators and their bookkeeping.
-pub const FEW_HEADS_VALUES_REGISTERS: u32 = 120;
-
-/// Registers of a thread that converts: 32 for a block's codes, 8 for RoPE elements, and their bookkeeping.
-pub const FEW_HEADS_CONVERT_REGISTERS: u32 = 104;
-
-/// Registers of a thread that gathers.
-pub const FEW_HEADS_GATHER_REGISTERS: u32 = 64;
-
-/// From one staged token to the next one in a kernel for few heads: room for a row, and such that 64 bytes of two neighbouring ones lie in
-/// different banks.
-pub const FEW_HEADS_TOKEN_BYTES: u32 = 704;
-const _: () = assert!(FEW_HEADS_TOKEN_BYTES % 128 == 64);
-const _: () = assert!(RawLayout::V32.row_bytes <= FEW_HEADS_TOKEN_BYTES);
-const _: () = assert!(RawLayout::MODEL1.row_bytes <= FEW_HEADS_TOKEN_BYTES);
-
-/// Room for the scales of a token in a kernel for few heads, where they are not in its row.
-pub const FEW_HEADS_SCALE_BYTES: u32 = 8;
-const _: () = assert!(RawLayout::MODEL1.scale_bytes <= FEW_HEADS_SCALE_BYTES);
-
-/// Where what lies in the staging of a kernel for few heads, of each warp that converts, and how much of it there is in all.
-#[derive(Clone, Copy, Debug)]
-pub struct FewHeadsStaging {
-    /// Rows of its tokens.
-    pub tokens: u32,
-    /// Scales of its tokens, where they are not in the rows.
-    pub scales: u32,
-    /// What it is told of its block: a word.
-    pub told: u32,
-    /// A barrier: its tokens have come.
-    pub landed: u32,
-    /// A barrier: it has taken its tokens to registers.
-    pub taken: u32,
-    /// What the warps that gather know of the blocks to come, in all: as of one loads warpgroup, from [`BLOCKS_OFFSET`] on.
-    pub blocks: u32,
-    /// Bytes in all.
-    pub bytes: u32,
-}
-
-/// The staging of a kernel for few heads.
-pub const FEW_HEADS_STAGING: FewHeadsStaging = {
-    const WARPS: u32 = FEW_HEADS_CONVERTERS * WARPGROUP_WARPS;
-    let tokens = 0;
-    let scales = tokens + WARPS * FEW_HEADS_WARP_TOKENS * FEW_HEADS_TOKEN_BYTES;
-    let landed = scales + WARPS * FEW_HEADS_WARP_TOKENS * FEW_HEADS_SCALE_BYTES;
-    let taken = landed + WARPS * BARRIER_BYTES;
-    let told = taken + WARPS * BARRIER_BYTES;
-    let blocks = told + WARPS * 4;
-    let bytes = blocks + STAGING_BYTES - BLOCKS_OFFSET;
-    assert!(blocks.is_multiple_of(16));
-    FewHeadsStaging { tokens, scales, told, landed, taken, blocks, bytes }
-};
-
-/// The CTA's shared memory in a kernel for few heads.
-pub const FEW_HEADS_PLAN: SharedPlan =
-    SharedPlan::new(FEW_HEADS_QUERY_ROOM, PART_SLOTS, TAIL_SLOTS, FEW_HEADS_STAGING.bytes);
 
 /// Segments that are known, but not in the queue yet, at most: the loads know which block comes after the next, and each
 /// may be of a segment of its own.
@@ -347,27 +278,6 @@ pub const V32_FUSED_SM90: LaunchContract = contract("sparse_decode_v32_fused_sm9
 
 /// The kernel for MODEL1 caches on Hopper where a cluster has all splits of a query token.
 pub const MODEL1_FUSED_SM90: LaunchContract = contract("sparse_decode_model1_fused_sm90", 1);
-
-/// The contract of a kernel for few heads.
-const fn few_heads_contract(entry: &'static str) -> LaunchContract {
-    let contract = LaunchContract {
-        threads: FEW_HEADS_THREADS,
-        shared_bytes: FEW_HEADS_PLAN.bytes,
-        ..contract(entry, 1)
-    };
-    let registers = FEW_HEADS_SCORES_REGISTERS
-        + FEW_HEADS_VALUES_REGISTERS
-        + FEW_HEADS_CONVERTERS * FEW_HEADS_CONVERT_REGISTERS
-        + FEW_HEADS_GATHER_REGISTERS;
-    assert!(registers <= FEW_HEADS_THREADS / WARPGROUP_THREADS * contract.registers_at_entry());
-    contract.checked()
-}
-
-/// The kernel for V3.2 caches on Hopper and few heads.
-pub const V32_FEW_HEADS_SM90: LaunchContract = few_heads_contract("sparse_decode_v32_few_heads_sm90");
-
-/// The kernel for MODEL1 caches on Hopper and few heads.
-pub const MODEL1_FEW_HEADS_SM90: LaunchContract = few_heads_contract("sparse_decode_model1_few_heads_sm90");
 
 #[cfg(test)]
 mod tests {

@@ -107,6 +107,12 @@ pub fn cp_async_bulk_8(kernel: &Kernel) {
     kernel.must_fail_without("mbarrier.arrive.expect_tx", &work, Check::Deadlock);
 }
 
+/// A hint changes nothing but time.
+pub fn prefetch_l2(kernel: &Kernel) {
+    let input = words(32);
+    assert_eq!(kernel.run(&Work::new(input.clone(), input.len())), input);
+}
+
 /// Lanes write what those opposite have copied: `size` bytes, the first few, or none.
 fn copies_and_fills(kernel: &Kernel, size: usize) {
     let work = copy_and_fill(size);

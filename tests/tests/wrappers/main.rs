@@ -51,11 +51,11 @@ tests! { WRAPPERS, PREFIX;
     barrier: barrier_cta_sync barrier_cluster_arrive barrier_cluster_wait;
     copy: createpolicy_evict_first createpolicy_evict_normal cp_async_bulk_tensor_4d cp_async_bulk_tensor_4d_multicast
         cp_async_4 cp_async_8 cp_async_16 cp_async_16_prefetch_256 cp_async_commit_group cp_async_wait_group
-        cp_async_mbarrier_arrive cp_async_bulk_8 cp_async_bulk_to_cluster cp_async_bulk_tensor_4d_store
+        cp_async_mbarrier_arrive cp_async_bulk_8 prefetch_l2 cp_async_bulk_to_cluster cp_async_bulk_tensor_4d_store
         cp_async_bulk_commit_group cp_async_bulk_wait_group_read;
     fence: fence_proxy_async_shared fence_mbarrier_init;
     math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16 mul_bf16x2 prmt prmt_by shr cvt_e4m3x2 cvt_f16x2_e4m3x2;
-    matrix: stmatrix_x4 stmatrix_x4_trans ldmatrix_x4;
+    matrix: stmatrix_x4 stmatrix_x4_trans ldmatrix_x4 mma_m16n8k16_f16 mma_m16n8k16_bf16;
     mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity
         mbarrier_arrive_cluster;
     memory: ld_global_i32 ld_global_i64 ld_global_u32x2 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_u32 ld_shared_f32 ld_shared_u32x4

@@ -5,7 +5,7 @@ use crate::ptx::special;
 use crate::sync::Barrier;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{
-    BARRIER_BYTES, PART_BYTES, SEGMENT_SLOTS, TILE_BYTES, TILE_ROWS, TURNS, VALUE_PARTS,
+    BARRIER_BYTES, PART_BYTES, SEGMENT_SLOTS, SIDES, TILE_BYTES, TILE_ROWS, TURNS, VALUE_PARTS,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
@@ -28,11 +28,11 @@ pub unsafe fn init_barriers<D: Decode>(shared: u32, cluster: u32) {
     init(plan.part_free, plan.part_slots, cluster * WARPGROUP_WARPS);
     init(plan.tail_full, plan.tail_slots, D::KEY_ARRIVALS);
     init(plan.p_full, plan.tail_slots, WARPGROUP_THREADS);
-    init(plan.p_free, plan.tail_slots, cluster * D::VALUES_WARPGROUPS * WARPGROUP_WARPS);
+    init(plan.p_free, plan.tail_slots, cluster * SIDES * WARPGROUP_WARPS);
     init(plan.segment_full, SEGMENT_SLOTS, 1);
     init(plan.segment_free, SEGMENT_SLOTS, D::SEGMENT_READERS);
     init(plan.norm_full, 1, if D::TURNS { TURNS } else { 1 } * WARPGROUP_THREADS);
-    init(plan.norm_free, 1, D::VALUES_WARPGROUPS * WARPGROUP_THREADS);
+    init(plan.norm_free, 1, SIDES * WARPGROUP_THREADS);
 }
 
 /// A barrier, and the parity of the phase that is meant.

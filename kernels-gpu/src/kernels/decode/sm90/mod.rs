@@ -32,8 +32,6 @@
 //! 16 bytes a lane, which lanes exchange columns for, or in some kernels to where the last block's values were, from where the copy
 //! engine stores it ([`Decode::COPIES_OUTPUTS`]).
 //!
-//! Of few heads scores and values are transposed, and one warpgroup has all values ([`few_heads`]).
-//!
 //! Where one warpgroup has the scores else, the queries of a segment come to a place before its blocks': the scores take them to
 //! where they stay.
 //!
@@ -59,10 +57,9 @@
 //! Row scales need no barrier of their own to be free: scores that write them have seen the tail of their slot land, which was
 //! asked for once `P_FREE` told that the old ones are used up.
 
-pub mod few_heads;
 pub mod fused;
 pub mod keys;
-mod outputs;
+pub mod outputs;
 pub mod queries;
 pub mod queue;
 pub mod scores;
@@ -124,11 +121,6 @@ pub trait Decode: Sized {
     /// Whether a cluster of CTAs along the partitions has all splits of a request, one each, and combines them itself ([`fused`]): then
     /// each CTA has one segment.
     const FUSED: bool = false;
-    /// Whether a tile has few rows, [`FEW_HEADS`](oximla_types::kernels::decode::FEW_HEADS) at most: scores and values are transposed, and
-    /// one warpgroup has the values ([`few_heads`]).
-    const FEW_HEADS: bool = false;
-    /// Warpgroups that multiply values.
-    const VALUES_WARPGROUPS: u32 = if Self::FEW_HEADS { 1 } else { 2 };
     /// Whether heads may have attention sinks.
     const SINKS: bool = false;
     /// Whether it tells each row's largest scaled score.
@@ -182,19 +174,6 @@ pub trait Decode: Sized {
     /// The segment is one of this CTA's; the whole warp calls it with the part as an accumulator.
     #[inline(always)]
     unsafe fn rotate_back(&self, _: &Segment, _: &mut [f32; 64]) {}
-
-    /// As [`Self::rotate_back`] in kernels for few heads, where columns are rows of the accumulators: of the last 64.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    unsafe fn rotate_columns_back(&self, _: &Segment, _: &mut [f32; 8]) {}
-
-    /// Address of a row of the queries, in kernels whose scores load them.
-    #[inline(always)]
-    fn query_row(&self, _request: u32, _row: u32) -> u64 {
-        0
-    }
 
     /// Generic address of the output's tensor map, with boxes of one tile, of the rows there are; for [`Self::COPIES_OUTPUTS`].
     #[inline(always)]

@@ -18,7 +18,7 @@ use oximla_types::layout::partial;
 pub(super) const CHUNK_BYTES: u32 = 16;
 
 /// Columns of them.
-pub(super) const CHUNK_COLUMNS: u32 = CHUNK_BYTES / 2;
+const CHUNK_COLUMNS: u32 = CHUNK_BYTES / 2;
 
 /// Stores this thread's part of a split request's output, 16 bytes at a time: its columns of 32 next to each other, in fp16
 /// (`shared-types/src/layout/partial.rs`).
@@ -70,7 +70,7 @@ pub(super) unsafe fn store_partial<D: Decode, const SIDE: u32>(
 }
 
 /// Bytes of what is told of a side.
-pub(super) const SIDE_BYTES: u64 = size_of::<PartialSide>() as u64;
+const SIDE_BYTES: u64 = size_of::<PartialSide>() as u64;
 
 /// The exponents by which the thread's two rows are stored, as far as this side goes.
 ///
@@ -219,7 +219,7 @@ fn again(factors: [f32; 2]) -> [f32; 2] {
 
 /// Address of a row of the output.
 #[inline(always)]
-pub(super) fn row_address<D: Decode>(kernel: &D, request: u32, row: u32) -> u64 {
+pub fn row_address<D: Decode>(kernel: &D, request: u32, row: u32) -> u64 {
     let cta = kernel.cta();
     let offset = kernel.output_offset(request, cta.tile.token(row), cta.head(row));
     cta.params.out.wrapping_add((offset * 2) as u64)

@@ -80,7 +80,7 @@ pub unsafe fn run<D: Decode>(kernel: &D, thread: u32) {
 
 /// The sinks that count for a thread's two rows: in final results. Asked for before anyone must know.
 #[inline(always)]
-pub(super) fn sinks<D: Decode>(kernel: &D, segment: &Segment, row: u32) -> [f32; 2] {
+pub fn sinks<D: Decode>(kernel: &D, segment: &Segment, row: u32) -> [f32; 2] {
     if D::SINKS && !D::FUSED && segment.splits.count == 1 {
         [kernel.sink(row), kernel.sink(row + 8)]
     } else {
@@ -405,7 +405,7 @@ pub(super) unsafe fn store_rows(rows: u32, row: u32, lane: u32, values: [f32; 2]
 /// What a row of the output is multiplied by: 1 by its sum, of which `log` is the base-2 logarithm, and what the sink makes of it;
 /// 0 where there was no key.
 #[inline(always)]
-fn norm<D: Decode>(sum: f32, log: f32, sink: f32) -> f32 {
+pub fn norm<D: Decode>(sum: f32, log: f32, sink: f32) -> f32 {
     if sum == 0.0 {
         0.0
     } else if D::SINKS {
@@ -419,8 +419,11 @@ fn norm<D: Decode>(sum: f32, log: f32, sink: f32) -> f32 {
 const SIDES_BYTES: u64 = SIDES as u64 * size_of::<PartialSide>() as u64;
 
 /// Stores a row's log-sum-exp: the final one in natural units, a partial one in base 2.
+///
+/// # Safety
+/// The segment is one of the kernel's, whose outputs are live tensors.
 #[inline(always)]
-unsafe fn store_lse<D: Decode>(kernel: &D, segment: &Segment, row: u32, log: f32) {
+pub unsafe fn store_lse<D: Decode>(kernel: &D, segment: &Segment, row: u32, log: f32) {
     let cta = kernel.cta();
     if !cta.tile.has(row) {
         return;
@@ -489,8 +492,11 @@ pub fn mask_absent_keys<D: Decode>(
 }
 
 /// Tells the combine kernel how the request was split.
+///
+/// # Safety
+/// As for [`store_lse`].
 #[inline(always)]
-unsafe fn record_splits<D: Decode>(kernel: &D, segment: &Segment) {
+pub unsafe fn record_splits<D: Decode>(kernel: &D, segment: &Segment) {
     if special::cta_x() == 0 {
         let record = segment.request as u64 * size_of::<SplitRecord>() as u64;
         // SAFETY: there is a record for each request.

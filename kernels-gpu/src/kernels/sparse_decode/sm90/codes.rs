@@ -4,8 +4,8 @@
 //! Eight lanes have four neighbouring chunks of one tile of each of two neighbouring tokens: they store to all banks at a
 //! time. The next eight have the same of the part's other tile, and the upper half of the warp of two more tokens. A
 //! lane's next chunk is that of the fourth token from there. Where only one of the tiles comes from codes, the lanes of the
-//! other one take every other of these chunks. A lane converts what it has copied itself. Of a block whose keys two CTAs or two
-//! warpgroups share, it has half as many. Of few heads the copy engine brings them (`tokens.rs`).
+//! other one take every other of these chunks. A lane converts what it has copied itself. Of a block whose keys two CTAs
+//! share, it has half as many. Of few heads the copy engine brings them (`few_heads/stages.rs`).
 
 use super::Format;
 use super::loads::Thread;
@@ -29,7 +29,7 @@ pub(super) const CHUNKS: usize = 4;
 
 /// Chunks of a part that a lane has of a format's tokens, at most.
 pub(super) const fn chunks<F: Format>() -> usize {
-    CHUNKS / (F::CTAS * F::CONVERTERS) as usize
+    CHUNKS / F::CTAS as usize
 }
 
 /// From a lane's token to that of its next chunk.
@@ -81,12 +81,6 @@ impl Share {
     #[inline(always)]
     pub(super) fn token(self, i: usize) -> u32 {
         self.token + i as u32 * self.step
-    }
-
-    /// Where a part has one tile of codes: whether the lane's first token is the second one that it has of whole parts.
-    #[inline(always)]
-    pub(super) fn is_second(self, thread: Thread) -> bool {
-        thread.lane() / 8 % PART_TILES != 0
     }
 
     /// Where the RoPE elements of its first token are in the warp's rows at `staged`.
@@ -201,7 +195,7 @@ impl Rows {
         let from = staged_row(thread, share.token);
         let mut rows = [0; CHUNKS];
         unroll!(I in 4 => {
-            if !F::CONVERTS_SOME || I < CHUNKS / 2 {
+            if !F::SHARES || I < CHUNKS / 2 {
                 // SAFETY: as the caller promises.
                 let row = unsafe { memory::ld_shared_u64(from + I as u32 * share.step * ROW_BYTES) };
                 rows[I] = row + (share.chunk_of_row() * CHUNK_BYTES) as u64;
@@ -284,7 +278,7 @@ impl Rows {
         let chunk = share.chunk_of_row();
         let to = to + TILE.chunk(row(share.token), chunk);
         unroll!(I in 4 => {
-            if !F::CONVERTS_SOME || I < CHUNKS / 2 {
+            if !F::SHARES || I < CHUNKS / 2 {
                 let from = self.0[I] + F::RAW.rope_offset as u64;
                 // A tail is only multiplied to scores, which are masked.
                 let is_valid = F::TAIL || share.flag(valid, I) != 0;

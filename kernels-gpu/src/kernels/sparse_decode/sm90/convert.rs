@@ -1,25 +1,23 @@
 //! From the codes in the warp's staging to bf16, where the tensor cores want them, a part at a time.
 
 use super::Format;
-use super::codes::{CHUNK_BYTES, CHUNKS, Chunk, Lane, Share, chunks, code_tiles, first_row};
+use super::codes::{CHUNK_BYTES, CHUNKS, Chunk, Lane, Share, code_tiles, first_row};
 use super::loads::Thread;
 use super::scales::{RawScales, Scales};
-use super::tokens::Staged;
 use crate::attention::dequant::{self, FOUND, Factor};
 use crate::attention::unroll;
 use crate::kernels::decode::sm90::TILE;
 use crate::ptx::{memory, special, warp};
 use core::hint::cold_path;
 use core::marker::PhantomData;
-use oximla_types::kernels::decode::{PART_TILES, VALUE_PARTS};
-use oximla_types::kernels::sparse_decode::FEW_HEADS_CONVERTERS;
+use oximla_types::kernels::decode::PART_TILES;
 
 /// A NaN as bf16.
 pub(super) const BF16_NAN: u16 = 0x7fff;
 
 /// Chunks of a part that are on their way to a lane's registers while it converts another one: as many as it has registers for.
 const fn ahead<F: Format>() -> usize {
-    if F::CONVERTS_SOME || F::PREFILL || F::SCALE_PLANE { 2 } else { 3 }
+    if F::SHARES || F::PREFILL || F::SCALE_PLANE { 2 } else { 3 }
 }
 
 /// What a lane converts of a part, on its way from the staging to registers: of the codes the first chunks, later ones in
@@ -31,46 +29,6 @@ pub struct Taken {
     scales: [u32; CHUNKS],
     /// One of the bits in [`FOUND`] is set if there was a NaN among the codes so far.
     nan: u32,
-}
-
-/// Chunks of a part that a lane has where two warpgroups share a block, at most.
-const BLOCK_CHUNKS: usize = CHUNKS / FEW_HEADS_CONVERTERS as usize;
-
-/// A lane's codes of a block, part by part, where it has registers for them.
-pub struct Block([[Chunk; BLOCK_CHUNKS]; VALUE_PARTS as usize]);
-
-impl Block {
-    /// No block.
-    pub const NONE: Self = Self([[[0; 4]; BLOCK_CHUNKS]; VALUE_PARTS as usize]);
-
-    /// From the staging. Nothing here waits for what it reads.
-    ///
-    /// # Safety
-    /// The codes have come.
-    #[inline(always)]
-    pub unsafe fn take<F: Format>(staged: Staged, thread: Thread) -> Self {
-        const { assert!(chunks::<F>() == BLOCK_CHUNKS) };
-        let mut block = Self::NONE;
-        unroll!(PART in 4 => { unroll!(I in 2 => {
-            let share = Share::new::<F>(thread, code_tiles::<F>(PART as u32));
-            if I < share.count {
-                // SAFETY: as the caller promises.
-                block.0[PART][I] = unsafe { staged.codes::<F>(thread, share, PART as u32, I) };
-            }
-        }); });
-        block
-    }
-
-    /// Makes zeros of the codes of tokens that there are not, by the mask `valid`.
-    #[inline(always)]
-    pub fn clear_absent<F: Format>(&mut self, thread: Thread, valid: u32) {
-        unroll!(PART in 4 => { unroll!(I in 2 => {
-            let share = Share::new::<F>(thread, code_tiles::<F>(PART as u32));
-            if I < share.count && share.flag(valid, I) == 0 {
-                self.0[PART][I] = [0; 4];
-            }
-        }); });
-    }
 }
 
 /// What a lane knows to convert a block.
@@ -176,89 +134,6 @@ impl<F: Format> Converter<F> {
                 }
             });
         }
-    }
-
-    /// Converts a whole block and stores it in the warp's rows of the parts, which `to` tells. Gives bits of which one in [`FOUND`] is set
-    /// if there was a NaN among the codes: what becomes of it is wrong.
-    ///
-    /// # Safety
-    /// The whole warp calls it. Nobody else uses the rows.
-    #[inline(always)]
-    pub unsafe fn convert_block(&self, block: &Block, to: impl Fn(u32) -> u32) -> u32 {
-        let whole = Share::new::<F>(self.thread, PART_TILES);
-        let mut nan = 0;
-        // SAFETY: as the caller promises.
-        unsafe {
-            // Of both words, those of the lane's two tokens.
-            let scales = [0, 2].map(|part| {
-                let word = self.scales.word(part);
-                let word = if F::SCALE_PLANE { word } else { Factor::pair(word) };
-                [0, 1].map(|i| warp::shfl_idx(word, whole.token(i)))
-            });
-            unroll!(PART in 4 => {
-                const NUMBER: u32 = PART as u32;
-                let share = Share::new::<F>(self.thread, code_tiles::<F>(NUMBER));
-                let mut scales = scales[PART / 2];
-                if share.count < whole.count && share.is_second(self.thread) {
-                    scales[0] = scales[1];
-                }
-                let first = self.first_row(share, to(NUMBER));
-                unroll!(I in 2 => {
-                    if I < share.count {
-                        let chunk = block.0[PART][I];
-                        dequant::dequantise_16(chunk, factor::<F>(scales[I], share, NUMBER), |half, values| {
-                            store_half(first, half, I as u32 * share.step, values)
-                        });
-                        nan |= dequant::find_nan(chunk);
-                    }
-                });
-            });
-        }
-        nan
-    }
-
-    /// [`Self::convert_block`] for any codes and any scales. The codes are put first to where the values will be, and taken from there in a
-    /// loop, as this is rare.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline(always)]
-    pub unsafe fn convert_any_block(&self, block: &Block, to: impl Fn(u32) -> u32) {
-        let share = |part| Share::new::<F>(self.thread, code_tiles::<F>(part));
-        // SAFETY: as the caller promises; a lane takes what it has put itself.
-        unsafe {
-            unroll!(PART in 4 => {
-                let share = share(PART as u32);
-                let first = first_row(share, self.thread, to(PART as u32));
-                unroll!(I in 2 => {
-                    if I < share.count {
-                        let codes = TILE.rows_further(first, I as u32 * share.step);
-                        memory::st_shared_u32x4(codes, block.0[PART][I]);
-                    }
-                });
-            });
-            let mut part = 0;
-            while part < VALUE_PARTS {
-                let share = share(part);
-                let first = first_row(share, self.thread, to(part));
-                let mut i = 0;
-                while i < share.count as u32 {
-                    let codes = memory::ld_shared_u32x4(TILE.rows_further(first, i * share.step));
-                    let scale = self.scales.of::<F>(part, share.token(i as usize), share.tile);
-                    dequant::dequantise_any_16(codes, scale, |half, values| {
-                        store_half(first, half, i * share.step, values)
-                    });
-                    i += 1;
-                }
-                part += 1;
-            }
-        }
-    }
-
-    /// Where the values of a lane's first chunk of a part go, which lies at `to`.
-    #[inline(always)]
-    fn first_row(&self, share: Share, to: u32) -> u32 {
-        if share.count == chunks::<F>() { to + self.lane.values } else { first_row(share, self.thread, to) }
     }
 
     /// When all parts are converted: if there was a NaN among the warp's codes, lets each of its tokens have a NaN among its RoPE

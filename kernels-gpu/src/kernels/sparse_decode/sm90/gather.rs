@@ -315,7 +315,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
         let thread = self.thread;
         // SAFETY: the first lane has stored what is pending; the number is the warp's.
         unsafe {
-            if of_warp::<F, WIDE>(thread.warp()) == 0 && (F::CONVERTERS == 1 || thread.converter() == 0) {
+            if of_warp::<F, WIDE>(thread.warp()) == 0 {
                 warp::warp_sync();
                 let number = memory::ld_shared_u32(queued(thread));
                 queue::write_stored::<Sparse<F>>(number, pending(thread, number), thread.lane());

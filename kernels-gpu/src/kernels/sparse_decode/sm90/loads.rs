@@ -15,9 +15,8 @@ use crate::kernels::decode::sm90::{Decode, TILE, WARPGROUP_WARPS, queries};
 use crate::ptx::{copy, memory, special, warp};
 use core::hint::cold_path;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, PART_BYTES, THREADS, TILE_BYTES, VALUE_PARTS};
-use oximla_types::kernels::sparse_decode::{
-    BLOCKS_OFFSET, FEW_HEADS_CONVERTERS, FEW_HEADS_PLAN, FEW_HEADS_STAGING, PART_SLOTS, PLAN,
-};
+use oximla_types::kernels::few_heads;
+use oximla_types::kernels::sparse_decode::{BLOCKS_OFFSET, PART_SLOTS, PLAN};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
 /// Runs the role where no cluster shares the keys; `segments` are the CTA's. With `WIDE`, the rows of all caches are aligned to 16 bytes, else to 8.
@@ -211,7 +210,7 @@ impl Thread {
         let mut this = Self { shared: special::dynamic_shared(), thread };
         if F::FEW_HEADS {
             // What the warps that gather know lies elsewhere.
-            let blocks = FEW_HEADS_PLAN.staging + FEW_HEADS_STAGING.blocks;
+            let blocks = few_heads::PLAN.staging + few_heads::STAGING.blocks;
             this.shared = this.shared.wrapping_add(blocks.wrapping_sub(PLAN.staging + BLOCKS_OFFSET));
         }
         this
@@ -240,28 +239,16 @@ impl Thread {
         special::again(self.thread) / WARP_THREADS % WARPGROUP_WARPS
     }
 
-    /// Number of its warpgroup among two that convert; 0 where it gathers.
-    #[inline(always)]
-    pub fn converter(self) -> u32 {
-        special::again(self.thread) / WARPGROUP_THREADS % FEW_HEADS_CONVERTERS
-    }
-
     /// Its CTA's number in the cluster.
     #[inline(always)]
     pub fn rank(self) -> u32 {
         special::again(self.thread) / RANK
     }
 
-    /// Which share of the tokens that its warp knows it converts.
-    #[inline(always)]
-    fn part<F: Format>(self) -> u32 {
-        if F::SHARES { self.rank() } else { self.converter() }
-    }
-
     /// The first token that its warp converts, of the block's tokens that it knows.
     #[inline(always)]
     pub fn first_token<F: Format>(self) -> u32 {
-        if F::CONVERTS_SOME { self.part::<F>() * F::WARP_TOKENS } else { 0 }
+        if F::SHARES { self.rank() * F::WARP_TOKENS } else { 0 }
     }
 
     /// The key of a block that is token number `token` of those that its warp knows.
@@ -273,7 +260,7 @@ impl Thread {
     /// Whether its warp converts the token that a lane has looked up.
     #[inline(always)]
     pub fn converts<F: Format>(self, lane: u32) -> bool {
-        !F::CONVERTS_SOME || lane / F::WARP_TOKENS % (F::CTAS * F::CONVERTERS) == self.part::<F>()
+        !F::SHARES || lane / F::WARP_TOKENS % F::CTAS == self.rank()
     }
 
     /// Its number in the warp.

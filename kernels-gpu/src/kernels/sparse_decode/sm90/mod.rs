@@ -26,8 +26,8 @@
 //! converts half of the keys of each block and hands them over to the other one. The staging of codes is then half as large, and
 //! that of RoPE elements takes the rest.
 //!
-//! Where query tokens are few, a cluster has all splits of each and combines them itself (`fused.rs`). Else, where heads are few, one
-//! warpgroup gathers tokens, and two convert them, each half of the keys of each block (`few_heads.rs`, `tokens.rs`).
+//! Where query tokens are few, a cluster has all splits of each and combines them itself (`fused.rs`). Else, where heads are few, there are
+//! other roles (`few_heads`).
 //!
 //! Warp 0 queues the segments, too. When a segment's first block is on its way, the copy engine is asked for its queries.
 //!
@@ -42,7 +42,6 @@ mod gather;
 mod loads;
 mod scales;
 mod start;
-mod tokens;
 
 use super::Queries;
 use crate::attention::divide::divide;
@@ -56,12 +55,13 @@ use crate::ptx::{fence, special};
 use crate::sync::{cluster_barrier, cta_barrier};
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{
-    BLOCK_TOKENS_PER_WARP, FUSED_CTAS, PART_TILES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS,
+    BLOCK_TOKENS_PER_WARP, FUSED_CTAS, PART_TILES, SIDES, SharedPlan, THREADS, VALUE_PARTS, VALUES_REGISTERS,
 };
+use oximla_types::kernels::few_heads as few_heads_plan;
 use oximla_types::kernels::inverse_rope::RopeParams;
 use oximla_types::kernels::sparse_decode::{
-    FEW_HEADS_CONVERTERS, FEW_HEADS_PLAN, LOADS_REGISTERS, PLAN, REGISTERS_MOVED, RawLayout,
-    SCORES_REGISTERS, SHARED_QUERY_TILES, SparseDecodeParams,
+    LOADS_REGISTERS, PLAN, REGISTERS_MOVED, RawLayout, SCORES_REGISTERS, SHARED_QUERY_TILES,
+    SparseDecodeParams,
 };
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::layout::tile::Position;
@@ -79,18 +79,14 @@ pub trait Format {
     const PREFILL: bool = false;
     /// See [`Decode::FUSED`].
     const FUSED: bool = false;
-    /// See [`Decode::FEW_HEADS`].
+    /// Whether there are at most [`FEW_HEADS`](oximla_types::kernels::decode::FEW_HEADS) heads, and no roles but those of `few_heads`.
     const FEW_HEADS: bool = false;
-    /// Warpgroups that convert, each of them some of each block's keys.
-    const CONVERTERS: u32 = if Self::FEW_HEADS { FEW_HEADS_CONVERTERS } else { 1 };
     /// CTAs that share a query token's keys: each converts some of each block's and hands them over to the others.
     const CTAS: u32 = 1;
     /// Whether there are several of them. A constant by itself: of a comparison both branches would reach LLVM.
     const SHARES: bool = Self::CTAS > 1;
     /// Tokens of a block that a warp converts.
-    const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS / Self::CONVERTERS;
-    /// Whether these are fewer than it knows. A constant by itself, as [`Self::SHARES`].
-    const CONVERTS_SOME: bool = Self::CTAS * Self::CONVERTERS > 1;
+    const WARP_TOKENS: u32 = BLOCK_TOKENS_PER_WARP / Self::CTAS;
     /// Whether the scores have [`REGISTERS_MOVED`] more, and the loads fewer: with V3.2 they keep a query tile more there.
     const SCORES_HAVE_MORE: bool = Self::SHARES && !Self::SCALE_PLANE;
     /// Whether the loads have them, and the scores fewer.
@@ -312,6 +308,16 @@ impl<'a, F: Format> Sparse<'a, F> {
         if F::PREFILL { (request, 0) } else { divide(request, &self.params.queries) }
     }
 
+    /// Address of a row of the queries.
+    #[inline(always)]
+    fn query_row(&self, request: u32, row: u32) -> u64 {
+        let [batch_stride, token_stride, head_stride] = self.params.q_strides;
+        let (batch, query) = self.query(request);
+        let head = self.cta.head(row);
+        let offset = batch as i64 * batch_stride + query as i64 * token_stride + head as i64 * head_stride;
+        self.params.q.wrapping_add((offset * 2) as u64)
+    }
+
     /// How the output is rotated, by its address: indexed by a variable, the parameter would be copied to local memory.
     #[inline(always)]
     fn inverse_rope(&self) -> &RopeParams {
@@ -347,8 +353,7 @@ impl<'a, F: Format> Sparse<'a, F> {
 
 impl<F: Format> Decode for Sparse<'_, F> {
     type Element = Bf16;
-    const PLAN: SharedPlan = if F::FEW_HEADS { FEW_HEADS_PLAN } else { PLAN };
-    // Not of few heads, whose queries are all in shared memory.
+    const PLAN: SharedPlan = if F::FEW_HEADS { few_heads_plan::PLAN } else { PLAN };
     const REGISTER_QUERY_TILES: usize =
         (VALUE_PARTS * PART_TILES + F::TAIL as u32 - SHARED_QUERY_TILES) as usize;
     const TAIL: bool = F::TAIL;
@@ -357,7 +362,6 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const CLUSTER: u32 = F::CTAS;
     const SPLITS: bool = !F::PREFILL;
     const FUSED: bool = F::FUSED;
-    const FEW_HEADS: bool = F::FEW_HEADS;
     const SINKS: bool = true;
     const MAX_LOGITS: bool = F::PREFILL;
     // So chosen that ptxas spills nothing in any of the kernels.
@@ -366,9 +370,10 @@ impl<F: Format> Decode for Sparse<'_, F> {
     const UNIFORM_LOADS: bool = F::UNIFORM;
     const COPIES_OUTPUTS: bool = !F::SHARES && !F::FUSED;
     // One a warp.
-    const KEY_ARRIVALS: u32 = F::CONVERTERS * WARPGROUP_WARPS;
+    const KEY_ARRIVALS: u32 = WARPGROUP_WARPS;
     // The loads find their segments by themselves.
-    const SEGMENT_READERS: u32 = (1 + Self::VALUES_WARPGROUPS) * WARPGROUP_THREADS;
+    const SEGMENT_READERS: u32 =
+        if F::FEW_HEADS { few_heads_plan::ATTENDING_THREADS } else { (1 + SIDES) * WARPGROUP_THREADS };
 
     #[inline(always)]
     fn again(&self) -> Self {
@@ -408,23 +413,6 @@ impl<F: Format> Decode for Sparse<'_, F> {
     unsafe fn rotate_back(&self, segment: &Segment, output: &mut [f32; 64]) {
         // SAFETY: as the caller promises.
         unsafe { self.rotate(segment, |params, position| rope::rotate_back(params, position, output)) };
-    }
-
-    #[inline(always)]
-    unsafe fn rotate_columns_back(&self, segment: &Segment, output: &mut [f32; 8]) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            self.rotate(segment, |params, position| rope::rotate_columns_back(params, position, output))
-        };
-    }
-
-    #[inline(always)]
-    fn query_row(&self, request: u32, row: u32) -> u64 {
-        let [batch_stride, token_stride, head_stride] = self.params.q_strides;
-        let (batch, query) = self.query(request);
-        let head = self.cta.head(row);
-        let offset = batch as i64 * batch_stride + query as i64 * token_stride + head as i64 * head_stride;
-        self.params.q.wrapping_add((offset * 2) as u64)
     }
 
     #[inline(always)]
