@@ -273,7 +273,7 @@ fn nan_in_a_selected_token_spreads_to_its_queries() {
         }
     }
     for format in FORMATS {
-        // Of the second and of the first warpgroup that converts: in the middle of a list of ten blocks, and of twelve.
+        // Of the second and of the first warpgroup that attends: in the middle of a list of ten blocks, and of twelve.
         let (gpu, few) = few_heads(format);
         nan_in_a_selected_token_spreads(&gpu, &few, 9);
         let scope = ScopeSpec { topk: 12 * BLOCK, ..few.scope.clone() };

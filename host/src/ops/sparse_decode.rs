@@ -13,6 +13,9 @@ use oximla_types::schedule::Determinism;
 ///
 /// Every query attends to the tokens its index list names, in one cache or in two that share the softmax. There is one
 /// key/value head; values are the first 512 elements of each key.
+///
+/// An element is its code times its scale, the scale rounded to bf16, and the product, too. Where a GPU has a kernel for up to 16 heads, that one
+/// does not round the product, which makes no difference with scales that are powers of two.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SparseDecode {
     /// Requests in the batch.

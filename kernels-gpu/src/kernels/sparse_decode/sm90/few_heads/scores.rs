@@ -200,8 +200,8 @@ unsafe fn store_scales<F: Format>(lane: Lane, scales: [u32; 2]) {
             if F::SCALE_PLANE {
                 unroll!(I in 2 => {
                     let scale = Scale::from_ue8m0(scales[HALF] >> (8 * I as u32) & 0xff).value();
-                // What is behind the last scale is padding.
-                let scale = if I == 0 || !lane.has_elements::<F>() { scale } else { 0.0 };
+                    // What is behind the last scale is padding.
+                    let scale = if I == 0 || !lane.has_elements::<F>() { scale } else { 0.0 };
                     memory::st_shared_f32(to + I as u32 * PLACES_BYTES, scale);
                 });
             } else {
@@ -297,8 +297,7 @@ fn quad_of<const ROW: usize>(first: &[f32; 4], second: &[f32; 4]) -> [u32; 4] {
 /// Eights of keys that are multiplied side by side, as a product waits for the one before that is added to the same sums.
 const EIGHTS: usize = 4;
 
-/// Multiplies the slabs of queries with the codes of so many eights of keys; the lane's codes of the first
-/// slab and its first key are at `from`.
+/// Multiplies the slabs of queries with the codes of so many eights of keys; the lane's codes of the first slab and its first key are at `from`.
 ///
 /// # Safety
 /// As for [`multiply`].
