@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use clap::Args;
-use oximla::{Device, DeviceInfo, EmulatedOptions, Error, KernelInfo};
+use oximla::{Device, EmulatedOptions, Error, KernelInfo};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -21,12 +21,10 @@ pub struct Options {
 /// # Errors
 /// When standard output cannot be written.
 pub fn run(reporter: &mut Reporter) -> anyhow::Result<Outcome> {
-    let cuda = Device::cuda(0).and_then(|device| device.info());
-    let emulated = Device::emulated(EmulatedOptions::default()).and_then(|device| device.info());
     let backends = vec![
-        Entry::new("cuda", cuda),
-        Entry::new("cpu", Device::cpu().info()),
-        Entry::new("emulated", emulated),
+        Entry::new("cuda", Device::cuda(0)),
+        Entry::new("cpu", Ok(Device::cpu())),
+        Entry::new("emulated", Device::emulated(EmulatedOptions::default())),
     ];
     reporter.emit(&Report { version: env!("CARGO_PKG_VERSION"), backends })?;
     Ok(Outcome::Passed)
@@ -71,23 +69,24 @@ struct KernelEntry {
 }
 
 impl Entry {
-    fn new(backend: &'static str, info: Result<DeviceInfo, Error>) -> Self {
-        match info {
-            Ok(info) => Self { backend, available: true, reason: None, device: Some(info.into()) },
+    fn new(backend: &'static str, device: Result<Device, Error>) -> Self {
+        match device.and_then(DeviceEntry::of) {
+            Ok(device) => Self { backend, available: true, reason: None, device: Some(device) },
             Err(why) => Self { backend, available: false, reason: Some(why.to_string()), device: None },
         }
     }
 }
 
-impl From<DeviceInfo> for DeviceEntry {
-    fn from(info: DeviceInfo) -> Self {
-        Self {
+impl DeviceEntry {
+    fn of(device: Device) -> Result<Self, Error> {
+        let info = device.info()?;
+        Ok(Self {
             device: info.name,
             units: info.units,
             compute_capability: info.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
             driver: info.driver,
-            kernels: info.kernels.into_iter().map(KernelEntry::from).collect(),
-        }
+            kernels: device.kernels()?.into_iter().map(KernelEntry::from).collect(),
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{Error, InvalidProblem, Memory};
 use std::marker::PhantomData;
 
-/// A place where plans run. Cheap to clone; clones share the context and the loaded kernels.
+/// A place where plans run. Cheap to clone; clones share the context and the kernels that plans have loaded.
 #[derive(Clone, Debug)]
 pub struct Device(pub(crate) Backend);
 
@@ -28,8 +28,6 @@ pub struct DeviceInfo {
     pub units: u32,
     /// Compute capability, on a GPU.
     pub compute_capability: Option<(u32, u32)>,
-    /// Loaded kernels; none on the CPU.
-    pub kernels: Vec<KernelInfo>,
 }
 
 /// A loaded kernel and what the driver says it uses; of an emulated GPU, what its contract allows it.
@@ -166,10 +164,13 @@ impl Device {
         Self(Backend::Cpu)
     }
 
-    /// GPU number `ordinal`, on its primary context. Loads the driver and the kernels for that GPU.
+    /// GPU number `ordinal`, on its primary context. Loads the driver.
+    ///
+    /// A plan has the driver compile the kernels that its runs may need, where no earlier plan for this device did. That takes seconds the
+    /// first time; the driver keeps on disk what it has compiled.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where there is no driver, no such GPU, or no kernel for it.
+    /// [`Error::Unsupported`] where there is no driver, no such GPU, or one that there are no kernels for.
     #[cfg(feature = "cuda")]
     pub fn cuda(ordinal: usize) -> Result<Self, Error> {
         Ok(Self(Backend::Gpu(std::sync::Arc::new(crate::gpu::GpuDevice::cuda(ordinal)?))))
@@ -226,6 +227,19 @@ impl Device {
             Backend::Gpu(device) => device.info(),
         }
     }
+
+    /// All kernels, none on the CPU. Loads those that no plan has loaded yet, which may take a driver half a minute.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] where the driver refuses one.
+    pub fn kernels(&self) -> Result<Vec<KernelInfo>, Error> {
+        match &self.0 {
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => Ok(Vec::new()),
+            #[cfg(feature = "_gpu")]
+            Backend::Gpu(device) => device.kernels(),
+        }
+    }
 }
 
 impl Stream {
@@ -271,7 +285,8 @@ mod tests {
     #[test]
     fn the_cpu_has_a_name_and_threads() {
         let info = Device::cpu().info().unwrap();
-        assert_eq!((info.backend, info.kernels.len(), info.compute_capability), ("cpu", 0, None));
+        assert_eq!((info.backend, info.compute_capability), ("cpu", None));
+        assert_eq!(Device::cpu().kernels().unwrap().len(), 0);
         assert!(!info.name.is_empty() && info.units >= 1);
     }
 }

@@ -199,7 +199,6 @@ mod tests {
             driver: Some("13.0".into()),
             units: 132,
             compute_capability: Some((9, 0)),
-            kernels: Vec::new(),
         }
     }
 

@@ -98,7 +98,7 @@ impl Workload {
     /// [`InvalidProblem`] for a name that there is not, and for shapes that the kernel cannot have or that are too large
     /// to be emulated.
     pub fn new(kernel: &str, shape: &Shape) -> Result<Self, Error> {
-        let entries = Device::emulated(EmulatedOptions::default())?.info()?.kernels;
+        let entries = Device::emulated(EmulatedOptions::default())?.kernels()?;
         // How many rows the kernels for many take at a time follows from the splits, and fused kernels combine as many as there are blocks,
         // so that their work does not grow with either evenly.
         let grows_evenly = |entry: &str| !entry.starts_with("combine_rows") && !entry.contains("_fused_");

@@ -36,7 +36,6 @@ pub(crate) fn info() -> DeviceInfo {
         driver: None,
         units: rayon::current_num_threads() as u32,
         compute_capability: None,
-        kernels: Vec::new(),
     }
 }
 

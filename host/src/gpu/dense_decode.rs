@@ -84,7 +84,7 @@ impl DensePlan {
         let fused = Fused::new(&fused, device, determinism, &shape, requests, contract::MAX_FUSED_BLOCKS)?;
         let combine = combinations.of(batch, shape.total_rows, device.multiprocessors, determinism);
         let (decode, combine, schedule) =
-            (Kernel::of(&decode)?, Kernel::of(&combine)?, Kernel::of(&contract::SCHEDULE)?);
+            (device.kernel(&decode)?, device.kernel(&combine)?, device.kernel(&contract::SCHEDULE)?);
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),

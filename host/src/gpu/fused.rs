@@ -39,7 +39,7 @@ impl Fused {
         if !pays {
             return Ok(None);
         }
-        let kernel = Kernel::of(contract)?;
+        let kernel = device.kernel(contract)?;
         let grid = Grid { cluster: [1, FUSED_CTAS], ..Grid::of([shape.columns, count * FUSED_CTAS]) };
         let clusters = device.driver.max_clusters(kernel, grid)?;
         Ok((clusters >= shape.columns * count).then_some(Self { kernel, grid }))

@@ -35,7 +35,7 @@ impl RotationPlan {
             let needed = format!("at most {} with {HEADS_PER_WARP} heads as one", i32::MAX);
             return Err(InvalidProblem::new("batch · s_q · h_q", found, needed).into());
         }
-        let kernel = Kernel::of(match format {
+        let kernel = device.kernel(match format {
             StateFormat::Bf16 => &contract::BF16,
             StateFormat::Fp16 => &contract::FP16,
             StateFormat::F32 => &contract::F32,

@@ -6,8 +6,8 @@ use crate::device::StreamHandle;
 use oximla_types::kernels::SM90A_CONTRACTS;
 use oximla_types::launch::LaunchContract;
 
-/// The committed PTX; `cargo xtask ptx` makes it from `kernels-gpu`.
-pub(super) const SM90A_PTX: &str = include_str!("../../ptx/sm_90a.ptx");
+/// The committed PTX; `cargo xtask ptx` makes it from `kernels-gpu`. Its entries use nothing of each other.
+pub(super) static SM90A_PTX: &str = include_str!("../../ptx/sm_90a.ptx");
 
 /// Compute capability of the GPUs that the module is for: its features are of this one alone.
 pub(super) const SM90A_CAPABILITY: (u32, u32) = (9, 0);
@@ -54,6 +54,17 @@ impl Kernel {
         Self::all().find(|kernel| kernel.contract == contract).ok_or_else(|| missing(contract.entry))
     }
 
+    /// PTX of this entry alone: to compile all of them takes a driver ten seconds and more.
+    #[cfg(feature = "cuda")]
+    pub(super) fn ptx(self) -> Result<String, Error> {
+        let (head, _) = SM90A_PTX.split_once(ENTRY).ok_or_else(|| self.missing())?;
+        let begin =
+            SM90A_PTX.find(&format!("{ENTRY}{}(", self.contract.entry)).ok_or_else(|| self.missing())?;
+        let entry = &SM90A_PTX[begin..];
+        let len = entry[ENTRY.len()..].find(ENTRY).map_or(entry.len(), |next| ENTRY.len() + next);
+        Ok([head, &entry[..len]].concat())
+    }
+
     /// The error of a module without this entry.
     pub(super) fn missing(self) -> Error {
         missing(self.contract.entry)
@@ -75,10 +86,34 @@ impl Kernel {
     }
 }
 
+/// What an entry begins with.
+#[cfg(feature = "cuda")]
+const ENTRY: &str = "\n.visible .entry ";
+
 fn missing(entry: &'static str) -> Error {
     Error::Unsupported {
         what: entry,
         need: "the kernel in the loaded module".into(),
         have: "none of that name".into(),
+    }
+}
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_entry_is_a_module_by_itself() {
+        let (head, _) = SM90A_PTX.split_once(ENTRY).unwrap();
+        let mut bytes = head.len();
+        for kernel in Kernel::all() {
+            let ptx = kernel.ptx().unwrap();
+            let entry = ptx.strip_prefix(head).unwrap();
+            assert!(entry.starts_with(&format!("{ENTRY}{}(", kernel.contract.entry)));
+            assert_eq!(entry.matches(ENTRY).count(), 1);
+            assert_eq!(entry.matches(['{', '}']).count() % 2, 0, "{kernel:?} is cut");
+            bytes += entry.len();
+        }
+        assert_eq!(bytes, SM90A_PTX.len(), "there is nothing besides");
     }
 }

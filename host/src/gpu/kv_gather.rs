@@ -18,7 +18,7 @@ pub(crate) struct GatherPlan {
 
 impl GatherPlan {
     pub(crate) fn new(problem: &KvGather, device: &Arc<GpuDevice>) -> Result<Self, Error> {
-        let kernel = Kernel::of(match problem.format {
+        let kernel = device.kernel(match problem.format {
             KvFormat::Model1Fp8 => &contract::MODEL1,
             _ => &contract::V32,
         })?;

@@ -35,7 +35,7 @@ impl MergePlan {
                 return Err(InvalidProblem::new(argument, found, format!("at most {limit}")).into());
             }
         }
-        let kernel = Kernel::of(match format {
+        let kernel = device.kernel(match format {
             StateFormat::Bf16 => &contract::BF16,
             StateFormat::Fp16 => &contract::FP16,
             StateFormat::F32 => &contract::F32,

@@ -20,10 +20,12 @@ pub use buffer::DeviceBuffer;
 #[cfg(feature = "emulated")]
 pub use driver::emulated::{EmulatedOptions, EmulatedReport, EmulatedReports};
 
-use crate::{DeviceInfo, Error};
+use crate::{DeviceInfo, Error, KernelInfo};
 use driver::Driver;
+use kernels::Kernel;
+use oximla_types::launch::LaunchContract;
 
-/// A GPU with the kernels loaded into it.
+/// A GPU, and the kernels that plans have loaded into it.
 #[derive(Debug)]
 pub(crate) struct GpuDevice {
     pub(crate) driver: Box<dyn Driver>,
@@ -56,5 +58,18 @@ impl GpuDevice {
 
     pub(crate) fn info(&self) -> Result<DeviceInfo, Error> {
         self.driver.info()
+    }
+
+    /// The kernel of a contract, ready to be launched: runs neither compile nor load anything.
+    fn kernel(&self, contract: &LaunchContract) -> Result<Kernel, Error> {
+        let kernel = Kernel::of(contract)?;
+        self.driver.load(kernel)?;
+        Ok(kernel)
+    }
+
+    /// Loads all kernels, and tells what they use.
+    pub(crate) fn kernels(&self) -> Result<Vec<KernelInfo>, Error> {
+        let load = |kernel| self.driver.load(kernel).and_then(|()| self.driver.kernel_info(kernel));
+        Kernel::all().map(load).collect()
     }
 }

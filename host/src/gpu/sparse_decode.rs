@@ -114,7 +114,7 @@ impl SparsePlan {
         plan.determinism = determinism;
         let rows = plan.shape.total_rows;
         let combine = combine::BF16.of(queries as u32, rows, device.multiprocessors, determinism);
-        plan.split = Some(Split { combine: Kernel::of(&combine)?, workspace });
+        plan.split = Some(Split { combine: device.kernel(&combine)?, workspace });
         let requests = Requests { count: queries as u32, max_blocks };
         plan.fused =
             Fused::new(&fused, device, determinism, &plan.shape, requests, contract::MAX_FUSED_BLOCKS)?;
@@ -140,12 +140,12 @@ impl SparsePlan {
             device: Arc::clone(device),
             problem: problem.clone(),
             determinism: Determinism::default(),
-            decode: Kernel::of(&alone)?,
-            cluster: (cluster.cluster == shape.cluster()).then(|| Kernel::of(&cluster)).transpose()?,
+            decode: device.kernel(&alone)?,
+            cluster: (cluster.cluster == shape.cluster()).then(|| device.kernel(&cluster)).transpose()?,
             shape,
             split: None,
             fused: None,
-            few_heads: few_heads.as_ref().map(Kernel::of).transpose()?,
+            few_heads: few_heads.as_ref().map(|contract| device.kernel(contract)).transpose()?,
         })
     }
 

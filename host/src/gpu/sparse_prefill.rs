@@ -37,7 +37,7 @@ impl PrefillPlan {
         Ok(Self {
             device: Arc::clone(device),
             problem: problem.clone(),
-            kernel: Kernel::of(&kernel)?,
+            kernel: device.kernel(&kernel)?,
             shape: grid_shape(problem, device.multiprocessors),
         })
     }

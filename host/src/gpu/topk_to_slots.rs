@@ -20,7 +20,7 @@ impl TranslationPlan {
         if problem.batch > MAX_GRID_Y {
             return Err(InvalidProblem::new("batch", problem.batch, format!("at most {MAX_GRID_Y}")).into());
         }
-        let kernel = Kernel::of(&contract::CONTRACT)?;
+        let kernel = device.kernel(&contract::CONTRACT)?;
         Ok(Self { device: Arc::clone(device), problem: problem.clone(), kernel })
     }
 

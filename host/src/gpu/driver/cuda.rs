@@ -9,7 +9,7 @@ mod result;
 
 use super::Driver;
 use crate::device::StreamHandle;
-use crate::gpu::kernels::{Grid, Kernel, SM90A_CAPABILITY, SM90A_PTX};
+use crate::gpu::kernels::{Grid, Kernel, SM90A_CAPABILITY};
 use crate::gpu::tensor_map::HalfTensor4;
 use crate::{DeviceInfo, Error, InvalidProblem, KernelInfo};
 use cudarc::driver::{CudaContext, sys};
@@ -18,24 +18,26 @@ use event::Event;
 use oximla_types::kernels::TensorMap;
 use result::{check, check_for};
 use std::ffi::{CString, c_int, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 #[cfg(feature = "case-file")]
 use std::time::Duration;
 
-/// What the CUDA driver knows of a GPU: a context, and the module loaded into it.
+/// What the CUDA driver knows of a GPU: a context, and the kernels loaded into it.
 pub(crate) struct CudaDriver {
     context: sys::CUcontext,
     device: sys::CUdevice,
     stream: sys::CUstream,
-    module: Module,
+    /// In the order of [`Kernel::all`], each when it is loaded.
+    kernels: Vec<(Kernel, OnceLock<Loaded>)>,
     /// Keeps the primary context alive where the device is on it.
     _primary: Option<Arc<CudaContext>>,
 }
 
-/// A loaded module and its entries.
-struct Module {
-    handle: sys::CUmodule,
-    entries: Vec<(Kernel, sys::CUfunction)>,
+/// A kernel, and the module that it alone is in.
+#[derive(Clone, Copy)]
+struct Loaded {
+    module: sys::CUmodule,
+    function: sys::CUfunction,
 }
 
 // SAFETY: driver handles may be used from any thread (CUDA Driver API, "Thread safety").
@@ -102,17 +104,27 @@ impl CudaDriver {
                 have: format!("one of {}.{}", capability.0, capability.1),
             });
         }
-        let module = Module::load(SM90A_PTX)?;
         // SAFETY: the pointer is to a local.
         check("cuStreamCreate", unsafe {
             sys::cuStreamCreate(&mut stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32)
         })?;
-        Ok(Self { context, device, stream, module, _primary: primary })
+        let kernels = Kernel::all().map(|kernel| (kernel, OnceLock::new())).collect();
+        Ok(Self { context, device, stream, kernels, _primary: primary })
     }
 
     /// Makes the device's context current for as long as the guard lives.
     fn enter(&self) -> Result<ContextGuard, Error> {
         push(self.context)
+    }
+
+    /// Where a kernel is, once it is loaded.
+    fn place(&self, kernel: Kernel) -> Result<&OnceLock<Loaded>, Error> {
+        let entry = self.kernels.iter().find(|(known, _)| *known == kernel);
+        entry.map(|(_, place)| place).ok_or_else(|| kernel.missing())
+    }
+
+    fn function(&self, kernel: Kernel) -> Result<sys::CUfunction, Error> {
+        self.place(kernel)?.get().map(|loaded| loaded.function).ok_or_else(|| kernel.missing())
     }
 }
 
@@ -134,7 +146,33 @@ impl Driver for CudaDriver {
             driver: Some(format!("{}.{}", version / 1000, version % 1000 / 10)),
             units: device_attribute(self.device, attribute)? as u32,
             compute_capability: Some(compute_capability(self.device)?),
-            kernels: self.module.info(),
+        })
+    }
+
+    fn load(&self, kernel: Kernel) -> Result<(), Error> {
+        let place = self.place(kernel)?;
+        if place.get().is_none() {
+            let _current = self.enter()?;
+            let loaded = Loaded::new(kernel)?;
+            if place.set(loaded).is_err() {
+                // Another thread was faster.
+                // SAFETY: the context is current, and nobody else knows the module.
+                unsafe { sys::cuModuleUnload(loaded.module) };
+            }
+        }
+        Ok(())
+    }
+
+    fn kernel_info(&self, kernel: Kernel) -> Result<KernelInfo, Error> {
+        use sys::CUfunction_attribute as Attribute;
+        let (function, contract) = (self.function(kernel)?, kernel.contract);
+        let _current = self.enter()?;
+        Ok(KernelInfo {
+            entry: contract.entry,
+            registers: function_attribute(function, Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS),
+            local_bytes: function_attribute(function, Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES),
+            shared_bytes: contract.shared_bytes,
+            threads: contract.threads,
         })
     }
 
@@ -177,7 +215,7 @@ impl Driver for CudaDriver {
         parameters: &[u8],
         stream: StreamHandle,
     ) -> Result<(), Error> {
-        let function = self.module.function(kernel)?;
+        let function = self.function(kernel)?;
         let mut attributes = attributes(grid);
         let config = config(kernel, grid, &mut attributes, cuda_stream(stream)?);
         let mut arguments = [parameters.as_ptr().cast_mut().cast::<c_void>()];
@@ -190,7 +228,7 @@ impl Driver for CudaDriver {
     }
 
     fn max_clusters(&self, kernel: Kernel, grid: Grid) -> Result<u32, Error> {
-        let function = self.module.function(kernel)?;
+        let function = self.function(kernel)?;
         let mut attributes = attributes(grid);
         let config = config(kernel, grid, &mut attributes, std::ptr::null_mut());
         let mut clusters = 0;
@@ -264,47 +302,33 @@ impl Driver for CudaDriver {
 impl Drop for CudaDriver {
     fn drop(&mut self) {
         if let Ok(_current) = self.enter() {
-            // SAFETY: module and stream are live, the device made them, nobody else has them, and their context is
+            // SAFETY: modules and stream are live, the device made them, nobody else has them, and their context is
             // current.
             unsafe {
-                sys::cuModuleUnload(self.module.handle);
+                for loaded in self.kernels.iter().filter_map(|(_, place)| place.get()) {
+                    sys::cuModuleUnload(loaded.module);
+                }
                 sys::cuStreamDestroy_v2(self.stream);
             }
         }
     }
 }
 
-impl Module {
-    /// Loads PTX into the current context.
-    fn load(ptx: &'static str) -> Result<Self, Error> {
-        let image = c_string(ptx)?;
-        let mut handle = std::ptr::null_mut();
+impl Loaded {
+    /// Has the driver compile a kernel for the current context.
+    fn new(kernel: Kernel) -> Result<Self, Error> {
+        let entry = kernel.contract.entry;
+        let image = c_string(&kernel.ptx()?)?;
+        let mut module = std::ptr::null_mut();
         // SAFETY: the image is PTX text that ends in 0; the pointer is to a local.
-        check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&mut handle, image.as_ptr().cast()) })?;
-        let entries: Result<_, Error> =
-            Kernel::all().map(|kernel| Ok((kernel, find(handle, kernel)?))).collect();
-        if entries.is_err() {
+        let result = unsafe { sys::cuModuleLoadData(&mut module, image.as_ptr().cast()) };
+        check_for("cuModuleLoadData", Some(entry), result)?;
+        let function = find(module, kernel);
+        if function.is_err() {
             // SAFETY: nothing of the module is in use.
-            unsafe { sys::cuModuleUnload(handle) };
+            unsafe { sys::cuModuleUnload(module) };
         }
-        Ok(Self { handle, entries: entries? })
-    }
-
-    fn function(&self, kernel: Kernel) -> Result<sys::CUfunction, Error> {
-        let entry = self.entries.iter().find(|(loaded, _)| *loaded == kernel);
-        entry.map(|&(_, function)| function).ok_or_else(|| kernel.missing())
-    }
-
-    fn info(&self) -> Vec<KernelInfo> {
-        use sys::CUfunction_attribute as Attribute;
-        let info = |&(Kernel { contract }, function): &(Kernel, sys::CUfunction)| KernelInfo {
-            entry: contract.entry,
-            registers: function_attribute(function, Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS),
-            local_bytes: function_attribute(function, Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES),
-            shared_bytes: contract.shared_bytes,
-            threads: contract.threads,
-        };
-        self.entries.iter().map(info).collect()
+        Ok(Self { module, function: function? })
     }
 }
 
@@ -428,7 +452,7 @@ fn function_attribute(function: sys::CUfunction, attribute: sys::CUfunction_attr
     value as u32
 }
 
-fn c_string(text: &'static str) -> Result<CString, Error> {
+fn c_string(text: &str) -> Result<CString, Error> {
     CString::new(text).map_err(|error| Error::Unsupported {
         what: "the kernel module",
         need: "text without a zero byte".into(),

@@ -118,20 +118,27 @@ impl EmulatedDriver {
 
 impl Driver for EmulatedDriver {
     fn info(&self) -> Result<DeviceInfo, Error> {
-        let info = |Kernel { contract }: Kernel| KernelInfo {
-            entry: contract.entry,
-            registers: contract.registers_at_entry(),
-            local_bytes: 0,
-            shared_bytes: contract.shared_bytes,
-            threads: contract.threads,
-        };
         Ok(DeviceInfo {
             backend: "emulated",
             name: "emulated sm_90a".into(),
             driver: None,
             units: self.multiprocessors,
             compute_capability: Some(SM90A_CAPABILITY),
-            kernels: Kernel::all().map(info).collect(),
+        })
+    }
+
+    /// All are, since the module is decoded.
+    fn load(&self, _: Kernel) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn kernel_info(&self, Kernel { contract }: Kernel) -> Result<KernelInfo, Error> {
+        Ok(KernelInfo {
+            entry: contract.entry,
+            registers: contract.registers_at_entry(),
+            local_bytes: 0,
+            shared_bytes: contract.shared_bytes,
+            threads: contract.threads,
         })
     }
 

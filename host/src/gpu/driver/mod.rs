@@ -8,16 +8,22 @@ pub(super) mod emulated;
 use super::kernels::{Grid, Kernel};
 use super::tensor_map::HalfTensor4;
 use crate::device::StreamHandle;
-use crate::{DeviceInfo, Error, InvalidProblem};
+use crate::{DeviceInfo, Error, InvalidProblem, KernelInfo};
 use oximla_types::kernels::TensorMap;
 use std::fmt::Debug;
 #[cfg(feature = "case-file")]
 use std::time::Duration;
 
-/// A GPU with the committed module loaded, as its driver presents it.
+/// A GPU and the committed module, as its driver presents them.
 pub(crate) trait Driver: Debug + Send + Sync {
-    /// What the GPU and the loaded kernels are.
+    /// What the GPU is.
     fn info(&self) -> Result<DeviceInfo, Error>;
+
+    /// Makes a kernel ready to be launched, if it is not.
+    fn load(&self, kernel: Kernel) -> Result<(), Error>;
+
+    /// What a kernel that is loaded uses.
+    fn kernel_info(&self, kernel: Kernel) -> Result<KernelInfo, Error>;
 
     /// Checks that the stream is one of this driver.
     fn check_stream(&self, stream: StreamHandle) -> Result<(), InvalidProblem>;
@@ -25,7 +31,7 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Encodes a tensor map. A computation on the host: nothing is allocated or launched.
     fn encode(&self, tensor: &HalfTensor4) -> Result<TensorMap, Error>;
 
-    /// Enqueues the CTAs of `grid` of a kernel, under its contract, with `parameters` as its one parameter.
+    /// Enqueues the CTAs of `grid` of a kernel that is loaded, under its contract, with `parameters` as its one parameter.
     ///
     /// # Safety
     /// The parameters are of the kernel's own type, their addresses are live until the kernel is done, and the stream
@@ -38,7 +44,7 @@ pub(crate) trait Driver: Debug + Send + Sync {
         stream: StreamHandle,
     ) -> Result<(), Error>;
 
-    /// How many of the grid's clusters run side by side where nothing else does; 0 where the GPU grants none of their size.
+    /// How many of the grid's clusters of a kernel that is loaded run side by side where nothing else does; 0 where the GPU grants none of their size.
     fn max_clusters(&self, kernel: Kernel, grid: Grid) -> Result<u32, Error>;
 
     /// The address of `bytes` bytes, at least 1, of new memory in which nothing has been written.
