@@ -78,36 +78,39 @@ impl Output {
         unsafe {
             let corrections =
                 lane.heads().map(|head| memory::ld_shared_f32(lane.own(GROUP.corrections) + head * 4));
-            let scales = scores::scales::<F>(lane, 0);
-            self.add_codes::<0>(stage, lane, corrections, &scales);
+            let p = self.follow_block::<F, 0>(lane, corrections);
+            add_codes(&mut self.slabs[0], &p, &load_codes(stage, lane, 0));
             if lane.has_elements::<F>() {
                 self.rescale::<1>(corrections, 1.0);
                 add_elements::<F>(&mut self.slabs[1], stage, lane);
             } else {
-                let scales = if F::SCALE_PLANE { scores::scales::<F>(lane, 1) } else { scales };
-                self.add_codes::<1>(stage, lane, corrections, &scales);
+                let p = if F::SCALE_PLANE { self.follow_block::<F, 1>(lane, corrections) } else { p };
+                add_codes(&mut self.slabs[1], &p, &load_codes(stage, lane, 1));
             }
         }
     }
 
-    /// Adds a slab of codes of a block.
+    /// Makes a slab ready for a block's codes, with a scale for both slabs of a part the second one as well. Returns what the codes are
+    /// multiplied by.
     ///
     /// # Safety
     /// As for [`Self::add`].
     #[inline(always)]
-    unsafe fn add_codes<const SLAB: usize>(
+    unsafe fn follow_block<F: Format, const SLAB: usize>(
         &mut self,
-        stage: Stage,
         lane: Lane,
         corrections: [f32; 2],
-        scales: &[[f32; 4]; 4],
-    ) {
+    ) -> [[u32; 4]; 4] {
         // SAFETY: as the caller promises.
         unsafe {
-            let ratio = self.follow_scales::<SLAB>(scales);
+            let scales = scores::scales::<F>(lane, SLAB as u32);
+            let ratio = self.follow_scales::<SLAB>(&scales);
             self.rescale::<SLAB>(corrections, ratio);
-            let codes = load_codes(stage, lane, SLAB as u32);
-            add_codes(&mut self.slabs[SLAB], &scaled(lane, scales, self.units[SLAB]), &codes);
+            if !F::SCALE_PLANE {
+                self.units[1] = self.units[0];
+                self.rescale::<1>(corrections, ratio);
+            }
+            scaled(lane, &scales, self.units[SLAB])
         }
     }
 
