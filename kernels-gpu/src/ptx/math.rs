@@ -99,6 +99,17 @@ pub fn mul_bf16x2(a: u32, b: u32) -> u32 {
     y
 }
 
+/// `mul.rn.f16x2`: the products of two pairs of fp16, rounded to nearest even, subnormals kept.
+#[inline(always)]
+pub fn mul_f16x2(a: u32, b: u32) -> u32 {
+    let y: u32;
+    // SAFETY: pure arithmetic.
+    unsafe {
+        asm!("mul.rn.f16x2 {}, {}, {};", out(reg32) y, in(reg32) a, in(reg32) b, options(pure, nomem, nostack))
+    }
+    y
+}
+
 /// `prmt.b32`: four bytes out of eight.
 ///
 /// Each hexadecimal digit of `SELECTOR`, the lowest first, picks a byte of the result: 0 to 3 are the bytes of `a`, 4 to 7

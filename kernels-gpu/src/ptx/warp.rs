@@ -1,4 +1,4 @@
-//! Exchange within a warp ("shfl.sync", "vote.sync"). All 32 lanes take part.
+//! Exchange within a warp ("shfl.sync", "vote.sync", "redux.sync"). All 32 lanes take part.
 
 use core::arch::asm;
 
@@ -77,6 +77,20 @@ pub unsafe fn ballot(predicate: bool) -> u32 {
             in(reg32) u32::from(predicate), out(reg32) lanes, options(nostack))
     }
     lanes
+}
+
+/// `redux.sync.max.u32`: the largest value of all lanes.
+///
+/// # Safety
+/// The whole warp executes it.
+#[inline(always)]
+pub unsafe fn redux_max(value: u32) -> u32 {
+    let largest: u32;
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("redux.sync.max.u32 {}, {}, 0xffffffff;", out(reg32) largest, in(reg32) value, options(nostack))
+    }
+    largest
 }
 
 /// `bar.warp.sync`: waits for all lanes of the warp, and orders their memory accesses.

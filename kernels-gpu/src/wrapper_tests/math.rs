@@ -34,6 +34,9 @@ binary!(wrapper_cvt_f16x2, math::cvt_f16x2, u32::from);
 kernel!(wrapper_mul_bf16x2, |lane, input, output| {
     *output.add(lane) = math::mul_bf16x2(*input.add(lane), *input.add(lane + WARP_THREADS as usize))
 });
+kernel!(wrapper_mul_f16x2, |lane, input, output| {
+    *output.add(lane) = math::mul_f16x2(*input.add(lane), *input.add(lane + WARP_THREADS as usize))
+});
 kernel!(wrapper_shr, |lane, input, output| {
     *output.add(lane) = math::shr(*input.add(lane), *input.add(lane + WARP_THREADS as usize))
 });

@@ -28,6 +28,10 @@ kernel!(wrapper_ballot, |lane, input, output| {
     *output.add(lane) = ballot(*input.add(lane) != 0);
 });
 
+kernel!(wrapper_redux_max, |lane, input, output| {
+    *output.add(lane) = redux_max(*input.add(lane));
+});
+
 // Lanes pass words on to the lanes opposite through shared memory.
 kernel!(wrapper_warp_sync, |lane, input, output| {
     let shared = dynamic_shared();

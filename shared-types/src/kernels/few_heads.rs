@@ -48,8 +48,37 @@ pub const PLACES_BYTES: u32 = BLOCK_KEYS * 4;
 /// Bytes of an f32 for each head and each place.
 pub const HEADS_BYTES: u32 = FEW_HEADS * PLACES_BYTES;
 
-/// Bytes of the places of four keys of a head.
+/// Bytes of an f32 for each of the four places of a quad.
 pub const QUAD_BYTES: u32 = 16;
+
+/// Heads of a lane in fragments of `mma`: number `row` and the one this much further.
+pub const HEADS_APART: u32 = FEW_HEADS / 2;
+
+/// Bytes of the probabilities of a quad's keys, fp16, for a lane's two heads.
+pub const PROBABILITIES_BYTES: u32 = 16;
+
+/// Where the probabilities of a quad are for a head: for all heads they lie next to each other, in an order by which neither lanes of one head nor
+/// those of one quad want the same banks.
+pub const fn probabilities(head: u32, quad: u32) -> u32 {
+    let row = head % HEADS_APART;
+    let pair = quad * HEADS_APART + (row ^ (quad % HEADS_APART));
+    pair * PROBABILITIES_BYTES + head / HEADS_APART * (PROBABILITIES_BYTES / 2)
+}
+
+/// Bytes of the probabilities of all heads and places.
+const ALL_PROBABILITIES_BYTES: u32 = FEW_HEADS * BLOCK_KEYS * 2;
+
+/// Where the relative scale, an fp16, of a place is: those of a lane's places of all steps lie next to each other.
+pub const fn relative_scale(place: u32) -> u32 {
+    let (step, lane, of_lane) = (place / STEP_KEYS, place % STEP_KEYS / 4, place % 4);
+    ((lane * (BLOCK_KEYS / STEP_KEYS) + step) * 4 + of_lane) * 2
+}
+
+/// Bytes of those of a lane's places.
+pub const LANE_SCALES_BYTES: u32 = BLOCK_KEYS / 4 * 2;
+
+/// Bytes of those of all places.
+pub const RELATIVE_SCALES_BYTES: u32 = BLOCK_KEYS * 2;
 
 /// Keys of a step of `mma`, and of a warp that gathers.
 pub const STEP_KEYS: u32 = 16;
@@ -101,10 +130,12 @@ pub struct GroupStaging {
     /// Of each part, and of elements with position embedding, for each head and place: what they add to the score, f32. At a segment's end
     /// the output of a slab of each part, for the other warpgroup.
     pub partial_scores: u32,
-    /// For each head and place: the probability, f32.
+    /// For each head and place: the probability, fp16.
     pub probabilities: u32,
     /// For each slab and place: the scale of its codes, f32.
     pub scales: u32,
+    /// The same relative to the slab's unit, fp16.
+    pub relative_scales: u32,
     /// Per part and head: the largest query element.
     pub largest_queries: u32,
     /// Per head: what the output so far is multiplied by before the block is added.
@@ -119,14 +150,23 @@ pub struct GroupStaging {
 pub const GROUP: GroupStaging = {
     let partial_scores = 0;
     let probabilities = partial_scores + (VALUE_PARTS + 1) * HEADS_BYTES;
-    let scales = probabilities + HEADS_BYTES;
-    let largest_queries = scales + SLABS * PLACES_BYTES;
+    let scales = probabilities + ALL_PROBABILITIES_BYTES;
+    let relative_scales = scales + SLABS * PLACES_BYTES;
+    let largest_queries = relative_scales + SLABS * RELATIVE_SCALES_BYTES;
     let corrections = largest_queries + VALUE_PARTS * FEW_HEADS * 4;
     let softmax = corrections + FEW_HEADS * 4;
-    // Quads of heads with even numbers begin in one half of the banks, those of others in the other half.
     assert!(probabilities.is_multiple_of(128));
     let bytes = (softmax + FEW_HEADS * 8).next_multiple_of(128);
-    GroupStaging { partial_scores, probabilities, scales, largest_queries, corrections, softmax, bytes }
+    GroupStaging {
+        partial_scores,
+        probabilities,
+        scales,
+        relative_scales,
+        largest_queries,
+        corrections,
+        softmax,
+        bytes,
+    }
 };
 
 /// The staging.
@@ -193,6 +233,42 @@ mod tests {
         }
         for odd in 0..2 {
             assert!(all_banks(&[0, 1, 2, 3].map(|lane| slot_of_eight(lane, odd)), 32), "four lanes, {odd}");
+        }
+    }
+
+    #[test]
+    fn probabilities_have_places_of_their_own() {
+        let mut seen = [false; (ALL_PROBABILITIES_BYTES / 8) as usize];
+        for (head, quad) in (0..FEW_HEADS).flat_map(|head| (0..BLOCK_KEYS / 4).map(move |quad| (head, quad)))
+        {
+            let at = probabilities(head, quad);
+            assert_eq!(at % 8, 0);
+            assert!(!core::mem::replace(&mut seen[(at / 8) as usize], true), "head {head}, quad {quad}");
+        }
+        // A lane loads its two heads' of a quad at once; eight lanes that load the same quad's find all banks, and so do eight that store
+        // one head's, but for the half of each 16 bytes that is the other head's.
+        for number in 0..HEADS_APART {
+            assert_eq!(
+                probabilities(number + HEADS_APART, 5),
+                probabilities(number, 5) + PROBABILITIES_BYTES / 2
+            );
+            let chunk = |at: u32| at / PROBABILITIES_BYTES % 8;
+            let (mut heads, mut quads) = (0, 0);
+            for i in 0..8 {
+                heads |= 1 << chunk(probabilities(i, number));
+                quads |= 1 << chunk(probabilities(number, i));
+            }
+            assert_eq!((heads, quads), (0xff, 0xff));
+        }
+    }
+
+    #[test]
+    fn relative_scales_have_places_of_their_own() {
+        let mut seen = [false; BLOCK_KEYS as usize];
+        for place in 0..BLOCK_KEYS {
+            let at = relative_scale(place);
+            assert_eq!(at / LANE_SCALES_BYTES, place % STEP_KEYS / 4);
+            assert!(!core::mem::replace(&mut seen[(at / 2) as usize], true), "{place}");
         }
     }
 }

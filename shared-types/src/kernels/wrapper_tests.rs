@@ -34,7 +34,7 @@ macro_rules! contracts {
 pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
     WARP => [
         "wrapper_ex2" "wrapper_lg2" "wrapper_rcp" "wrapper_fma" "wrapper_max" "wrapper_cvt_bf16x2" "wrapper_cvt_f16x2"
-        "wrapper_cvt_f32_f16" "wrapper_mul_bf16x2" "wrapper_prmt" "wrapper_prmt_by" "wrapper_shr" "wrapper_cvt_e4m3x2" "wrapper_cvt_f16x2_e4m3x2"
+        "wrapper_cvt_f32_f16" "wrapper_mul_bf16x2" "wrapper_mul_f16x2" "wrapper_prmt" "wrapper_prmt_by" "wrapper_shr" "wrapper_cvt_e4m3x2" "wrapper_cvt_f16x2_e4m3x2"
         "dequantise_f32" "dequantise_ue8m0"
         "wrapper_cp_async_4" "wrapper_cp_async_8" "wrapper_cp_async_16" "wrapper_cp_async_16_prefetch_256"
         "wrapper_cp_async_commit_group" "wrapper_cp_async_wait_group" "wrapper_cp_async_mbarrier_arrive" "wrapper_cp_async_bulk_8" "wrapper_prefetch_l2"
@@ -47,7 +47,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "wrapper_st_shared_u32" "wrapper_st_shared_f32" "wrapper_st_shared_f32x2" "wrapper_st_shared_u32x4" "wrapper_st_shared_zero_x4"
         "wrapper_dynamic_shared" "wrapper_again" "wrapper_again_u64" "wrapper_trap"
         "wrapper_griddepcontrol_wait" "wrapper_griddepcontrol_launch_dependents"
-        "wrapper_shfl_bfly" "wrapper_shfl_up" "wrapper_shfl_idx" "wrapper_shfl_idx_among" "wrapper_ballot" "wrapper_warp_sync"
+        "wrapper_shfl_bfly" "wrapper_shfl_up" "wrapper_shfl_idx" "wrapper_shfl_idx_among" "wrapper_ballot" "wrapper_redux_max" "wrapper_warp_sync"
     ]
     TWO_WARPS => [
         "wrapper_mbarrier_init" "wrapper_mbarrier_arrive" "wrapper_mbarrier_try_wait_parity"

@@ -54,7 +54,7 @@ tests! { WRAPPERS, PREFIX;
         cp_async_mbarrier_arrive cp_async_bulk_8 prefetch_l2 cp_async_bulk_to_cluster cp_async_bulk_tensor_4d_store
         cp_async_bulk_commit_group cp_async_bulk_wait_group_read;
     fence: fence_proxy_async_shared fence_mbarrier_init;
-    math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16 mul_bf16x2 prmt prmt_by shr cvt_e4m3x2 cvt_f16x2_e4m3x2;
+    math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16 mul_bf16x2 mul_f16x2 prmt prmt_by shr cvt_e4m3x2 cvt_f16x2_e4m3x2;
     matrix: stmatrix_x4 stmatrix_x4_trans ldmatrix_x4 mma_m16n8k16_f16 mma_m16n8k16_bf16;
     mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity
         mbarrier_arrive_cluster;
@@ -64,7 +64,7 @@ tests! { WRAPPERS, PREFIX;
         st_shared_zero_x4;
     special: dynamic_shared again again_u64 thread_x cta_x cta_y cluster_rank cluster_ctas mapa setmaxnreg_inc setmaxnreg_dec trap
         parameter_address griddepcontrol_wait griddepcontrol_launch_dependents;
-    warp: shfl_bfly shfl_up shfl_idx shfl_idx_among ballot warp_sync;
+    warp: shfl_bfly shfl_up shfl_idx shfl_idx_among ballot redux_max warp_sync;
     wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_32 wgmma_wait_64
         wgmma_m64n64k16_bf16 wgmma_m64n64k16_f16 wgmma_m64n64k16_bf16_ra wgmma_m64n64k16_f16_ra
         wgmma_fence_8 wgmma_wait_8 wgmma_m64n16k16_bf16 wgmma_m64n16k16_bf16_at

@@ -136,19 +136,48 @@ pub fn mul_bf16x2(kernel: &Kernel) {
         (0x7f80, 0x3f80, 0x7f80),
         (0x0000, 0x4000, 0x0000),
     ];
+    check_products(kernel, &cases, (0x3f80, 0x7f80));
+}
+
+/// As [`mul_bf16x2`].
+pub fn mul_f16x2(kernel: &Kernel) {
+    let cases = [
+        // 1.5 · 1.5 = 2.25.
+        (0x3e00, 0x3e00, 0x4080),
+        // (1 + 1/1024) · 1.5 = 1.5 + 1.5/1024, halfway between neighbours: to the even one.
+        (0x3c01, 0x3e00, 0x3e02),
+        // (1 + 3/1024) · 1.5 = 1.5 + 4.5/1024.
+        (0x3c03, 0x3e00, 0x3e04),
+        // 2⁻¹⁴ · 2⁻¹⁰ is the smallest number, half of which is halfway to 0.
+        (0x0400, 0x1400, 0x0001),
+        (0x0001, 0x3800, 0x0000),
+        (0x0003, 0x3800, 0x0002),
+        // A subnormal factor, and 2⁻²⁴ · 2¹⁵ = 2⁻⁹.
+        (0x0001, 0x7800, 0x1800),
+        // Too large.
+        (0x7bff, 0x4000, 0x7c00),
+        (0x7c00, 0x3c00, 0x7c00),
+        (0x0000, 0x4000, 0x0000),
+    ];
+    check_products(kernel, &cases, (0x3c00, 0x7c00));
+}
+
+/// Both factors and their product, as the test says; and bits of 1 and ∞.
+fn check_products(kernel: &Kernel, cases: &[(u32, u32, u32)], (one, infinity): (u32, u32)) {
     let mut input = vec![0; 2 * 32];
     for (lane, (a, b, _)) in cases.iter().enumerate() {
         (input[lane], input[32 + lane]) = (a | (a ^ 0x8000) << 16, b | b << 16);
     }
-    // NaN, and 0 · ∞.
-    (input[cases.len()], input[32 + cases.len()]) = (0x7fc0_0000, 0x3f80_7f80);
+    // 0 · ∞, and NaN · 1.
+    let nan = infinity | 0x40;
+    (input[cases.len()], input[32 + cases.len()]) = (nan << 16, one << 16 | infinity);
     let found = kernel.run(&Work::new(input, 32));
     for ((a, b, product), found) in cases.iter().zip(&found) {
         let expected = product | (product ^ 0x8000) << 16;
         assert_eq!(*found, expected, "{a:#06x} * {b:#06x}: {found:#010x}, not {expected:#010x}");
     }
     let nans = found[cases.len()];
-    assert!((nans & 0x7fff) > 0x7f80 && (nans >> 16 & 0x7fff) > 0x7f80, "{nans:#010x}");
+    assert!((nans & 0x7fff) > infinity && (nans >> 16 & 0x7fff) > infinity, "{nans:#010x}");
 }
 
 /// Bytes 0, 2, 4 and 6; then copies of the signs of bytes 6 and 3, and bytes 7 and 1.

@@ -1,6 +1,7 @@
 //! The role that attends: scores, softmax and values, block by block.
 
 use super::super::{Format, Sparse};
+use super::scales::Units;
 use super::scores::{self, Queries, Softmax};
 use super::stages::Stage;
 use super::values::Output;
@@ -178,7 +179,8 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>) {
             let mut block = first + (first % GROUPS != lane.group) as u32;
             first = behind;
             let mut softmax = Softmax::new();
-            let mut output = Output::new::<F>(lane);
+            let mut output = Output::new();
+            let mut units = Units::new::<F>(lane);
             // Without any block, the first warpgroup stores what there is to store.
             let stores = if count == 0 { lane.group == 0 } else { block < behind };
             if block < behind {
@@ -188,13 +190,13 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>) {
                 while block < behind {
                     let (stage, lane) = (Stage::of(block), lane.again());
                     stage.landed().wait();
-                    scores::multiply::<F>(&queries, stage, lane);
+                    let ratios = scores::multiply::<F>(&queries, &mut units, stage, lane);
                     lane.meet();
                     let lane = lane.again();
                     softmax.update::<F>(kernel, stage, lane);
                     lane.meet();
                     let lane = lane.again();
-                    output.add::<F>(stage, lane);
+                    output.add::<F>(stage, lane, ratios);
                     stage.release(lane.number);
                     block += GROUPS;
                 }
@@ -203,7 +205,7 @@ pub unsafe fn run<F: Format>(kernel: &Sparse<'_, F>) {
                 // Made anew, so that the loop need not keep what only this takes.
                 let (kernel, lane) = (&kernel.again(), Lane::this());
                 softmax.finish(lane);
-                output.finish(kernel, &segments.reread(), lane, count > 1);
+                output.finish(kernel, &segments.reread(), lane, units, count > 1);
             }
             segments.release();
         }

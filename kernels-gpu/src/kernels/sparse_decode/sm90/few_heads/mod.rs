@@ -38,6 +38,7 @@
 //! behind reading the last. Stages come in turns, so each warpgroup has always the same ones.
 
 mod attend;
+mod scales;
 mod scores;
 mod stages;
 mod values;

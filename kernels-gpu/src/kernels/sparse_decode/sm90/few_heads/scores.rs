@@ -2,17 +2,16 @@
 
 use super::super::{Format, Sparse};
 use super::attend::{Lane, of_head, quad, store_of_heads};
+use super::scales::{self, Cached, PROBABILITY_HEADROOM, PROBABILITY_HEADROOM_LOG2, Units};
 use super::stages::Stage;
-use crate::attention::dequant::Scale;
 use crate::attention::softmax::{self, MAX_FLOOR};
 use crate::attention::unroll;
 use crate::kernels::decode::sm90::Decode;
 use crate::ptx::{math, matrix, memory, warp};
 use oximla_types::kernels::decode::{HEAD_DIM_V, PART_TILES, TILE_COLUMNS, VALUE_PARTS};
 use oximla_types::kernels::few_heads::{
-    GROUP, HEADS_BYTES, PLACES_BYTES, QUAD_BYTES, TOKEN_BYTES, place, slot_of_eight,
+    GROUP, HEADS_BYTES, PLACES_BYTES, TOKEN_BYTES, probabilities, slot_of_eight,
 };
-use oximla_types::launch::WARP_THREADS;
 
 /// Steps of 16 columns of a slab.
 const STEPS: usize = 4;
@@ -42,7 +41,10 @@ impl Queries {
         let load = |column: u32, second: u32| unsafe {
             heads.map(|head| load_columns(kernel, request, head, column, second))
         };
-        let elements = load(elements_column::<F>() + 8 * lane.of_row(), ELEMENTS_APART / 2);
+        // Exchanged with itself: where they were loaded to they would lie in another order than `mma` wants, and be moved for each block.
+        let elements = load(elements_column::<F>() + 8 * lane.of_row(), ELEMENTS_APART / 2)
+            // SAFETY: as the caller promises.
+            .map(|of_head| of_head.map(|pair| unsafe { warp::shfl_bfly::<0>(pair) }));
         let mut codes = [[[0; 8]; 2]; 2];
         unroll!(SLAB in 2 => {
             if SLAB == 0 || !lane.has_elements::<F>() {
@@ -166,96 +168,27 @@ impl HeadExponent {
     }
 }
 
-/// The scales of a block's tokens that the warp's part has: of two of them, as they are in the cache.
-///
-/// # Safety
-/// The tokens have come.
-#[inline(always)]
-unsafe fn load_scales<F: Format>(stage: Stage, lane: Lane) -> [u32; 2] {
-    [0, 1].map(|half| {
-        let slot = half * WARP_THREADS + lane.number;
-        // SAFETY: as the caller promises.
-        unsafe {
-            if F::SCALE_PLANE {
-                memory::ld_shared_u16(stage.scales(slot) + PART_TILES * lane.part) as u32
-            } else {
-                memory::ld_shared_u32(stage.row(slot) + F::RAW.scales_offset + 4 * lane.part)
-            }
-        }
-    })
-}
-
-/// Stores them in the order of places, for the warp itself.
-///
-/// # Safety
-/// The whole warp calls it, when it has read those before.
-#[inline(always)]
-unsafe fn store_scales<F: Format>(lane: Lane, scales: [u32; 2]) {
-    let to = scales_of_part(lane) + place(lane.number) * 4;
-    // SAFETY: as the caller promises.
-    unsafe {
-        warp::warp_sync();
-        unroll!(HALF in 2 => {
-            let to = to + HALF as u32 * PLACES_BYTES / 2;
-            if F::SCALE_PLANE {
-                unroll!(I in 2 => {
-                    let scale = Scale::from_ue8m0(scales[HALF] >> (8 * I as u32) & 0xff).value();
-                    // What is behind the last scale is padding.
-                    let scale = if I == 0 || !lane.has_elements::<F>() { scale } else { 0.0 };
-                    memory::st_shared_f32(to + I as u32 * PLACES_BYTES, scale);
-                });
-            } else {
-                memory::st_shared_f32(to, Scale::from_f32(f32::from_bits(scales[HALF])).value());
-            }
-        });
-        warp::warp_sync();
-    }
-}
-
-/// Where those of the warp's first slab are; with a scale for each slab those of the second one come behind.
-#[inline(always)]
-fn scales_of_part(lane: Lane) -> u32 {
-    lane.own(GROUP.scales) + lane.part * PART_TILES * PLACES_BYTES
-}
-
-/// The scales of a slab: of the lane's four keys of a step.
-///
-/// # Safety
-/// The warp has stored them.
-#[inline(always)]
-pub unsafe fn scales_of_step<F: Format>(lane: Lane, slab: u32, step: u32) -> [f32; 4] {
-    let slab = if F::SCALE_PLANE { slab } else { 0 };
-    let from = scales_of_part(lane) + slab * PLACES_BYTES + (4 * step + lane.of_row()) * QUAD_BYTES;
-    // SAFETY: as the caller promises.
-    unsafe { memory::ld_shared_u32x4(from) }.map(f32::from_bits)
-}
-
-/// Those of all steps.
-///
-/// # Safety
-/// As for [`scales_of_step`].
-#[inline(always)]
-pub unsafe fn scales<F: Format>(lane: Lane, slab: u32) -> [[f32; 4]; 4] {
-    // SAFETY: as the caller promises.
-    [0, 1, 2, 3].map(|step| unsafe { scales_of_step::<F>(lane, slab, step) })
-}
-
 /// Multiplies the warp's part of the queries and of a block's keys, and stores what this adds to the scores; also what elements with position
-/// embedding add to those of 16 keys.
+/// embedding add to those of 16 keys. Returns what the output so far is multiplied by for the block's scales.
 ///
 /// # Safety
 /// The whole warp calls it; the tokens have come, and nobody reads what was stored before any more.
 #[inline(always)]
-pub unsafe fn multiply<F: Format>(queries: &Queries, stage: Stage, lane: Lane) {
+pub unsafe fn multiply<F: Format>(
+    queries: &Queries,
+    units: &mut Units,
+    stage: Stage,
+    lane: Lane,
+) -> [f32; 2] {
     let heads = lane.heads();
     let row = stage.row(slot_of_eight(lane.row() / 2, lane.row() % 2));
     // SAFETY: as the caller promises.
     unsafe {
-        let raw_scales = load_scales::<F>(stage, lane);
+        let cached = Cached::load::<F>(stage, lane);
         let mut of_elements = [[0.0; 4]; 2];
         multiply_elements::<F>(&queries.elements, row + lane.part * 16 * TOKEN_BYTES, lane, &mut of_elements);
         let codes = row + lane.first_column() + 16 * lane.of_row();
-        store_scales::<F>(lane, raw_scales);
+        let ratios = units.take::<F>(cached, lane);
         let partial = |part: u32, row: usize| {
             lane.own(GROUP.partial_scores) + part * HEADS_BYTES + heads[row] * PLACES_BYTES
         };
@@ -265,13 +198,16 @@ pub unsafe fn multiply<F: Format>(queries: &Queries, stage: Stage, lane: Lane) {
             multiply_codes::<F>(queries, from, lane, &mut sums);
             unroll!(STEP_OF_HALF in 2 => {
                 const STEP: u32 = (2 * HALF + STEP_OF_HALF) as u32;
-                let scales = [0, 1].map(|slab| scales_of_step::<F>(lane, slab, STEP));
-                let eights = [0, 1].map(|eight| {
-                    let [first, second] = [0, 1].map(|slab: usize| sums[slab][2 * STEP_OF_HALF + eight]);
-                    [0, 1, 2, 3].map(|i| {
-                        let key = 2 * eight + i % 2;
-                        math::fma(second[i], scales[1][key], first[i] * scales[0][key])
-                    })
+                let mut eights = [[0.0; 4]; 2];
+                unroll!(SLAB in 2 => {
+                    if SLAB == 0 || F::SCALE_PLANE {
+                        let scales = scales::of_step(lane, SLAB as u32, STEP);
+                        unroll!(EIGHT in 2 => { unroll!(I in 4 => {
+                            let (sum, scale) = (sums[SLAB][2 * STEP_OF_HALF + EIGHT][I], scales[2 * EIGHT + I % 2]);
+                            let eight = &mut eights[EIGHT][I];
+                            *eight = if SLAB == 0 { sum * scale } else { math::fma(sum, scale, *eight) };
+                        }); });
+                    }
                 });
                 unroll!(ROW in 2 => {
                     let at = quad(heads[ROW], 4 * STEP + lane.of_row());
@@ -285,6 +221,7 @@ pub unsafe fn multiply<F: Format>(queries: &Queries, stage: Stage, lane: Lane) {
             let words = quad_of::<ROW>(&of_elements[0], &of_elements[1]);
             memory::st_shared_u32x4(partial(VALUE_PARTS, ROW) + at, words);
         });
+        ratios
     }
 }
 
@@ -298,6 +235,7 @@ fn quad_of<const ROW: usize>(first: &[f32; 4], second: &[f32; 4]) -> [u32; 4] {
 const EIGHTS: usize = 4;
 
 /// Multiplies the slabs of queries with the codes of so many eights of keys; the lane's codes of the first slab and its first key are at `from`.
+/// Both slabs have the same sums, if they have the same scales.
 ///
 /// # Safety
 /// As for [`multiply`].
@@ -318,10 +256,11 @@ unsafe fn multiply_codes<F: Format>(
                 codes[SLAB][EIGHT] = memory::ld_shared_u32x4(at);
             }
         }); });
-        unroll!(STEP in 4 => { unroll!(EIGHT in 4 => { unroll!(SLAB in 2 => {
+        unroll!(STEP in 4 => { unroll!(SLAB in 2 => { unroll!(EIGHT in 4 => {
             let words = codes[SLAB][EIGHT][STEP];
             let pairs = [words, words >> 16].map(|codes| math::cvt_f16x2_e4m3x2(codes as u16));
-            matrix::mma_m16n8k16_f16(&mut sums[SLAB][EIGHT], queries.codes[SLAB][STEP], pairs);
+            let sum = &mut sums[if F::SCALE_PLANE { SLAB } else { 0 }][EIGHT];
+            matrix::mma_m16n8k16_f16(sum, queries.codes[SLAB][STEP], pairs);
         }); }); });
     }
 }
@@ -363,7 +302,7 @@ fn softmax_quad(lane: Lane) -> u32 {
 pub struct Softmax {
     /// The maximum of the scaled scores, up to what it may lag; the same in all of them.
     max: f32,
-    /// The lane's share of the denominator.
+    /// The lane's share of the denominator, as probabilities are stored.
     sum: f32,
     /// What scores are multiplied by that come from codes.
     unscale: f32,
@@ -419,13 +358,16 @@ impl Softmax {
             unroll!(I in 4 => { largest = math::max(largest, math::max(scores[0][I], scores[1][I])); });
             let max = softmax::follow_one(self.max, across(largest, math::max) * scale);
             let correction = math::ex2(self.max - max);
-            let p = scores.map(|quad| quad.map(|score| math::ex2(math::fma(score, scale, -max))));
+            let less = PROBABILITY_HEADROOM_LOG2 - max;
+            let p = scores.map(|quad| quad.map(|score| math::ex2(math::fma(score, scale, less))));
             let sums = p.map(|[a, b, c, d]| (a + b) + (c + d));
             self.sum = math::fma(self.sum, correction, sums[0] + sums[1]);
             self.max = max;
-            let to = lane.own(GROUP.probabilities) + head * PLACES_BYTES;
             unroll!(QUAD in 2 => {
-                memory::st_shared_u32x4(to + quad(head, first + 8 * QUAD as u32), p[QUAD].map(f32::to_bits));
+                let [a, b, c, d] = p[QUAD];
+                let words = [math::cvt_f16x2(a, b), math::cvt_f16x2(c, d)].map(f32::from_bits);
+                let to = lane.own(GROUP.probabilities) + probabilities(head, first + 8 * QUAD as u32);
+                memory::st_shared_f32x2(to, words);
             });
             if first == 0 {
                 memory::st_shared_f32(lane.own(GROUP.corrections) + head * 4, correction);
@@ -441,7 +383,7 @@ impl Softmax {
     pub unsafe fn finish(&self, lane: Lane) {
         // SAFETY: as the caller promises.
         unsafe {
-            let sum = across(self.sum, |a, b| a + b);
+            let sum = across(self.sum, |a, b| a + b) * (1.0 / PROBABILITY_HEADROOM);
             if softmax_quad(lane) == 0 {
                 memory::st_shared_f32x2(lane.own(GROUP.softmax) + softmax_head(lane) * 8, [self.max, sum]);
             }

@@ -1,8 +1,9 @@
 //! The values: `O = O·correction + P·V` of a part, and what becomes of it at a segment's end.
 
 use super::super::{Format, Sparse};
-use super::attend::{Lane, of_head, quad, staging, store_of_heads};
-use super::scores::{self, HeadSoftmax};
+use super::attend::{Lane, of_head, staging, store_of_heads};
+use super::scales::{self, Units};
+use super::scores::HeadSoftmax;
 use super::stages::Stage;
 use crate::attention::element::{Bf16, Element, Fp16};
 use crate::attention::rope;
@@ -13,15 +14,12 @@ use crate::kernels::decode::sm90::{Decode, outputs};
 use crate::ptx::{math, matrix, memory, warp};
 use oximla_types::kernels::decode::{HEAD_DIM_V, PART_TILES, PartialSide, SIDES, TILE_COLUMNS, VALUE_PARTS};
 use oximla_types::kernels::few_heads::{
-    GROUP, LARGEST_OUTPUTS_BYTES, PLACES_BYTES, STAGING, TOKEN_BYTES, slot_of_eight,
+    self, GROUP, LARGEST_OUTPUTS_BYTES, STAGING, TOKEN_BYTES, slot_of_eight,
 };
 use oximla_types::launch::WARP_THREADS;
 use oximla_types::layout::partial;
 
 const _: () = assert!(VALUE_PARTS == 4 && PART_TILES == 2 && SIDES == 2 && partial::LOADED_PLACES == 4);
-
-/// What probabilities are multiplied by, so that of the range of fp16 most lies below 1: they may be as large as 2⁸.
-const HEADROOM: f32 = 32.0;
 
 /// The codes of a lane of a slab of a block: of each eight keys, eight columns of two.
 type Codes = [[[u32; 2]; 2]; 8];
@@ -55,87 +53,37 @@ type Columns = [[f32; 4]; 8];
 /// The output of a warp's part.
 pub struct Output {
     slabs: [Columns; 2],
-    /// The powers of two, above all scales so far, that values of the slabs are relative to; 0 before the first ones.
-    units: [f32; 2],
 }
 
 impl Output {
     /// Before the first block.
     #[inline(always)]
-    pub fn new<F: Format>(lane: Lane) -> Self {
-        // Elements have no scales.
-        let second = if lane.has_elements::<F>() { HEADROOM } else { 0.0 };
-        Self { slabs: [[[0.0; 4]; 8]; 2], units: [0.0, second] }
+    pub fn new() -> Self {
+        Self { slabs: [[[0.0; 4]; 8]; 2] }
     }
 
-    /// Adds a block.
+    /// Adds a block, when what there is is multiplied by `ratios` for its scales.
     ///
     /// # Safety
     /// The whole warp calls it, when all warps of the warpgroup have stored probabilities.
     #[inline(always)]
-    pub unsafe fn add<F: Format>(&mut self, stage: Stage, lane: Lane) {
+    pub unsafe fn add<F: Format>(&mut self, stage: Stage, lane: Lane, ratios: [f32; 2]) {
         // SAFETY: as the caller promises.
         unsafe {
             let corrections =
                 lane.heads().map(|head| memory::ld_shared_f32(lane.own(GROUP.corrections) + head * 4));
-            let p = self.follow_block::<F, 0>(lane, corrections);
-            add_codes(&mut self.slabs[0], &p, &load_codes(stage, lane, 0));
+            let p = probabilities(lane);
+            self.rescale::<0>(corrections, ratios[0]);
+            self.rescale::<1>(corrections, ratios[1]);
+            let relative = scaled(&p, scales::relative(lane, 0));
+            add_codes(&mut self.slabs[0], &relative, &load_codes(stage, lane, 0));
             if lane.has_elements::<F>() {
-                self.rescale::<1>(corrections, 1.0);
-                add_elements::<F>(&mut self.slabs[1], stage, lane);
+                add_elements::<F>(&mut self.slabs[1], &p, stage, lane);
             } else {
-                let p = if F::SCALE_PLANE { self.follow_block::<F, 1>(lane, corrections) } else { p };
-                add_codes(&mut self.slabs[1], &p, &load_codes(stage, lane, 1));
+                let relative = if F::SCALE_PLANE { scaled(&p, scales::relative(lane, 1)) } else { relative };
+                add_codes(&mut self.slabs[1], &relative, &load_codes(stage, lane, 1));
             }
         }
-    }
-
-    /// Makes a slab ready for a block's codes, with a scale for both slabs of a part the second one as well. Returns what the codes are
-    /// multiplied by.
-    ///
-    /// # Safety
-    /// As for [`Self::add`].
-    #[inline(always)]
-    unsafe fn follow_block<F: Format, const SLAB: usize>(
-        &mut self,
-        lane: Lane,
-        corrections: [f32; 2],
-    ) -> [[u32; 4]; 4] {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let scales = scores::scales::<F>(lane, SLAB as u32);
-            let ratio = self.follow_scales::<SLAB>(&scales);
-            self.rescale::<SLAB>(corrections, ratio);
-            if !F::SCALE_PLANE {
-                self.units[1] = self.units[0];
-                self.rescale::<1>(corrections, ratio);
-            }
-            scaled(lane, &scales, self.units[SLAB])
-        }
-    }
-
-    /// Makes the unit of a slab larger, if scales are. Returns what the output so far is multiplied by for it.
-    ///
-    /// # Safety
-    /// The whole warp calls it.
-    #[inline(always)]
-    unsafe fn follow_scales<const SLAB: usize>(&mut self, scales: &[[f32; 4]; 4]) -> f32 {
-        let largest =
-            scales.map(|[a, b, c, d]| math::max(math::max(a.abs(), b.abs()), math::max(c.abs(), d.abs())));
-        let largest = math::max(math::max(largest[0], largest[1]), math::max(largest[2], largest[3]));
-        // SAFETY: as the caller promises.
-        let largest = unsafe {
-            let largest = math::max(largest, f32::from_bits(warp::shfl_bfly::<1>(largest.to_bits())));
-            math::max(largest, f32::from_bits(warp::shfl_bfly::<2>(largest.to_bits())))
-        };
-        let exponent = (largest.to_bits() >> 23) + 1;
-        let unit = f32::from_bits(exponent.clamp(8, 253) << 23);
-        if unit <= self.units[SLAB] {
-            return 1.0;
-        }
-        let ratio = self.units[SLAB] * inverse(unit);
-        self.units[SLAB] = unit;
-        ratio
     }
 
     /// Multiplies a slab by a correction of each head and a ratio; skipped where all are 1.
@@ -161,6 +109,7 @@ impl Output {
         kernel: &Sparse<'_, F>,
         segment: &Segment,
         lane: Lane,
+        units: Units,
         both: bool,
     ) {
         let heads = lane.heads();
@@ -168,7 +117,7 @@ impl Output {
         unsafe {
             // Of no unit any more: each slab has its own.
             unroll!(SLAB in 2 => {
-                let unit = self.units[SLAB] * (1.0 / HEADROOM);
+                let unit = units.absolute(SLAB);
                 unroll!(N in 8 => { unroll!(I in 4 => { self.slabs[SLAB][N][I] *= unit; }); });
             });
             let mut slab = 0;
@@ -303,13 +252,14 @@ unsafe fn add_codes(columns: &mut Columns, p: &[[u32; 4]; 4], codes: &Codes) {
 /// # Safety
 /// The whole warp calls it; the tokens have come.
 #[inline(always)]
-unsafe fn add_elements<F: Format>(columns: &mut Columns, stage: Stage, lane: Lane) {
+unsafe fn add_elements<F: Format>(columns: &mut Columns, p: &[[u32; 4]; 4], stage: Stage, lane: Lane) {
     let rows = rows(stage, lane).map(|row| row + F::RAW.rope_offset + 16 * lane.row());
     // SAFETY: as the caller promises.
     unsafe {
         unroll!(STEP in 4 => {
-            let p = probabilities(lane, STEP as u32);
-            let p = first_operand(p.map(|[a, b, c, d]| [math::cvt_bf16x2(a, b), math::cvt_bf16x2(c, d)]));
+            let p = p[STEP].map(|pair| {
+                math::cvt_bf16x2(math::cvt_f32_f16(pair as u16), math::cvt_f32_f16((pair >> 16) as u16))
+            });
             let mut pairs = [[0; 2]; 8];
             unroll!(HALF in 2 => {
                 const KEYS: u32 = (2 * STEP as u32 + HALF as u32) * 8 * TOKEN_BYTES;
@@ -324,48 +274,29 @@ unsafe fn add_elements<F: Format>(columns: &mut Columns, stage: Stage, lane: Lan
     }
 }
 
-/// The probabilities of the lane's four keys of a step, for both heads.
+/// The probabilities of the lane's keys, step by step: of both heads those of two keys of the first eight, then those of the others.
 ///
 /// # Safety
 /// All warps of the warpgroup have stored them.
 #[inline(always)]
-unsafe fn probabilities(lane: Lane, step: u32) -> [[f32; 4]; 2] {
-    lane.heads().map(|head| {
-        let from = lane.own(GROUP.probabilities) + head * PLACES_BYTES;
+unsafe fn probabilities(lane: Lane) -> [[u32; 4]; 4] {
+    [0, 1, 2, 3].map(|step| {
+        let from =
+            lane.own(GROUP.probabilities) + few_heads::probabilities(lane.row(), 4 * step + lane.of_row());
         // SAFETY: as the caller promises.
-        unsafe { memory::ld_shared_u32x4(from + quad(head, 4 * step + lane.of_row())) }.map(f32::from_bits)
+        let [a, c, b, d] = unsafe { memory::ld_shared_u32x4(from) };
+        [a, b, c, d]
     })
 }
 
-/// First operands of all steps: probabilities by the keys' scales, relative to a unit.
-///
-/// # Safety
-/// As for [`probabilities`].
+/// First operands of all steps: probabilities by the keys' relative scales.
 #[inline(always)]
-unsafe fn scaled(lane: Lane, scales: &[[f32; 4]; 4], unit: f32) -> [[u32; 4]; 4] {
-    let unscale = inverse(unit) * HEADROOM;
-    let mut operands = [[0; 4]; 4];
-    unroll!(STEP in 4 => {
-        let [e, f, g, h] = scales[STEP].map(|scale| scale * unscale);
-        // SAFETY: as the caller promises.
-        let p = unsafe { probabilities(lane, STEP as u32) };
-        operands[STEP] = first_operand(p.map(|[a, b, c, d]| {
-            [math::cvt_f16x2(a * e, b * f), math::cvt_f16x2(c * g, d * h)]
-        }));
-    });
+fn scaled(p: &[[u32; 4]; 4], scales: [[u32; 2]; 4]) -> [[u32; 4]; 4] {
+    let mut operands = *p;
+    unroll!(STEP in 4 => { unroll!(I in 4 => {
+        operands[STEP][I] = math::mul_f16x2(operands[STEP][I], scales[STEP][I / 2]);
+    }); });
     operands
-}
-
-/// The first operand of a step: for both heads, two keys of the first eight and of the others.
-#[inline(always)]
-fn first_operand([[a, c], [b, d]]: [[u32; 2]; 2]) -> [u32; 4] {
-    [a, b, c, d]
-}
-
-/// The inverse of a power of two, neither of them subnormal.
-#[inline(always)]
-fn inverse(unit: f32) -> f32 {
-    f32::from_bits((2 * 127 << 23) - unit.to_bits())
 }
 
 /// Takes the values' position embedding back, if it is asked for.
