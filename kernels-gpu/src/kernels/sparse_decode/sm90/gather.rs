@@ -13,7 +13,7 @@ use crate::attention::divide::divide;
 use crate::kernels::decode::segments::{Segment, Segments};
 use crate::kernels::decode::sm90::Decode;
 use crate::kernels::decode::sm90::queue;
-use crate::ptx::{memory, warp};
+use crate::ptx::{copy, memory, warp};
 use core::hint::cold_path;
 use core::marker::PhantomData;
 use oximla_types::kernels::decode::{BLOCK_TOKENS_PER_WARP, SEGMENT_BYTES};
@@ -278,6 +278,29 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
         }
     }
 
+    /// Brings the index of the lane's token to the level-2 cache.
+    ///
+    /// # Safety
+    /// As for [`Self::ask_published`].
+    #[inline(always)]
+    pub unsafe fn prefetch(&self, found: &Found) {
+        if found.position < found.end {
+            // SAFETY: as the caller promises.
+            unsafe { copy::prefetch_l2(self.list(found.start).wrapping_add(found.position as u64 * 4)) };
+        }
+    }
+
+    /// Where the index of key 0 would be in a list of the current segment.
+    ///
+    /// # Safety
+    /// The warp has stored the addresses of the lists.
+    #[inline(always)]
+    unsafe fn list(&self, start: Start) -> u64 {
+        let list = lists_address(self.thread) + start.scope() * size_of::<u64>() as u32;
+        // SAFETY: as the caller promises.
+        unsafe { memory::ld_shared_u64(list) }
+    }
+
     /// As [`Self::ask`], of a segment that the other roles know of.
     ///
     /// # Safety
@@ -298,8 +321,7 @@ impl<F: Format, const WIDE: bool> Blocks<F, WIDE> {
         if position < end {
             // SAFETY: as the caller promises.
             unsafe {
-                let list = lists_address(self.thread) + start.scope() * size_of::<u64>() as u32;
-                let list = memory::ld_shared_u64(list);
+                let list = self.list(start);
                 pair.index = memory::ld_global_u32(list.wrapping_add(position as u64 * 4));
             }
         }

@@ -41,10 +41,7 @@ impl Queries {
         let load = |column: u32, second: u32| unsafe {
             heads.map(|head| load_columns(kernel, request, head, column, second))
         };
-        // Exchanged with itself: where they were loaded to they would lie in another order than `mma` wants, and be moved for each block.
-        let elements = load(elements_column::<F>() + 8 * lane.of_row(), ELEMENTS_APART / 2)
-            // SAFETY: as the caller promises.
-            .map(|of_head| of_head.map(|pair| unsafe { warp::shfl_bfly::<0>(pair) }));
+        let elements = load(elements_column::<F>() + 8 * lane.of_row(), ELEMENTS_APART / 2);
         let mut codes = [[[0; 8]; 2]; 2];
         unroll!(SLAB in 2 => {
             if SLAB == 0 || !lane.has_elements::<F>() {
@@ -70,6 +67,9 @@ impl Queries {
                 });
             });
         }
+        // Exchanged with itself: where they were loaded to they would lie in another order than `mma` wants, and be moved for each block.
+        // SAFETY: as the caller promises.
+        let elements = elements.map(|of_head| of_head.map(|pair| unsafe { warp::shfl_bfly::<0>(pair) }));
         Self { codes: codes.map(fragments), elements: fragments(elements) }
     }
 }

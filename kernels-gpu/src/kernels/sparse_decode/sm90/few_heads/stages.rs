@@ -244,6 +244,9 @@ pub unsafe fn gather<F: Format>(kernel: &Sparse<'_, F>, segments: Segments<'_, Q
         if first.start.uniform::<F, WIDE>().is_end() {
             return;
         }
+        // What kernels before still write to memory gets to the level-2 cache as well.
+        blocks.prefetch(&first);
+        prefetch_queries(kernel, thread, first.start.request());
         special::griddepcontrol_wait();
         let mut next = blocks.ask_published(first);
         loop {

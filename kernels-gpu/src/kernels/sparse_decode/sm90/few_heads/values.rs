@@ -115,6 +115,8 @@ impl Output {
         let heads = lane.heads();
         // SAFETY: as the caller promises.
         unsafe {
+            // Early, as they may come from memory.
+            let sinks = sinks(kernel, segment, heads[0]);
             // Of no unit any more: each slab has its own.
             unroll!(SLAB in 2 => {
                 let unit = units.absolute(SLAB);
@@ -155,7 +157,7 @@ impl Output {
             }
             let norms = [0, 1].map(|row| {
                 let (sum, log) = sums[row];
-                norm::<Sparse<F>>(sum, log, sinks(kernel, segment, heads[row])[0])
+                norm::<Sparse<F>>(sum, log, sinks[row])
             });
             let slabs = if both { slab + 1 } else { PART_TILES };
             while slab < slabs {
