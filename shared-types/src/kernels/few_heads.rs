@@ -114,6 +114,8 @@ pub struct FewHeadsStaging {
     /// Per slab and head: the largest output, of a segment that both warpgroups have, then of segments that the first or the second one has by
     /// itself.
     pub largest_outputs: u32,
+    /// For each token of a block: the address of its row.
+    pub rows: u32,
     /// What the warps that gather know of the blocks to come, from [`BLOCKS_OFFSET`] on as of one loads warpgroup.
     pub blocks: u32,
     /// A stage's tokens have come: one barrier a stage.
@@ -176,12 +178,13 @@ pub const STAGING: FewHeadsStaging = {
     let groups = scales + STAGES * BLOCK_KEYS * SCALE_BYTES;
     let present = groups + GROUPS * GROUP.bytes;
     let largest_outputs = present + STAGES * WARPGROUP_WARPS * 4;
-    let blocks = largest_outputs + (1 + GROUPS) * LARGEST_OUTPUTS_BYTES;
+    let rows = largest_outputs + (1 + GROUPS) * LARGEST_OUTPUTS_BYTES;
+    let blocks = rows + BLOCK_KEYS * 8;
     let landed = blocks + STAGING_BYTES - BLOCKS_OFFSET;
     let taken = landed + STAGES * BARRIER_BYTES;
     let bytes = taken + STAGES * BARRIER_BYTES;
     assert!(groups.is_multiple_of(128) && blocks.is_multiple_of(16) && landed.is_multiple_of(BARRIER_BYTES));
-    FewHeadsStaging { tokens, scales, groups, present, largest_outputs, blocks, landed, taken, bytes }
+    FewHeadsStaging { tokens, scales, groups, present, largest_outputs, rows, blocks, landed, taken, bytes }
 };
 
 /// The CTA's shared memory. Of what all decode kernels have there is only the queue of segments.

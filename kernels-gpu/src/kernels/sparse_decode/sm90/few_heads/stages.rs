@@ -131,15 +131,22 @@ impl Stage {
         let [low, high] = [pair.token.row as u32, (pair.token.row >> 32) as u32];
         // SAFETY: as the caller promises.
         unsafe {
-            // The exchange takes longer than the copies, so before the wait.
+            // By way of shared memory: what comes from one lane ptxas would move to uniform registers, back, and there again for the copies.
+            let staged = self.staging + STAGING.rows + first * 8;
+            let token = thread.lane().wrapping_sub(holder);
+            warp::warp_sync();
+            if token < BLOCK_TOKENS_PER_WARP {
+                memory::st_shared_u64(staged + token * 8, pair.token.row);
+            }
+            warp::warp_sync();
             let mut rows = [0; BLOCK_TOKENS_PER_WARP as usize];
-            unroll!(TOKEN in 16 => {
-                let [low, high] = [low, high].map(|word| warp::shfl_idx(word, holder + TOKEN as u32));
-                rows[TOKEN] = (high as u64) << 32 | low as u64;
+            unroll!(TWO in 8 => {
+                let [a, b, c, d] = memory::ld_shared_u32x4(staged + 16 * TWO as u32);
+                rows[2 * TWO] = (b as u64) << 32 | a as u64;
+                rows[2 * TWO + 1] = (d as u64) << 32 | c as u64;
             });
             self.taken().wait_for_last();
             if F::SCALE_PLANE {
-                let token = thread.lane().wrapping_sub(holder);
                 if token < BLOCK_TOKENS_PER_WARP {
                     let bytes = if valid >> token & 1 != 0 { SCALE_BYTES } else { 0 };
                     copy::cp_async_8(self.scales(first + token), pair.token.scales, bytes);
