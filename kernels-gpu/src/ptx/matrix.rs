@@ -18,21 +18,6 @@ pub unsafe fn stmatrix_x4(row_address: u32, matrices: [u32; 4]) {
     }
 }
 
-/// `stmatrix.sync.aligned.m8n8.x4.trans.shared.b16`: as [`stmatrix_x4`], with each matrix transposed: what a lane has of a row
-/// comes to a column.
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-pub unsafe fn stmatrix_x4_trans(row_address: u32, matrices: [u32; 4]) {
-    let [a, b, c, d] = matrices;
-    // SAFETY: as the caller promises.
-    unsafe {
-        asm!("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [{}], {{{}, {}, {}, {}}};",
-            in(reg32) row_address, in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d, options(nostack))
-    }
-}
-
 /// `ldmatrix.x4`: loads four 8×8 matrices of 16-bit elements from shared memory; each quarter of the warp's lanes gives the
 /// row addresses of one matrix.
 ///

@@ -115,9 +115,6 @@ macro_rules! mma_registers {
 }
 
 macro_rules! shapes {
-    ($callback:ident!($($arguments:tt)*), 8) => {
-        $callback!($($arguments)*, [0 1 2 3 4 5 6 7]);
-    };
     ($callback:ident!($($arguments:tt)*), 32) => {
         $callback!($($arguments)*, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
             30 31]);
@@ -128,13 +125,9 @@ macro_rules! shapes {
     };
 }
 
-shapes!(fence!(wgmma_fence_8, 8), 8);
 shapes!(fence!(wgmma_fence_32, 32), 32);
-shapes!(wait_group!(wgmma_wait_8, 8), 8);
 shapes!(wait_group!(wgmma_wait_32, 32), 32);
 shapes!(wait_group!(wgmma_wait_64, 64), 64);
-shapes!(mma!(wgmma_m64n16k16_bf16, 8, "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16", "0, 0"), 8);
-shapes!(mma!(wgmma_m64n16k16_bf16_at, 8, "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16", "1, 0"), 8);
 shapes!(mma!(wgmma_m64n64k16_bf16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16", "0, 0"), 32);
 shapes!(mma!(wgmma_m64n64k16_f16, 32, "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16", "0, 0"), 32);
 shapes!(

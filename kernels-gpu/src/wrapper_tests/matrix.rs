@@ -2,7 +2,7 @@
 
 use super::kernel;
 use crate::ptx::barrier::barrier_cta_sync;
-use crate::ptx::matrix::{ldmatrix_x4, mma_m16n8k16_bf16, mma_m16n8k16_f16, stmatrix_x4, stmatrix_x4_trans};
+use crate::ptx::matrix::{ldmatrix_x4, mma_m16n8k16_bf16, mma_m16n8k16_f16, stmatrix_x4};
 use crate::ptx::memory::{ld_shared_u32, st_shared_u32};
 use crate::ptx::special::dynamic_shared;
 use oximla_types::launch::WARP_THREADS;
@@ -13,26 +13,15 @@ const ROW_WORDS: usize = 4;
 // The words of the four matrices, lane by lane for each, then each lane's row: the 16-byte slot it is stored to. The
 // output is the slots in order.
 kernel!(wrapper_stmatrix_x4, |lane, input, output| {
-    store(lane, input, output, |row, matrices| stmatrix_x4(row, matrices))
-});
-kernel!(wrapper_stmatrix_x4_trans, |lane, input, output| {
-    store(lane, input, output, |row, matrices| stmatrix_x4_trans(row, matrices))
-});
-
-#[inline(always)]
-unsafe fn store(lane: usize, input: *const u32, output: *mut u32, stmatrix: impl Fn(u32, [u32; 4])) {
     let (lanes, shared) = (WARP_THREADS as usize, dynamic_shared());
-    // SAFETY: the slots are within shared memory; the whole warp is here.
-    unsafe {
-        let matrices = [0, 1, 2, 3].map(|matrix| *input.add(matrix * lanes + lane));
-        let slot = *input.add(matrices.len() * lanes + lane);
-        stmatrix(shared + slot * ROW_WORDS as u32 * 4, matrices);
-        barrier_cta_sync::<0>(WARP_THREADS);
-        for word in lane * ROW_WORDS..(lane + 1) * ROW_WORDS {
-            *output.add(word) = ld_shared_u32(shared + word as u32 * 4);
-        }
+    let matrices = [0, 1, 2, 3].map(|matrix| *input.add(matrix * lanes + lane));
+    let slot = *input.add(matrices.len() * lanes + lane);
+    stmatrix_x4(shared + slot * ROW_WORDS as u32 * 4, matrices);
+    barrier_cta_sync::<0>(WARP_THREADS);
+    for word in lane * ROW_WORDS..(lane + 1) * ROW_WORDS {
+        *output.add(word) = ld_shared_u32(shared + word as u32 * 4);
     }
-}
+});
 
 // The slots in order, then each lane's: the 16 bytes it names as a row. The output is the words of the four matrices, lane by
 // lane for each.

@@ -32,12 +32,6 @@ kernel!(wrapper_wgmma_fence_32, |thread, input, output| { multiply_64_bf16(threa
 kernel!(wrapper_wgmma_commit_group, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_32, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_wait_64, |thread, input, output| { multiply_128_bf16(thread, input, output) });
-kernel!(wrapper_wgmma_fence_8, |thread, input, output| { multiply_16_bf16(thread, input, output) });
-kernel!(wrapper_wgmma_wait_8, |thread, input, output| { multiply_16_bf16(thread, input, output) });
-kernel!(wrapper_wgmma_m64n16k16_bf16, |thread, input, output| { multiply_16_bf16(thread, input, output) });
-kernel!(wrapper_wgmma_m64n16k16_bf16_at, |thread, input, output| {
-    multiply_16_bf16_at(thread, input, output)
-});
 kernel!(wrapper_wgmma_m64n64k16_bf16, |thread, input, output| { multiply_64_bf16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_f16, |thread, input, output| { multiply_64_f16(thread, input, output) });
 kernel!(wrapper_wgmma_m64n64k16_bf16_ra, |thread, input, output| {
@@ -53,7 +47,6 @@ kernel!(wrapper_wgmma_m64n128k16_f16_bt, |thread, input, output| { multiply_128_
 
 /// Does something for each accumulator's number, a constant.
 macro_rules! each {
-    ($i:ident in 8 => $body:block) => { unroll!($i in 8 => $body) };
     ($i:ident in 32 => $body:block) => { unroll!($i in 32 => $body) };
     ($i:ident in 64 => $body:block) => {
         unroll!(HALF in 2 => { unroll!(J in 32 => { const $i: usize = HALF * 32 + J; $body }); })
@@ -168,28 +161,6 @@ multiply_64!(multiply_64_bf16_ra, bf16_a_in_registers);
 multiply_64!(multiply_64_f16_ra, f16_a_in_registers);
 multiply_64!(multiply_64_bf16, wgmma_m64n64k16_bf16);
 multiply_64!(multiply_64_f16, wgmma_m64n64k16_f16);
-// B has a row for each of 16 columns of D.
-multiply!(
-    multiply_16_bf16,
-    wgmma_m64n16k16_bf16,
-    wgmma_fence_8,
-    wgmma_wait_8,
-    8,
-    1,
-    [SharedDescriptor::k_major_sw128, STEP * 2],
-    [SharedDescriptor::k_major_sw128, STEP * 2]
-);
-// The same, and A has a row for each step of K.
-multiply!(
-    multiply_16_bf16_at,
-    wgmma_m64n16k16_bf16_at,
-    wgmma_fence_8,
-    wgmma_wait_8,
-    8,
-    1,
-    [of_panels, STEP * ROW_BYTES],
-    [SharedDescriptor::k_major_sw128, STEP * 2]
-);
 multiply_128!(multiply_128_bf16, wgmma_m64n128k16_bf16_bt);
 multiply_128!(multiply_128_f16, wgmma_m64n128k16_f16_bt);
 

@@ -38,7 +38,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
         "dequantise_f32" "dequantise_ue8m0"
         "wrapper_cp_async_4" "wrapper_cp_async_8" "wrapper_cp_async_16" "wrapper_cp_async_16_prefetch_256"
         "wrapper_cp_async_commit_group" "wrapper_cp_async_wait_group" "wrapper_cp_async_mbarrier_arrive" "wrapper_cp_async_bulk_8" "wrapper_prefetch_l2"
-        "wrapper_stmatrix_x4" "wrapper_stmatrix_x4_trans" "wrapper_ldmatrix_x4" "wrapper_mma_m16n8k16_f16" "wrapper_mma_m16n8k16_bf16"
+        "wrapper_stmatrix_x4" "wrapper_ldmatrix_x4" "wrapper_mma_m16n8k16_f16" "wrapper_mma_m16n8k16_bf16"
         "wrapper_ld_global_i32" "wrapper_ld_global_u32" "wrapper_ld_global_f32" "wrapper_ld_global_f32x4"
         "wrapper_ld_global_u32x4" "wrapper_ld_global_i64" "wrapper_ld_global_u32x2" "wrapper_st_global_u32x4" "wrapper_st_global_u32x4_if" "wrapper_ld_shared_u8" "wrapper_ld_shared_u16" "wrapper_ld_shared_u64"
         "wrapper_ld_shared_u32x2" "wrapper_st_shared_u16" "wrapper_st_shared_u64"
@@ -56,8 +56,7 @@ pub const WRAPPER_CONTRACTS: &[LaunchContract] = &contracts! {
     WARPGROUP => [
         "wrapper_barrier_cta_sync" "wrapper_fence_proxy_async_shared"
         "wrapper_wgmma_fence" "wrapper_wgmma_fence_32" "wrapper_wgmma_commit_group" "wrapper_wgmma_wait_32"
-        "wrapper_wgmma_wait_64" "wrapper_wgmma_wait_8"
-        "wrapper_wgmma_m64n16k16_bf16" "wrapper_wgmma_m64n16k16_bf16_at" "wrapper_wgmma_fence_8"
+        "wrapper_wgmma_wait_64"
         "wrapper_wgmma_m64n64k16_bf16" "wrapper_wgmma_m64n64k16_f16"
         "wrapper_wgmma_m64n64k16_bf16_ra" "wrapper_wgmma_m64n64k16_f16_ra"
         "wrapper_wgmma_m64n128k16_bf16_bt" "wrapper_wgmma_m64n128k16_f16_bt"

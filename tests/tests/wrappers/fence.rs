@@ -8,7 +8,7 @@ use crate::wgmma::{Element, Products};
 
 /// Threads write the operands of a matrix multiplication, which the asynchronous proxy reads.
 pub fn fence_proxy_async_shared(kernel: &Kernel) {
-    let products = Products { columns: 64, element: Element::Bf16, a_transposed: false };
+    let products = Products { columns: 64, element: Element::Bf16 };
     products.check(kernel);
     kernel.must_fail_without("fence.proxy.async.shared::cta", &products.work(), Check::MissingProxyFence);
 }

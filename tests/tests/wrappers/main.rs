@@ -55,7 +55,7 @@ tests! { WRAPPERS, PREFIX;
         cp_async_bulk_commit_group cp_async_bulk_wait_group_read;
     fence: fence_proxy_async_shared fence_mbarrier_init;
     math: ex2 lg2 rcp fma max cvt_bf16x2 cvt_f16x2 cvt_f32_f16 mul_bf16x2 mul_f16x2 prmt prmt_by shr cvt_e4m3x2 cvt_f16x2_e4m3x2;
-    matrix: stmatrix_x4 stmatrix_x4_trans ldmatrix_x4 mma_m16n8k16_f16 mma_m16n8k16_bf16;
+    matrix: stmatrix_x4 ldmatrix_x4 mma_m16n8k16_f16 mma_m16n8k16_bf16;
     mbarrier: mbarrier_init mbarrier_arrive mbarrier_arrive_expect_tx mbarrier_try_wait_parity
         mbarrier_arrive_cluster;
     memory: ld_global_i32 ld_global_i64 ld_global_u32x2 ld_global_u32 ld_global_f32 ld_global_f32x4 ld_shared_u32 ld_shared_f32 ld_shared_u32x4
@@ -67,7 +67,6 @@ tests! { WRAPPERS, PREFIX;
     warp: shfl_bfly shfl_up shfl_idx shfl_idx_among ballot redux_max warp_sync;
     wgmma: wgmma_fence wgmma_fence_32 wgmma_commit_group wgmma_wait_32 wgmma_wait_64
         wgmma_m64n64k16_bf16 wgmma_m64n64k16_f16 wgmma_m64n64k16_bf16_ra wgmma_m64n64k16_f16_ra
-        wgmma_fence_8 wgmma_wait_8 wgmma_m64n16k16_bf16 wgmma_m64n16k16_bf16_at
         wgmma_m64n128k16_bf16_bt wgmma_m64n128k16_f16_bt;
 }
 

@@ -36,7 +36,7 @@ pub fn ballot(kernel: &Kernel) {
 /// As words without a sign: the highest bit counts.
 pub fn redux_max(kernel: &Kernel) {
     for (lane, largest) in [(0, 0x8000_0001), (13, 0xffff_ffff), (31, 0x7f80_0000)] {
-        let mut values: Vec<u32> = (0..32).map(|lane| lane * 0x0123_4567 & 0x7f7f_ffff).collect();
+        let mut values: Vec<u32> = (0..32).map(|lane| (lane * 0x0123_4567) & 0x7f7f_ffff).collect();
         values[lane] = largest;
         assert_eq!(kernel.run(&Work::new(values, 32)), [largest; 32]);
     }

@@ -32,16 +32,13 @@ pub enum Element {
 /// D = C + A·B twice, of small integers, which every format holds exactly.
 #[derive(Clone, Copy)]
 pub struct Products {
-    /// Columns of B: 16 or 64, K-major, or 128, N-major.
+    /// Columns of B: 64, K-major, or 128, N-major.
     pub columns: usize,
     pub element: Element,
-    /// Whether A is M-major, not K-major.
-    pub a_transposed: bool,
 }
 
-const BF16_16: Products = Products { columns: 16, element: Element::Bf16, a_transposed: false };
-const BF16_64: Products = Products { columns: 64, ..BF16_16 };
-const BF16_128: Products = Products { columns: 128, ..BF16_16 };
+const BF16_64: Products = Products { columns: 64, element: Element::Bf16 };
+const BF16_128: Products = Products { columns: 128, ..BF16_64 };
 
 pub fn wgmma_fence(kernel: &Kernel) {
     BF16_128.check(kernel);
@@ -64,23 +61,6 @@ pub fn wgmma_wait_32(kernel: &Kernel) {
 
 pub fn wgmma_wait_64(kernel: &Kernel) {
     check_waits(kernel, BF16_128);
-}
-
-pub fn wgmma_fence_8(kernel: &Kernel) {
-    BF16_16.check(kernel);
-    kernel.must_fail_without("wgmma.fence", &BF16_16.work(), Check::MissingWgmmaFence);
-}
-
-pub fn wgmma_wait_8(kernel: &Kernel) {
-    check_waits(kernel, BF16_16);
-}
-
-pub fn wgmma_m64n16k16_bf16(kernel: &Kernel) {
-    BF16_16.check(kernel);
-}
-
-pub fn wgmma_m64n16k16_bf16_at(kernel: &Kernel) {
-    Products { a_transposed: true, ..BF16_16 }.check(kernel);
 }
 
 pub fn wgmma_m64n64k16_bf16(kernel: &Kernel) {
@@ -119,14 +99,13 @@ fn check_waits(kernel: &Kernel, products: Products) {
 impl Products {
     /// A and B as they are to lie in shared memory, and both C.
     pub fn work(self) -> Work {
-        let mut shared = vec![0_u8; PANEL_BYTES + self.columns.div_ceil(ROWS) * PANEL_BYTES];
+        let mut shared = vec![0_u8; PANEL_BYTES + self.columns / ROWS * PANEL_BYTES];
         for (row, k) in pairs(ROWS, DEPTH) {
-            let (at, place) = if self.a_transposed { (k, row) } else { (row, k) };
-            self.put(&mut shared[..PANEL_BYTES], at, place, a(row, k));
+            self.put(&mut shared[..PANEL_BYTES], row, k, a(row, k));
         }
         for (k, column) in pairs(DEPTH, self.columns) {
             let (panel, row, place) = match self.columns {
-                16 | 64 => (0, column, k),
+                64 => (0, column, k),
                 _ => (column / 64, k, column % 64),
             };
             let panel = &mut shared[(1 + panel) * PANEL_BYTES..][..PANEL_BYTES];
