@@ -26,8 +26,8 @@
 //! elements with position embedding are those of 16 keys. With MODEL1 the last slab of values are these elements.
 //!
 //! A code becomes an fp16, which is exact; a key's scale is multiplied to its scores and to its probability instead. So keys are not
-//! rounded to bf16, as in the other kernels. Queries become fp16 as well, relative to a power of two for each head; probabilities relative to
-//! one for each slab, above all scales so far.
+//! rounded to bf16, as in the other kernels. Queries become fp16 as well, relative to a power of two for each head, and so do probabilities and
+//! what they are multiplied by, scales relative to a power of two for each slab, above all scales so far.
 //!
 //! | barrier     | completes when                          | arrivals                                          |
 //! |-------------|-----------------------------------------|---------------------------------------------------|
