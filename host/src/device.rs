@@ -171,6 +171,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::Unsupported`] where there is no driver, no such GPU, or one that there are no kernels for.
+    /// [`Error::Driver`] where the driver cannot compile the PTX, as it is too old.
     #[cfg(feature = "cuda")]
     pub fn cuda(ordinal: usize) -> Result<Self, Error> {
         Ok(Self(Backend::Gpu(std::sync::Arc::new(crate::gpu::GpuDevice::cuda(ordinal)?))))

@@ -15,7 +15,7 @@ use crate::{DeviceInfo, Error, InvalidProblem, KernelInfo};
 use cudarc::driver::{CudaContext, sys};
 #[cfg(feature = "case-file")]
 use event::Event;
-use oximla_types::kernels::TensorMap;
+use oximla_types::kernels::{TensorMap, kv_insert};
 use result::{check, check_for};
 use std::ffi::{CString, c_int, c_void};
 use std::sync::{Arc, OnceLock};
@@ -109,7 +109,10 @@ impl CudaDriver {
             sys::cuStreamCreate(&mut stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32)
         })?;
         let kernels = Kernel::all().map(|kernel| (kernel, OnceLock::new())).collect();
-        Ok(Self { context, device, stream, kernels, _primary: primary })
+        let driver = Self { context, device, stream, kernels, _primary: primary };
+        // One that compiles in no time: a driver that is too old for the PTX says so here, not when there is a plan.
+        driver.load(Kernel::of(&kv_insert::V32)?)?;
+        Ok(driver)
     }
 
     /// Makes the device's context current for as long as the guard lives.

@@ -15,12 +15,15 @@ use oximla_types::launch::WARP_THREADS;
 
 const _: () = assert!(PART_TILES == 2 && LANE_SCALES_BYTES == 32);
 
-/// What relative scales are multiplied by, so that those far below the largest one keep their bits. The largest one becomes 8 at most.
+/// What relative scales are multiplied by, so that those far below the largest one keep their bits. The largest one becomes 8 at most, or 64 if
+/// it is 2¹²⁶ or more. Probabilities by [`PROBABILITY_HEADROOM`] are as large as 2¹² at times, and both multiplied 2¹⁵.
 const HEADROOM: f32 = 16.0;
 
-/// What probabilities are multiplied by, for the same reason. They may be as large as 2⁸.
-pub const PROBABILITY_HEADROOM_LOG2: f32 = 4.0;
-pub const PROBABILITY_HEADROOM: f32 = 16.0;
+/// The power of two that probabilities are multiplied by, for the same reason.
+pub const PROBABILITY_HEADROOM_LOG2: u32 = 4;
+
+/// What they are multiplied by.
+pub const PROBABILITY_HEADROOM: f32 = (1_u32 << PROBABILITY_HEADROOM_LOG2) as f32;
 
 /// The scales of a block's tokens that the warp's part has: of two of them, as they are in the cache.
 #[derive(Clone, Copy)]

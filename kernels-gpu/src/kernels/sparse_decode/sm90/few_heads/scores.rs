@@ -358,7 +358,7 @@ impl Softmax {
             unroll!(I in 4 => { largest = math::max(largest, math::max(scores[0][I], scores[1][I])); });
             let max = softmax::follow_one(self.max, across(largest, math::max) * scale);
             let correction = math::ex2(self.max - max);
-            let less = PROBABILITY_HEADROOM_LOG2 - max;
+            let less = PROBABILITY_HEADROOM_LOG2 as f32 - max;
             let p = scores.map(|quad| quad.map(|score| math::ex2(math::fma(score, scale, less))));
             let sums = p.map(|[a, b, c, d]| (a + b) + (c + d));
             self.sum = math::fma(self.sum, correction, sums[0] + sums[1]);
