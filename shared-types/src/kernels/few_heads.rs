@@ -42,6 +42,9 @@ const _: () = assert!(RawLayout::V32.row_bytes <= TOKEN_BYTES && RawLayout::MODE
 pub const SCALE_BYTES: u32 = 8;
 const _: () = assert!(RawLayout::MODEL1.scale_bytes <= SCALE_BYTES);
 
+/// Bytes of the address of a row.
+pub const ROW_ADDRESS_BYTES: u32 = 8;
+
 /// Bytes of an f32 for each place of a block.
 pub const PLACES_BYTES: u32 = BLOCK_KEYS * 4;
 
@@ -179,10 +182,12 @@ pub const STAGING: FewHeadsStaging = {
     let present = groups + GROUPS * GROUP.bytes;
     let largest_outputs = present + STAGES * WARPGROUP_WARPS * 4;
     let rows = largest_outputs + (1 + GROUPS) * LARGEST_OUTPUTS_BYTES;
-    let blocks = rows + BLOCK_KEYS * 8;
+    let blocks = rows + BLOCK_KEYS * ROW_ADDRESS_BYTES;
     let landed = blocks + STAGING_BYTES - BLOCKS_OFFSET;
     let taken = landed + STAGES * BARRIER_BYTES;
     let bytes = taken + STAGES * BARRIER_BYTES;
+    // Two addresses are loaded at once.
+    assert!(rows.is_multiple_of(2 * ROW_ADDRESS_BYTES));
     assert!(groups.is_multiple_of(128) && blocks.is_multiple_of(16) && landed.is_multiple_of(BARRIER_BYTES));
     FewHeadsStaging { tokens, scales, groups, present, largest_outputs, rows, blocks, landed, taken, bytes }
 };

@@ -11,7 +11,9 @@ use crate::kernels::decode::sm90::{Decode, WARPGROUP_WARPS};
 use crate::ptx::{memory, special, warp};
 use crate::sync::group_barrier;
 use oximla_types::kernels::decode::{FEW_HEADS, PART_COLUMNS, VALUE_PARTS};
-use oximla_types::kernels::few_heads::{ATTENDING_THREADS, GROUP, GROUPS, PLAN, QUAD_BYTES, STAGING};
+use oximla_types::kernels::few_heads::{
+    ATTENDING_THREADS, GROUP, GROUPS, HEADS_APART, PLAN, QUAD_BYTES, STAGING,
+};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 
 /// A lane of a warp that attends. In fragments of `mma` it has two heads, and is one of four lanes that share them.
@@ -65,7 +67,7 @@ impl Lane {
     /// Its two heads in fragments.
     #[inline(always)]
     pub fn heads(self) -> [u32; 2] {
-        [self.row(), self.row() + FEW_HEADS / 2]
+        [self.row(), self.row() + HEADS_APART]
     }
 
     /// The first column of its part.

@@ -15,8 +15,8 @@ use oximla_types::launch::WARP_THREADS;
 
 const _: () = assert!(PART_TILES == 2 && LANE_SCALES_BYTES == 32);
 
-/// What relative scales are multiplied by, so that those far below the largest one keep their bits. The largest one becomes 8 at most, or 64 if
-/// it is 2¹²⁶ or more. Probabilities by [`PROBABILITY_HEADROOM`] are as large as 2¹² at times, and both multiplied 2¹⁵.
+/// What relative scales are multiplied by, so that those far below the largest one keep their bits. The largest one becomes 8 at most, or 64
+/// if it is 2¹²⁶ or more. Probabilities by [`PROBABILITY_HEADROOM`] are 2¹² at most: their products with such scales can become infinite.
 const HEADROOM: f32 = 16.0;
 
 /// The power of two that probabilities are multiplied by, for the same reason.

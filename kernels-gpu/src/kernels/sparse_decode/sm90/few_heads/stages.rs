@@ -15,12 +15,12 @@ use core::hint::cold_path;
 use oximla_types::kernels::decode::{
     BLOCK_TOKENS_PER_WARP, FEW_HEADS, HEAD_DIM_V, TILE_COLUMNS, WARPGROUP_WARPS,
 };
-use oximla_types::kernels::few_heads::{PLAN, SCALE_BYTES, STAGES, STAGING, TOKEN_BYTES};
+use oximla_types::kernels::few_heads::{PLAN, ROW_ADDRESS_BYTES, SCALE_BYTES, STAGES, STAGING, TOKEN_BYTES};
 use oximla_types::launch::{WARP_THREADS, WARPGROUP_THREADS};
 use oximla_types::schedule::BLOCK_KEYS;
 
 /// Bits of all tokens of a warp that gathers.
-pub const ALL: u32 = (1 << BLOCK_TOKENS_PER_WARP) - 1;
+const ALL: u32 = (1 << BLOCK_TOKENS_PER_WARP) - 1;
 
 /// Bytes that a lane copies at a time where tokens are missing.
 const CHUNK_BYTES: u32 = 16;
@@ -132,16 +132,16 @@ impl Stage {
         // SAFETY: as the caller promises.
         unsafe {
             // By way of shared memory: what comes from one lane ptxas would move to uniform registers, back, and there again for the copies.
-            let staged = self.staging + STAGING.rows + first * 8;
+            let staged = self.staging + STAGING.rows + first * ROW_ADDRESS_BYTES;
             let token = thread.lane().wrapping_sub(holder);
             warp::warp_sync();
             if token < BLOCK_TOKENS_PER_WARP {
-                memory::st_shared_u64(staged + token * 8, pair.token.row);
+                memory::st_shared_u64(staged + token * ROW_ADDRESS_BYTES, pair.token.row);
             }
             warp::warp_sync();
             let mut rows = [0; BLOCK_TOKENS_PER_WARP as usize];
             unroll!(TWO in 8 => {
-                let [a, b, c, d] = memory::ld_shared_u32x4(staged + 16 * TWO as u32);
+                let [a, b, c, d] = memory::ld_shared_u32x4(staged + 2 * TWO as u32 * ROW_ADDRESS_BYTES);
                 rows[2 * TWO] = (b as u64) << 32 | a as u64;
                 rows[2 * TWO + 1] = (d as u64) << 32 | c as u64;
             });
